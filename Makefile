@@ -1,0 +1,54 @@
+# One word for each chore. `make help` explains them.
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?=
+SEEDS ?= 300
+EVENTS ?= 10000
+SECONDS ?= 60
+
+.DEFAULT_GOAL := help
+.PHONY: help setup etcd proto check test sim bench dev demo clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/installed etcd  ## install everything: .venv with Atoll in it, and etcd when there is none
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -m venv .venv 2>/dev/null || { apt-get update -q && apt-get install -qy python3-venv && $(PYTHON) -m venv .venv; }
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+etcd:
+	@[ -x "$${ATOLL_ETCD:-}" ] || command -v etcd >/dev/null || { \
+		echo "no etcd found: installing Debian's etcd-server"; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy etcd-server; }
+
+proto: setup  ## generate atoll/api from proto/ (checked in; `make check` compares it)
+	$(BIN)/python tests/house/generate.py
+
+check: setup  ## style, types, directions of imports, generated code, house rules: under a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --verbose > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	$(BIN)/python tests/house/generate.py --check
+	$(BIN)/python tests/house/rules.py
+
+test: setup  ## every test: units, properties, contracts, integration on real etcd, end to end
+	ATOLL_REQUIRE_ETCD=1 $(BIN)/pytest -n 2 --dist loadfile tests
+
+sim: setup  ## simulate: SEEDS=300 histories of EVENTS=10000 events each, with random faults
+	$(BIN)/python -m simulation run --seeds $(SEEDS) --events $(EVENTS) --workers 2
+
+bench: setup  ## benchmarks as JSON: SECONDS=60 of durable bindings into real etcd, and the store
+	$(BIN)/python -m tests.benchmarks --seconds $(SECONDS)
+
+dev: setup  ## a lasting playground: etcd, global plane, one region, two agents; Ctrl-C ends it
+	$(BIN)/atoll dev
+
+demo: setup  ## one command from a manifest to running processes, then verify and clean up
+	$(BIN)/atoll dev --once -f examples/hello.yaml
+
+clean:  ## forget the environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,109 @@
+"""What may happen to an agent. Frozen; proto messages inside are never mutated."""
+
+from dataclasses import dataclass
+
+from agent.core.fencing import Saved
+from agent.core.runs import Exit, Found, RunName
+from atoll.api.v1 import agent_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """Always the first event. `saved` is None on a new node and when the checkpoint was lost or corrupt.
+
+    `found`: every run of this node the drivers know of. `last_ack_ms`: send time of the last heartbeat known to be
+    acknowledged, as the guard has it; None when it is not known.
+    """
+
+    saved: Saved | None
+    incarnation: int
+    found: tuple[Found, ...]
+    last_ack_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A stream to a region is open. Session numbers rise; messages of earlier sessions are ignored."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSaid:
+    session: int
+    message: agent_pb2.RegionMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWritten:
+    """The checkpoint of this version survives a crash from now on."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFailed:
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriverStarted:
+    run: RunName
+
+
+@dataclass(frozen=True, slots=True)
+class DriverStartFailed:
+    """Nothing of the run exists."""
+
+    run: RunName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriverExited:
+    """The run ended by itself; nothing of it is alive."""
+
+    run: RunName
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class DriverStopped:
+    """The run was asked to stop; nothing of it is alive. A run ends with one DriverExited or one DriverStopped."""
+
+    run: RunName
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    probe_id: int
+    ok: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The deadline the core asked for has come."""
+
+
+Event = (
+    Booted
+    | Connected
+    | RegionSaid
+    | Disconnected
+    | CheckpointWritten
+    | CheckpointFailed
+    | DriverStarted
+    | DriverStartFailed
+    | DriverExited
+    | DriverStopped
+    | ProbeAnswered
+    | Woke
+)

@@ -1,0 +1,80 @@
+"""What the region is told of the attempts here: only changes, batched; everything in a Hello.
+
+A certificate is told only when it is durable. What this session was told is remembered, so that nothing is said twice;
+a new session starts from its Hello.
+"""
+
+from agent.core.fencing import Ledger
+from agent.core.replica import ACCEPTED, CLOSED
+from agent.core.runs import Rank
+from agent.core.slots import Slots
+from atoll.api.v1 import agent_pb2
+from atoll.model.slots import SlotName
+
+
+class Report:
+    def __init__(self, ledger: Ledger, slots: Slots) -> None:
+        self._ledger = ledger
+        self._slots = slots
+        self._told: dict[SlotName, dict[Rank, agent_pb2.AttemptStatus]] = {}
+        self._changed: dict[SlotName, None] = {}
+        self._storage_failure = ""
+
+    def changed(self, slots: list[SlotName]) -> None:
+        self._changed.update(dict.fromkeys(slots))
+
+    def storage(self, failure: str) -> None:
+        """Why nothing can be started for now; empty = it can."""
+        if failure != self._storage_failure:
+            self._storage_failure = failure
+            self.changed(self._slots.slots())
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._changed)
+
+    def full(self) -> list[agent_pb2.AttemptStatus]:
+        """The inventory of a Hello; also forgets what earlier sessions were told."""
+        self._changed.clear()
+        names = sorted({*self._ledger.slots(), *self._slots.slots()})
+        self._told = {slot: statuses for slot in names if (statuses := self._statuses(slot))}
+        return [status for statuses in self._told.values() for status in statuses.values()]
+
+    def certificates_told(self) -> dict[SlotName, frozenset[Rank]]:
+        told = {s: frozenset(r for r, a in known.items() if a.phase == CLOSED) for s, known in self._told.items()}
+        return {slot: ranks for slot, ranks in told.items() if ranks}
+
+    def repeat(self, slot: SlotName, rank: Rank) -> None:
+        """The region seems not to know this one: say it again."""
+        self._told.get(slot, {}).pop(rank, None)
+        self._changed[slot] = None
+
+    def changes(self) -> list[agent_pb2.AttemptStatus]:
+        news = []
+        for slot in self._changed:
+            before, now = self._told.get(slot, {}), self._statuses(slot)
+            news += [status for rank, status in now.items() if before.get(rank) != status]
+            self._told[slot] = now
+            if not now:
+                del self._told[slot]
+        self._changed.clear()
+        return news
+
+    def _statuses(self, slot: SlotName) -> dict[Rank, agent_pb2.AttemptStatus]:
+        found = {}
+        if self._ledger.is_durable(slot):
+            for certificate in self._ledger.record(slot).certificates:
+                found[certificate.rank] = agent_pb2.AttemptStatus(
+                    slot=slot.to_proto(),
+                    attempt=certificate.rank.attempt.to_proto(),
+                    generation=certificate.generation,
+                    phase=CLOSED,
+                    restarts=certificate.restarts,
+                    exit=certificate.exit.to_proto(),
+                    message=certificate.exit.message,
+                )
+        for replica in self._slots.replicas(slot):
+            status = found[replica.run.rank] = replica.status()
+            if status.phase == ACCEPTED and self._storage_failure:
+                status.message = f"not started: {self._storage_failure}"
+        return found

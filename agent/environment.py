@@ -1,0 +1,24 @@
+"""What a run is told about itself: the ATOLL_* names in its environment. They win over the task's own."""
+
+from agent.core.runs import RunName
+from atoll.api.v1 import agent_pb2
+from atoll.model.slots import fencing_token
+
+
+def environment(run: RunName, assign: agent_pb2.Assign, node: str) -> tuple[tuple[str, str], ...]:
+    """The task's variables and ours. ATOLL_TOKEN rises with every attempt: for outside resources to compare."""
+    token = fencing_token(assign.token)
+    own = {
+        "ATOLL_NODE": node,
+        "ATOLL_TENANT": run.slot.tenant,
+        "ATOLL_WORKLOAD": run.slot.workload,
+        "ATOLL_TASK": run.slot.task,
+        "ATOLL_INDEX": str(run.slot.index),
+        "ATOLL_SLOT": str(run.slot),
+        "ATOLL_ATTEMPT": str(run.rank.attempt),
+        "ATOLL_TOKEN": f"{token.store_life}.{token.epoch}.{token.term}.{token.attempt}",
+        "ATOLL_GENERATION": str(assign.generation),
+    }
+    for port in assign.task.ports:
+        own[f"ATOLL_PORT_{port.name.upper().replace('-', '_')}"] = str(port.number)
+    return tuple({**{label.key: label.value for label in assign.task.env}, **own}.items())

@@ -1,0 +1,48 @@
+"""What this node can give: processors, memory and disk, as measured, or as the settings say instead."""
+
+import os
+import shutil
+from pathlib import Path
+
+from agent.config import Settings
+from atoll.api.v1 import objects_pb2
+
+_MIB = 1 << 20
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def capacity(settings: Settings) -> objects_pb2.Resources:
+    """The settings win over what was measured, dimension by dimension."""
+    return objects_pb2.Resources(
+        cpu_milli=settings.cpu_milli or _cpu_milli(),
+        memory_mib=settings.memory_mib or max(0, _memory_mib() - settings.reserved_memory_mib),
+        disk_mib=settings.disk_mib or shutil.disk_usage(settings.state_dir).total // _MIB,
+        gpu_milli=settings.gpu_milli,
+    )
+
+
+def _cpu_milli() -> int:
+    """Processors this process may use, or less when its cgroup has a quota."""
+    processors = len(os.sched_getaffinity(0)) * 1000
+    quota = (_text(_CGROUP / "cpu.max") or "max 100000").split()
+    if quota[0].isdigit() and int(quota[1]):
+        return min(processors, int(quota[0]) * 1000 // int(quota[1]))
+    return processors
+
+
+def _memory_mib() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal:"):
+            total = int(line.split()[1]) // 1024
+            break
+    else:
+        total = 0
+    limit = _text(_CGROUP / "memory.max")
+    return min(total, int(limit) // _MIB) if limit.isdigit() else total
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

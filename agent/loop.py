@@ -1,0 +1,184 @@
+"""Carries out what the core commands, and brings the results back as events. No decisions.
+
+Order: commands of one event in the order given; a Guard is in force before the next command begins. Starts and stops
+are begun at once and answered by the driver's notices; a checkpoint is written in a thread, one at a time.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from importlib import metadata
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from agent import inventory
+from agent.checkpoint import Checkpoint
+from agent.config import Settings, Timing
+from agent.core import commands, events
+from agent.core.machine import Machine
+from agent.drivers.driver import Driver, Notify, RunSpec
+from agent.drivers.fake import Behaviour, FakeDriver, pump
+from agent.drivers.process import ProcessDriver
+from agent.enrol import Enrolment
+from agent.environment import environment
+from agent.guard_keeper import GuardKeeper
+from agent.probes import Probes
+from agent.queries import Queries
+from agent.session import Session
+from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.clock import Clock
+from atoll.errors import AtollError
+from atoll.loop import CoreLoop
+
+log = structlog.get_logger()
+
+STARTS = Counter("atoll_agent_starts", "Runs started.")
+STOPS = Counter("atoll_agent_stops", "Runs stopped.")
+CHECKPOINTS = Counter("atoll_agent_checkpoints", "Checkpoints written, by result.", ["result"])
+SESSIONS = Counter("atoll_agent_sessions_left", "Sessions left by this agent.")
+STORAGE_OK = Gauge("atoll_agent_storage_ok", "1 while the checkpoint can be written; at 0 nothing new is started.")
+
+GUARD_WATCH_S = 2.0
+
+
+class Agent:
+    """One node's agent; `run` is its life. Needs a running asyncio loop."""
+
+    def __init__(self, settings: Settings, checkpoint: Checkpoint, enrolment: Enrolment, clock: Clock) -> None:
+        self._settings = settings
+        self._checkpoint = checkpoint
+        self._enrolment = enrolment
+        self._guard = GuardKeeper(settings.state_dir, clock)
+        self._core: CoreLoop[events.Event, commands.Command] = CoreLoop(
+            Machine(_hello(settings), Timing()), clock, self._execute, events.Woke()
+        )
+        self._background: list[Coroutine[Any, Any, None]] = []
+        self._driver = self._make_driver(self._core.post, clock)
+        self._probes = Probes(self._driver, settings.probes_at_once)
+        self._session = Session(settings, lambda: enrolment.files, self._core.post)
+        self._queries = Queries(self._driver, self._session.send)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Until cancelled; what runs on the node runs on. `ready` is called once the node has its identity.
+
+        Raises AtollError when the region refuses this node.
+        """
+        STORAGE_OK.set(1)
+        found = tuple(self._driver.adopt())
+        log.info("booted", incarnation=self._checkpoint.incarnation, found=len(found), lost=self._checkpoint.lost)
+        self._core.post(
+            events.Booted(self._checkpoint.saved, self._checkpoint.incarnation, found, self._guard.last_ack_ms())
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                for work in (self._core.run(), self._connect(ready), self._watch_guard()):
+                    group.create_task(work)
+                for work in self._background:
+                    group.create_task(work)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self._queries.close()
+            self._driver.close()
+
+    def _execute(self, command: commands.Command) -> None:
+        match command:
+            case commands.SendUp():
+                self._session.send(command)
+            case commands.WriteCheckpoint():
+                self._spawn(self._write(command))
+            case commands.StartReplica(run, assign):
+                STARTS.inc()
+                log.info("start", run=str(run))
+                self._driver.start(run, RunSpec(assign.task, environment(run, assign, self._settings.name)))
+            case commands.StopReplica(run, grace_ms):
+                STOPS.inc()
+                log.info("stop", run=str(run), grace_ms=grace_ms)
+                self._driver.stop(run, grace_ms)
+            case commands.ProbeReplica():
+                self._spawn(self._probe(command))
+            case commands.Guard():
+                self._arm(command)
+            case commands.Reconnect():
+                SESSIONS.inc()
+                self._session.reconnect(command)
+
+    async def _write(self, command: commands.WriteCheckpoint) -> None:
+        try:
+            await asyncio.to_thread(self._checkpoint.write, command.saved)
+        except OSError as error:
+            CHECKPOINTS.labels("failed").inc()
+            STORAGE_OK.set(0)
+            reason = f"the checkpoint cannot be written: {error.strerror or error}"
+            log.error("nothing new is started", reason=reason)
+            self._core.post(events.CheckpointFailed(command.version, reason))
+        else:
+            CHECKPOINTS.labels("written").inc()
+            STORAGE_OK.set(1)
+            self._core.post(events.CheckpointWritten(command.version))
+
+    async def _probe(self, command: commands.ProbeReplica) -> None:
+        self._core.post(await self._probes.check(command))
+
+    def _arm(self, command: commands.Guard) -> None:
+        try:
+            self._guard.write(command)
+        except OSError as error:
+            log.error("the guard cannot be told: only the agent itself fences", reason=str(error))
+
+    async def _connect(self, ready: Callable[[], None]) -> None:
+        """What runs here is looked after meanwhile, however long the region is away."""
+        await self._enrolment.identity()
+        ready()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._session.run(self._queries.answer))
+            group.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.renew_check_s)
+            if not self._enrolment.renewal_is_due():
+                continue
+            try:
+                await self._enrolment.renew(self._session.address)
+            except (AtollError, OSError) as error:
+                log.warning("the certificate could not be renewed, trying again", reason=str(error))
+            else:
+                self._session.renew("a new certificate")
+
+    async def _watch_guard(self) -> None:
+        while True:
+            await asyncio.sleep(GUARD_WATCH_S)
+            with contextlib.suppress(OSError):
+                self._guard.watch()
+
+    def _make_driver(self, notify: Notify, clock: Clock) -> Driver:
+        if self._settings.driver == "fake":
+            fake = FakeDriver(notify, lambda run, spec: Behaviour(), clock.now_ms())
+            self._background.append(pump(fake, clock))
+            return fake
+        return ProcessDriver(
+            self._settings.state_dir,
+            notify,
+            log_bytes=self._settings.log_mib << 20,
+            finished_runs=self._settings.finished_runs,
+            kill_wait_s=self._settings.kill_wait_s,
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _hello(settings: Settings) -> agent_pb2.Hello:
+    return agent_pb2.Hello(
+        node=settings.name,
+        capacity=inventory.capacity(settings),
+        labels=[objects_pb2.Label(key=key, value=value) for key, value in sorted(settings.labels.items())],
+        version=metadata.version("atoll"),
+        address=settings.address,
+    )

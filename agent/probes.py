@@ -1,0 +1,69 @@
+"""Single checks of a run: http, tcp, command; each with a deadline, so many at once and no more.
+
+When to check and what an answer means is decided in core/health. Ports are probed on the loopback address.
+"""
+
+import asyncio
+
+from agent.core.commands import ProbeReplica
+from agent.core.events import ProbeAnswered
+from agent.drivers.driver import Driver
+from atoll.api.v1 import objects_pb2
+
+_HOST = "127.0.0.1"
+_STATUS_LINE_BYTES = 1024
+
+
+class Probes:
+    def __init__(self, driver: Driver, at_once: int) -> None:
+        self._driver = driver
+        self._places = asyncio.Semaphore(at_once)
+
+    async def check(self, probe: ProbeReplica) -> ProbeAnswered:
+        """Never raises for a check that failed: that is an answer."""
+        async with self._places:
+            try:
+                async with asyncio.timeout(probe.timeout_ms / 1000):
+                    ok, message = await self._answer(probe)
+            except TimeoutError:
+                ok, message = False, f"no answer within {probe.timeout_ms} ms"
+            except OSError as error:
+                ok, message = False, error.strerror or str(error)
+        return ProbeAnswered(probe.probe_id, ok, message)
+
+    async def _answer(self, probe: ProbeReplica) -> tuple[bool, str]:
+        match probe.check.WhichOneof("check"):
+            case "http":
+                return await _http(probe.check.http)
+            case "tcp":
+                return await _tcp(probe.check.tcp.port)
+            case "command":
+                return await self._driver.exec_check(probe.run, list(probe.check.command.command), probe.timeout_ms)
+            case _:
+                return True, ""
+
+
+async def _tcp(port: int) -> tuple[bool, str]:
+    _, writer = await asyncio.open_connection(_HOST, port)
+    writer.close()
+    return True, ""
+
+
+async def _http(check: objects_pb2.HttpCheck) -> tuple[bool, str]:
+    """GET; any status from 200 to 399 is well."""
+    path = check.path or "/"
+    if not path.startswith("/") or any(c <= " " or c == "\x7f" for c in path):
+        return False, f"the path {path!r} cannot be asked for"
+    reader, writer = await asyncio.open_connection(_HOST, check.port, limit=_STATUS_LINE_BYTES)
+    try:
+        request = f"GET {path} HTTP/1.1\r\nHost: {_HOST}:{check.port}\r\nUser-Agent: atoll\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        line = await reader.readline()
+    except ValueError:
+        return False, "the answer is not HTTP"
+    finally:
+        writer.close()
+    parts = line.split()
+    if len(parts) < 2 or not parts[0].startswith(b"HTTP/") or not parts[1].isdigit():
+        return False, "the answer is not HTTP"
+    return 200 <= int(parts[1]) < 400, f"status {int(parts[1])}"

@@ -1,0 +1,54 @@
+"""Answers the region's questions about this node: the output of a slot. Reads only; bounded in number and in size."""
+
+import asyncio
+from collections.abc import Callable
+
+from agent.core.commands import SendUp
+from agent.drivers.driver import Driver
+from atoll.api.v1 import agent_pb2
+from atoll.model.slots import slot_name
+
+FOLLOW_S = 0.25
+CHUNK = 256 * 1024
+MOST_AT_ONCE = 32
+MOST_LINES = 10_000
+
+
+class Queries:
+    def __init__(self, driver: Driver, send: Callable[[SendUp], None]) -> None:
+        self._driver = driver
+        self._send = send
+        self._session = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def answer(self, session: int, query: agent_pb2.Query) -> None:
+        """Begins to answer; what earlier sessions asked is dropped."""
+        if session != self._session:
+            self.close()
+            self._session = session
+        if len(self._tasks) >= MOST_AT_ONCE:
+            self._say(session, agent_pb2.QueryAnswer(id=query.id, last=True, error="too many queries at once"))
+            return
+        task = asyncio.get_running_loop().create_task(self._logs(session, query.id, query.logs))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
+    async def _logs(self, session: int, number: int, query: agent_pb2.LogQuery) -> None:
+        slot = slot_name(query.slot)
+        data, cursor = self._driver.logs(slot, min(query.tail_lines or MOST_LINES, MOST_LINES))
+        while True:
+            for start in range(0, len(data), CHUNK):
+                self._say(session, agent_pb2.QueryAnswer(id=number, data=data[start : start + CHUNK]))
+            if not query.follow:
+                self._say(session, agent_pb2.QueryAnswer(id=number, last=True))
+                return
+            await asyncio.sleep(FOLLOW_S)
+            data, cursor = self._driver.logs(slot, 0, cursor)
+
+    def _say(self, session: int, answer: agent_pb2.QueryAnswer) -> None:
+        self._send(SendUp(session, agent_pb2.AgentMessage(answer=answer)))

@@ -1,0 +1,71 @@
+"""`auth`: tokens for people."""
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from atoll import errors
+from atoll.api.v1 import objects_pb2
+from atoll.cli import output, views
+from atoll.cli.command import Group
+from atoll.cli.session import Seconds, connected
+from atoll.manifest import scalars
+from atoll.sdk import contexts
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import AsyncClient
+
+ROLES = ("viewer", "user", "operator", "admin")
+
+
+@click.group(
+    cls=Group,
+    examples="""\
+  atoll auth token create ann --role user --for-tenant shop
+  atoll auth login < token.txt
+  atoll auth whoami
+""",
+)
+def auth() -> None:
+    """Tokens for people."""
+
+
+@auth.command("whoami", examples="  atoll auth whoami\n")
+@connected
+async def whoami(client: "AsyncClient") -> None:
+    """Whom the server takes you for."""
+    me = await client.tokens.whoami()
+    rows = [[me.name, views.enum(me.role, objects_pb2.Role), me.tenant, me.cluster]]
+    output.write(output.table(["NAME", "ROLE", "TENANT", "CLUSTER"], rows))
+
+
+@auth.command("login", examples="  atoll auth login < token.txt\n")
+def login() -> None:
+    """Keep a token in the current context. Reads it from standard input, so that it is in no history."""
+    known = contexts.load()
+    if known.current not in known.named:
+        raise errors.Invalid("there is no current context", hint="atoll context set NAME --address HOST:PORT --ca FILE")
+    token = click.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    changed = replace(known.named[known.current], token=token, certificate="", key="")
+    output.tell(f"kept in {contexts.save(contexts.with_context(known, known.current, changed))}")
+
+
+@auth.group("token", examples="  atoll auth token create ann --role user --for-tenant shop\n")
+def token() -> None:
+    """User tokens."""
+
+
+@token.command("create", examples="  atoll auth token create ann --role user --for-tenant shop --ttl 90d\n")
+@click.argument("name")
+@click.option("--role", type=click.Choice(ROLES), required=True)
+@click.option("--for-tenant", default="", help="A viewer or user belongs to one tenant.")
+@click.option("--ttl", type=Seconds(), default="30d", show_default=True, help="How long it is good for.")
+@connected
+async def create(client: "AsyncClient", name: str, role: str, for_tenant: str, ttl: float) -> None:
+    """Create a user token. It is shown once, on standard output."""
+    number = objects_pb2.Role.ValueType(scalars.parse_enum(role, objects_pb2.Role.DESCRIPTOR))
+    answer = await client.tokens.create_user(name, number, tenant=for_tenant, ttl_s=round(ttl))
+    output.tell(f"for {output.visible(name)}, good until {scalars.format_instant(answer.record.expires_ms)}")
+    output.write(answer.token + "\n")

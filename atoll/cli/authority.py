@@ -1,0 +1,95 @@
+"""`ca`: the cluster's own certificate authority, a folder that stays with the operator."""
+
+from pathlib import Path
+
+import click
+
+from atoll.cli import output
+from atoll.cli.command import Group
+from atoll.clock import SystemClock
+from atoll.identity import CertificateAuthority, TlsFiles
+
+FOLDER = click.option(
+    "--ca", "folder", default="ca", show_default=True, type=click.Path(path_type=Path), help="The authority's folder."
+)
+INTO = click.option("--into", required=True, type=click.Path(path_type=Path), help="Folder for certificate and key.")
+HOSTS = click.option("--host", "hosts", multiple=True, required=True, help="Name or address it is dialled by.")
+
+
+@click.group(
+    cls=Group,
+    examples="""\
+  atoll ca init --cluster prod
+  atoll ca issue global g1 --host g1.example.com --into global/
+  atoll ca issue region eu-west --host eu1.example.com --into region/
+  atoll ca issue issuer eu-west --into region/issuer/
+  atoll ca issue admin ann --into admin/
+""",
+)
+def ca() -> None:
+    """The cluster's own certificate authority."""
+
+
+@ca.command("init", examples="  atoll ca init --cluster prod --ca /secure/ca\n")
+@click.option("--cluster", required=True, help="The cluster's name, part of every identity.")
+@FOLDER
+def init(cluster: str, folder: Path) -> None:
+    """Create the root. Its key never leaves this folder."""
+    CertificateAuthority.create(folder, cluster, SystemClock().now_ms())
+    output.tell(f"root of cluster {cluster} in {folder}\nTry   atoll ca issue admin ann --ca {folder} --into admin")
+
+
+@ca.group("issue", examples="  atoll ca issue admin ann --into admin/\n")
+def issue() -> None:
+    """Certificates of programs and admins."""
+
+
+@issue.command("global", examples="  atoll ca issue global g1 --host g1.example.com --into global/\n")
+@click.argument("name")
+@HOSTS
+@INTO
+@FOLDER
+def global_(name: str, hosts: tuple[str, ...], into: Path, folder: Path) -> None:
+    """For a process of the global plane."""
+    authority, now_ms = _open(folder)
+    _told(authority.issue_global(name, hosts, into, now_ms))
+
+
+@issue.command("region", examples="  atoll ca issue region eu-west --host eu1.example.com --into region/\n")
+@click.argument("region")
+@click.option("--name", default="r1", show_default=True, help="The process.")
+@HOSTS
+@INTO
+@FOLDER
+def region(region: str, name: str, hosts: tuple[str, ...], into: Path, folder: Path) -> None:
+    """For a process of a region."""
+    authority, now_ms = _open(folder)
+    _told(authority.issue_region(region, name, hosts, into, now_ms))
+
+
+@issue.command("issuer", examples="  atoll ca issue issuer eu-west --into region/issuer/\n")
+@click.argument("region")
+@INTO
+@FOLDER
+def issuer(region: str, into: Path, folder: Path) -> None:
+    """The authority with which a region signs its nodes, and no others."""
+    authority, now_ms = _open(folder)
+    _told(authority.issue_region_issuer(region, into, now_ms))
+
+
+@issue.command("admin", examples="  atoll ca issue admin ann --into admin/\n")
+@click.argument("name")
+@INTO
+@FOLDER
+def admin(name: str, into: Path, folder: Path) -> None:
+    """For a person who may do everything, before there are tokens."""
+    authority, now_ms = _open(folder)
+    _told(authority.issue_admin(name, into, now_ms))
+
+
+def _open(folder: Path) -> tuple[CertificateAuthority, int]:
+    return CertificateAuthority(folder), SystemClock().now_ms()
+
+
+def _told(files: TlsFiles) -> None:
+    output.write(f"{files.certificate}\n{files.key}\n{files.ca}\n")

@@ -1,0 +1,75 @@
+"""`context`: which cluster to talk to, and as whom."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from atoll import errors
+from atoll.cli import output
+from atoll.cli.command import Group
+from atoll.sdk import contexts
+
+
+@click.group(
+    cls=Group,
+    examples="""\
+  atoll context list
+  atoll context set prod --address atoll.example.com:7070 --ca ca.crt --token "$TOKEN" --tenant shop
+  atoll context use prod
+""",
+)
+def context() -> None:
+    """Named clusters in ~/.config/atoll/config.toml, or $ATOLL_CONFIG."""
+
+
+@context.command("list", examples="  atoll context list\n")
+def list_() -> None:
+    """All contexts; the current one is marked."""
+    known = contexts.load()
+    rows = [
+        [
+            "*" if name == known.current else " ",
+            name,
+            it.address,
+            it.tenant,
+            "certificate" if it.certificate else "token",
+        ]
+        for name, it in known.named.items()
+    ]
+    if rows:
+        output.write(output.table(["", "NAME", "ADDRESS", "TENANT", "AS"], rows))
+    else:
+        output.tell(f"no contexts in {contexts.config_path()}\nTry   atoll dev")
+
+
+@context.command("use", examples="  atoll context use prod\n")
+@click.argument("name")
+def use(name: str) -> None:
+    """Make a context the current one."""
+    known = contexts.load()
+    if name not in known.named:
+        raise errors.Invalid(f"there is no context {name!r}", hint="atoll context list", code="E1012")
+    contexts.save(replace(known, current=name))
+
+
+@context.command("set", examples='  atoll context set prod --address host:7070 --ca ca.crt --token "$TOKEN"\n')
+@click.argument("name")
+@click.option("--address", default="", metavar="HOST:PORT")
+@click.option("--ca", default="", metavar="FILE", help="The cluster's root certificate.")
+@click.option("--token", default="", help="A user token.")
+@click.option("--certificate", default="", metavar="FILE", help="Instead of a token.")
+@click.option("--key", default="", metavar="FILE", help="The certificate's key.")
+@click.option("--tenant", default="", help="Used where a command names none.")
+def set_(name: str, **values: str) -> None:
+    """Create a context, or change what is given; it becomes the current one."""
+    known = contexts.load()
+    for file in ("ca", "certificate", "key"):
+        if values[file]:
+            values[file] = str(Path(values[file]).absolute())
+    changed = replace(known.named.get(name, contexts.Connection()), **{k: v for k, v in values.items() if v})
+    if values["token"]:
+        changed = replace(changed, certificate="", key="")
+    elif values["certificate"]:
+        changed = replace(changed, token="")
+    output.tell(f"context {output.visible(name)} in {contexts.save(contexts.with_context(known, name, changed))}")

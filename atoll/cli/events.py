@@ -1,0 +1,50 @@
+"""`events`: what happened, oldest first."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from atoll import manifest
+from atoll.api.v1 import objects_pb2
+from atoll.cli import output
+from atoll.cli.command import Command
+from atoll.cli.session import connected
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import AsyncClient
+
+LOOK_AGAIN_S = 1.0
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll events
+  atoll events --object workload/default/hello
+  atoll events -f
+""",
+)
+@click.option("--object", "prefix", default="", help="Only of objects whose name begins so.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--region", default="")
+@click.option("-f", "--follow", is_flag=True, help="Go on as things happen.")
+@click.option("-o", "--output", "style", type=click.Choice(("text", "jsonl")), default="text")
+@connected
+async def events(client: "AsyncClient", prefix: str, limit: int, region: str, follow: bool, style: str) -> None:
+    """What happened, as far back as the region remembers."""
+    after = 0
+    while True:
+        for event in await client.events.list(object=prefix, limit=limit, after=after, region=region):
+            after = max(after, event.seq)
+            line = manifest.to_json(manifest.tree(event), indent=None) if style == "jsonl" else _line(event)
+            output.write(line + "\n")
+        if not follow:
+            return
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def _line(event: objects_pb2.Event) -> str:
+    at = datetime.fromtimestamp(event.at_ms / 1000, UTC).astimezone().strftime("%H:%M:%S")
+    return output.visible(f"{at}  {event.type:<14}  {event.object}  {event.message}").rstrip()

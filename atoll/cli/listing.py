@@ -1,0 +1,146 @@
+"""`get` and `list`: what there is, once or as it changes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from atoll import errors
+from atoll.api.v1 import global_pb2
+from atoll.cli import output, views
+from atoll.cli.command import Command
+from atoll.cli.session import connected
+from atoll.manifest import selectors
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import AsyncClient
+
+Change = tuple[Any, bool]  # an item, and whether it is gone
+LOOK_AGAIN_S = 2.0  # kinds that the API cannot watch are listed again
+WORDS = {"Workload": "workload", "Node": "node", "Slot": "slot", "Tenant": "tenant", "Region": "region"}
+SHORT = {"wl": "Workload", "w": "Workload", "no": "Node", "s": "Slot"}
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll get workloads
+  atoll get workload hello -o yaml
+  atoll get nodes -o wide
+  atoll get slots hello
+  atoll get workloads -w
+""",
+)
+@click.argument("view", metavar="KIND", callback=lambda context, argument, word: views.BY_KIND[_kind(word)])
+@click.argument("name", default="")
+@click.option("-o", "--output", "style", type=click.Choice(output.FORMATS), default="table")
+@click.option(
+    "-l",
+    "--selector",
+    "requirements",
+    default="",
+    metavar="TEXT",
+    callback=lambda context, option, text: _requirements(text),
+    help="Workloads with these labels: zone=a,gpu.",
+)
+@click.option("-A", "--all-tenants", "everywhere", is_flag=True, help="Workloads of every tenant.")
+@click.option("--region", default="", help="For nodes and slots, where there are several regions.")
+@click.option("-w", "--watch", is_flag=True, help="Go on, and show what changes.")
+@connected
+async def get(
+    client: "AsyncClient",
+    view: output.View[Any],
+    name: str,
+    style: str,
+    requirements: list[Any],
+    everywhere: bool,
+    region: str,
+    watch: bool,
+) -> None:
+    """Show workloads, nodes, slots, tenants or regions. For slots, NAME is the workload."""
+    if name and view.kind == "Workload" and not watch:
+        items: list[Any] = [await client.workloads.get(name)]
+    else:
+        items = await _list(client, view.kind, name, requirements, everywhere, region)
+    single = bool(name) and view.kind != "Slot"
+    if single and not items:
+        raise errors.NotFound(f"there is no {view.kind.lower()} {name!r}")
+    if watch and style == "json":
+        style = "jsonl"
+    if items or not style.startswith(("table", "wide")):
+        output.write(output.render(view, items, style, single=single))
+    elif not watch:
+        output.tell(f"no {view.kind.lower()}s")
+    if not watch:
+        return
+    changes = (
+        _watch_workloads(client, name, everywhere)
+        if view.kind == "Workload"
+        else _look_again(lambda: _list(client, view.kind, name, requirements, everywhere, region), view, items)
+    )
+    async with contextlib.aclosing(changes):
+        async for item, gone in changes:
+            if gone and style in ("table", "wide", "name"):
+                output.write(f"{output.visible(view.name(item))} deleted\n")
+            else:
+                output.write(output.render(view, [item], style, single=True, headers=False))
+
+
+def _kind(word: str) -> str:
+    singular = word.lower().removesuffix("s")
+    known = {**{text: kind for kind, text in WORDS.items()}, **SHORT}
+    if singular not in known and word.lower() not in known:
+        raise click.BadParameter(f"{word!r} is not one of {', '.join(text + 's' for text in WORDS.values())}")
+    return known.get(singular) or known[word.lower()]
+
+
+def _requirements(text: str) -> list[Any]:
+    try:
+        return selectors.parse_selector(text) if text else []
+    except selectors.SelectorError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+async def _list(
+    client: "AsyncClient", kind: str, name: str, requirements: list[Any], everywhere: bool, region: str
+) -> list[Any]:
+    items: list[Any]
+    match kind:
+        case "Workload":
+            items = await client.workloads.list(selector=requirements, everywhere=everywhere)
+        case "Node":
+            items = await client.nodes.list(region=region)
+        case "Slot":
+            return list(await client.slots.list(workload=name, region=region))
+        case "Tenant":
+            items = [await client.tenants.get(name)] if name else await client.tenants.list()
+        case _:
+            items = await client.regions.list()
+    return [item for item in items if not name or item.metadata.name == name]
+
+
+async def _watch_workloads(client: "AsyncClient", name: str, everywhere: bool) -> AsyncGenerator[Change, None]:
+    """Changes; the opening list was shown already."""
+    async with client.workloads.watch(everywhere=everywhere) as events:
+        async for event in events:
+            gone = event.type == global_pb2.EVENT_TYPE_DELETED
+            if (gone or event.type == global_pb2.EVENT_TYPE_CHANGED) and name in ("", event.workload.metadata.name):
+                yield event.workload, gone
+
+
+async def _look_again(
+    look: Callable[[], Awaitable[list[Any]]], view: output.View[Any], before: list[Any]
+) -> AsyncGenerator[Change, None]:
+    """Items that are not as they were at the last look, or are gone."""
+    known = {view.name(item): item for item in before}
+    while True:
+        await asyncio.sleep(LOOK_AGAIN_S)
+        now = {view.name(item): item for item in await look()}
+        for name, item in now.items():
+            if known.get(name) != item:
+                yield item, False
+        for name in known.keys() - now.keys():
+            yield known[name], True
+        known = now

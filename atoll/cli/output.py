@@ -1,0 +1,90 @@
+"""What goes to standard output: tables for people, and the API's messages as JSON or YAML for programs.
+
+Names may come from strangers: nothing that moves a cursor reaches a terminal unescaped.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import click
+from google.protobuf.message import Message
+
+from atoll import manifest
+
+FORMATS = ("table", "wide", "json", "yaml", "name", "jsonl")
+Item = TypeVar("Item", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class View(Generic[Item]):
+    """How one kind is shown. `columns` for every table, `more` for wide ones."""
+
+    kind: str
+    name: Callable[[Item], str]
+    columns: dict[str, Callable[[Item], str]]
+    more: dict[str, Callable[[Item], str]]
+
+
+def visible(text: str, *, keep_lines: bool = False) -> str:
+    """`text` with every character that is not printable written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or (keep_lines and c == "\n") else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode() if ord(character) > 31 else f"\\x{ord(character):02x}"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, with_headers: bool = True) -> str:
+    """Columns aligned with spaces, two apart; an empty cell is a dash."""
+    cells = [[visible(cell) or "-" for cell in row] for row in rows]
+    lines = [list(headers), *cells] if with_headers else cells
+    widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(headers))]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
+    )
+
+
+def render(view: View[Item], items: Sequence[Item], style: str, *, single: bool = False, headers: bool = True) -> str:
+    """The items in one of FORMATS. `single`: one was asked for by name, so JSON is not a list."""
+    if style == "name":
+        return "".join(f"{view.kind.lower()}/{visible(view.name(item))}\n" for item in items)
+    if style in ("json", "yaml", "jsonl"):
+        documents = [manifest.tree(item, view.kind) for item in items]
+        if style == "yaml":
+            return manifest.to_yaml(documents)
+        if style == "jsonl":
+            return "".join(manifest.to_json(document, indent=None) + "\n" for document in documents)
+        whole: dict[str, Any] = {"apiVersion": "atoll/v1", "kind": "List", "items": documents}
+        return manifest.to_json(documents[0] if single and documents else whole) + "\n"
+    columns = {**view.columns, **view.more} if style == "wide" else view.columns
+    rows = [[cell(item) for cell in columns.values()] for item in items]
+    return table(list(columns), rows, with_headers=headers)
+
+
+def write(text: str) -> None:
+    """Data, to standard output, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def tell(text: str) -> None:
+    """Everything else, to standard error."""
+    click.echo(text, err=True)
+
+
+def age(since_ms: int) -> str:
+    """`42s`, `3m`, `5h`, `9d` since a wall-clock time; empty for none."""
+    return span(max(0, round(time.time() * 1000) - since_ms)) if since_ms else ""
+
+
+def span(milliseconds: int) -> str:
+    seconds = milliseconds // 1000
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s" if seconds >= 10 else f"{milliseconds / 1000:.1f}s"

@@ -1,0 +1,83 @@
+"""`why`: the last decision about each replica, or what keeps it waiting."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from atoll import manifest
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.cli import output
+from atoll.cli.command import Command
+from atoll.cli.session import SlotReference, connected
+from atoll.cli.views import enum, slot_text
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import AsyncClient
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll why hello
+  atoll why hello/0
+  atoll why hello/0 --node n7     what this node lacks for it
+""",
+)
+@click.argument("slot", type=SlotReference(), metavar="NAME[/INDEX]")
+@click.option("--node", default="", help="Ask about this node in particular.")
+@click.option("--region", default="", help="Where the workload runs in several regions.")
+@click.option("-o", "--output", "style", type=click.Choice(("text", "json", "yaml")), default="text")
+@connected
+async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, region: str, style: str) -> None:
+    """Why a replica is where it is: node, scores, decision; or not placed: how many nodes lack what, and how much."""
+    workload, task, index = slot
+    answers = await client.slots.why(workload, index=index, task=task, node=node, region=region)
+    if style == "yaml":
+        output.write(manifest.to_yaml([manifest.tree(answer) for answer in answers]))
+    elif style == "json":
+        output.write(manifest.to_json([manifest.tree(answer) for answer in answers]) + "\n")
+    else:
+        output.write("".join(line + "\n" for answer in answers for line in explain(answer)))
+
+
+def explain(answer: regional_pb2.SlotWhy) -> list[str]:
+    """The answer about one slot, for people."""
+    state = enum(answer.state, objects_pb2.SlotState) or "waiting"
+    if answer.node:
+        lines = [f"{slot_text(answer.id)}  {state} on {output.visible(answer.node)}"]
+    else:
+        position = f", {answer.queue_position}. in the queue" if answer.queue_position else ""
+        lines = [f"{slot_text(answer.id)}  {state} for {output.span(answer.waiting_ms)}{position}"]
+    lines += [f"  {_reason(reason)}" for reason in answer.reasons]
+    if answer.HasField("on_node"):
+        lines.append(f"  the node asked about: {_reason(answer.on_node)}")
+    if answer.HasField("decision"):
+        lines += _decision(answer.decision)
+    return lines
+
+
+def _reason(reason: objects_pb2.PendingReason) -> str:
+    counted = f"{reason.nodes} nodes " if reason.nodes > 1 else "1 node " if reason.nodes else ""
+    return f"{counted}{output.visible(reason.message)} ({output.visible(reason.code)})"
+
+
+def _decision(decision: objects_pb2.Decision) -> list[str]:
+    waited = output.span(max(0, decision.decided_ms - decision.queued_ms))
+    lines = [
+        f"  decision {output.visible(decision.id)}: {decision.result}, {waited} after it was queued; "
+        f"{decision.feasible} of {decision.nodes} nodes could take it"
+    ]
+    lines += [f"    refused: {_reason(reason)}" for reason in decision.filters]
+    if decision.scores:
+        names = [term.name for term in decision.scores[0].terms]
+        rows = []
+        for score in decision.scores:
+            values = {term.name: f"{term.value:.3f} x {term.weight:g}" for term in score.terms}
+            rows.append([score.node, f"{score.total:.3f}", *(values.get(name, "") for name in names)])
+        table = output.table(["NODE", "SCORE", *(name.upper() for name in names)], rows)
+        lines += ["    " + line for line in table.splitlines()]
+    if decision.quota:
+        lines.append(f"    quota: {output.visible(decision.quota)}")
+    if decision.next_owner:
+        lines.append(f"    next: {output.visible(decision.next_owner)}")
+    return lines

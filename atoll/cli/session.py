@@ -1,0 +1,61 @@
+"""From a command to a server: the options every such command has, and the event loop it runs in."""
+
+import asyncio
+import functools
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+
+
+def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Makes a command of `async def verb(client, …)`: adds --context and --tenant, and dials."""
+
+    @click.option("--context", default="", metavar="NAME", help="Which cluster, see `atoll context list`.")
+    @click.option("-t", "--tenant", default="", metavar="NAME", help="Instead of the context's tenant.")
+    @functools.wraps(verb)
+    def command(context: str, tenant: str, **arguments: Any) -> None:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines on stderr are for its authors
+        from atoll.sdk.client import AsyncClient
+
+        async def run() -> None:
+            async with AsyncClient(context=context, tenant=tenant) as client:
+                await verb(client, **arguments)
+
+        asyncio.run(run())
+
+    return command
+
+
+class Seconds(click.ParamType[float]):
+    """`30s`, `5m` or a bare number of seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from atoll.manifest import scalars
+
+        if isinstance(value, float):
+            return value
+        try:
+            bare = value.replace(".", "", 1).isdecimal()
+            return float(value) if bare else scalars.parse_duration(value, "_ms") / 1000
+        except scalars.ScalarError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SlotReference(click.ParamType[tuple[str, str, int]]):
+    """NAME, NAME/INDEX or NAME/TASK/INDEX as (workload, task, index); index -1 = all."""
+
+    name = "slot"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str, int]:
+        if isinstance(value, tuple):
+            return value
+        workload, *rest = value.split("/")
+        index = rest.pop() if rest else "-1"
+        numeric = index == "-1" or (index.isascii() and index.isdecimal() and len(index) < 10)
+        if not workload or not numeric or len(rest) > 1:
+            self.fail(f"{value!r} is not NAME, NAME/INDEX or NAME/TASK/INDEX", param, ctx)
+        return workload, rest[0] if rest else "", int(index)

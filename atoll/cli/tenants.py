@@ -1,0 +1,91 @@
+"""`tenant` and `quota`."""
+
+from typing import TYPE_CHECKING
+
+import click
+from click.decorators import FC
+
+from atoll import errors
+from atoll.api.v1 import objects_pb2
+from atoll.cli import output, views
+from atoll.cli.command import Group
+from atoll.cli.session import connected
+from atoll.cli.workloads import mutation, show
+from atoll.model import resources
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import AsyncClient
+
+STYLES = click.Choice(output.FORMATS)
+
+
+@click.group(cls=Group, examples="  atoll tenant create shop --cpu 20 --memory 64Gi\n  atoll tenant list\n")
+def tenant() -> None:
+    """Tenants: who owns workloads, and how much they may use."""
+
+
+@click.group(cls=Group, examples="  atoll quota set shop --cpu 40\n")
+def quota() -> None:
+    """What a tenant may use, over all regions together."""
+
+
+def amounts(verb: FC) -> FC:
+    for name, example in (("gpu", "2"), ("disk", "1Ti"), ("memory", "64Gi"), ("cpu", "20")):
+        verb = click.option(f"--{name}", default="", metavar="QUANTITY", help=f"For example {example}.")(verb)
+    return verb
+
+
+@tenant.command("create", examples="  atoll tenant create shop --cpu 20 --memory 64Gi\n")
+@click.argument("name")
+@amounts
+@mutation
+@connected
+async def create(client: "AsyncClient", name: str, cpu: str, memory: str, disk: str, gpu: str, request_id: str) -> None:
+    """Create a tenant with its quota."""
+    document = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name=name))
+    _set(document.spec.quota, cpu=cpu, memory=memory, disk=disk, gpu=gpu)
+    answer = await client.tenants.apply(document, request_id=request_id)
+    show("name", "Tenant", answer.tenant, answer.outcome)
+
+
+@tenant.command("get", examples="  atoll tenant get shop -o yaml\n")
+@click.argument("name")
+@click.option("-o", "--output", "style", type=STYLES, default="wide")
+@connected
+async def get(client: "AsyncClient", name: str, style: str) -> None:
+    """One tenant: its quota, what is granted to regions, what is used."""
+    output.write(output.render(views.TENANTS, [await client.tenants.get(name)], style, single=True))
+
+
+@tenant.command("list", examples="  atoll tenant list\n")
+@click.option("-o", "--output", "style", type=STYLES, default="table")
+@connected
+async def list_(client: "AsyncClient", style: str) -> None:
+    """All tenants."""
+    output.write(output.render(views.TENANTS, await client.tenants.list(), style))
+
+
+@quota.command("set", examples="  atoll quota set shop --cpu 40 --memory 128Gi\n")
+@click.argument("name")
+@amounts
+@mutation
+@connected
+async def set_(client: "AsyncClient", name: str, cpu: str, memory: str, disk: str, gpu: str, request_id: str) -> None:
+    """Change a tenant's quota; what is not given stays. A lower one takes effect as work ends."""
+    document = await client.tenants.get(name)
+    _set(document.spec.quota, cpu=cpu, memory=memory, disk=disk, gpu=gpu)
+    answer = await client.tenants.apply(document, request_id=request_id, if_generation=document.metadata.generation)
+    show("name", "Tenant", answer.tenant, answer.outcome)
+
+
+def _set(quota: objects_pb2.Resources, **texts: str) -> None:
+    mistakes = []
+    for name, text in texts.items():
+        unit = f"{name}_milli" if name in ("cpu", "gpu") else f"{name}_mib"
+        try:
+            if text:
+                setattr(quota, unit, resources.parse_quantity(text, unit))
+        except resources.QuantityError as error:
+            mistakes.append(errors.Mistake(f"--{name}", str(error)))
+    if mistakes:
+        raise errors.Invalid("the quota is not well formed", mistakes=tuple(mistakes))

@@ -1,0 +1,77 @@
+"""`verify`: the auditor, over a store."""
+
+import asyncio
+import sys
+
+import click
+
+from atoll import audit, errors
+from atoll.cli import output
+from atoll.cli.command import Command
+from atoll.cli.failure import EXIT_OBJECTIVE
+
+SHOWN = 20
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll verify --etcd 127.0.0.1:2379
+  atoll verify --etcd 127.0.0.1:2379 -f
+""",
+)
+@click.option(
+    "--etcd", "endpoints", multiple=True, envvar="ATOLL_ETCD_ENDPOINTS", required=True, metavar="HOST:PORT",
+    help="A member of the store; $ATOLL_ETCD_ENDPOINTS, separated by spaces.",
+)  # fmt: skip
+@click.option("-f", "--follow", is_flag=True, help="Go on as the store changes, until Ctrl-C.")
+@click.option("--until", type=click.IntRange(1), default=None, metavar="REVISION", help="Check up to this revision.")
+def verify(endpoints: tuple[str, ...], follow: bool, until: int | None) -> None:
+    """Replay the store from its first revision and check every invariant at every one.
+
+    Exit code 8 when one is broken. Shares no code with the programs that wrote the store.
+    """
+    try:
+        verdict = asyncio.run(audit_store(endpoints, follow=follow, until=until))
+    except KeyboardInterrupt:
+        sys.exit(0)
+    show(verdict)
+    if verdict.violations:
+        sys.exit(EXIT_OBJECTIVE)
+
+
+async def audit_store(endpoints: tuple[str, ...], *, follow: bool, until: int | None) -> audit.Verdict:
+    """Audits the store with a line of progress a second. Raises Unavailable; Invalid for a store we do not take."""
+    from atoll.store.etcd import EtcdStore
+    from atoll.store.store import StoreError, StoreUnavailable
+
+    seen: list[audit.Verdict] = []
+
+    def report(verdict: audit.Verdict) -> None:
+        known = seen[-1] if seen else None
+        if known is None or known.revision != verdict.revision:
+            output.tell(verdict.line(0))
+            if follow and len(verdict.violations) > (len(known.violations) if known else 0):
+                show(verdict)
+        seen.append(verdict)
+        del seen[:-1]
+
+    try:
+        store = await EtcdStore.connect(endpoints)
+        try:
+            return await audit.verify(store, follow=follow, until_revision=until, report=report)
+        finally:
+            await store.close()
+    except StoreUnavailable as error:
+        raise errors.Unavailable(f"the store does not answer: {error}", hint="atoll doctor") from error
+    except (StoreError, ValueError) as error:
+        raise errors.Invalid(str(error)) from error
+
+
+def show(verdict: audit.Verdict) -> None:
+    """The verdict on standard output: one line, then what is broken and what was not looked at."""
+    output.write(f"{verdict.line(0)} ({verdict.checked} revisions checked)\n")
+    for violation in verdict.violations[:SHOWN]:
+        output.write(f"  {output.visible(str(violation))}\n")
+    for note in verdict.notes:
+        output.tell(f"  note: {output.visible(note)}")

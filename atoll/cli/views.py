@@ -1,0 +1,154 @@
+"""The columns of each kind."""
+
+from typing import Any
+
+from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
+from atoll.cli.output import View, age, span
+from atoll.manifest import scalars
+from atoll.model.resources import format_quantity, vector
+from atoll.sdk import progress
+
+DEFAULT_TASK = "main"
+
+
+def enum(number: int, kind: Any) -> str:
+    return str(scalars.format_enum(number, kind.DESCRIPTOR)) if number else ""
+
+
+def slot_text(slot: objects_pb2.SlotId) -> str:
+    """`hello/0`, or `hello/worker/0` where the task has a name of its own."""
+    parts = [slot.workload, *([] if slot.task == DEFAULT_TASK else [slot.task]), str(slot.index)]
+    return "/".join(parts)
+
+
+def workload_state(workload: objects_pb2.Workload) -> str:
+    """`serving`, `deleting`, or the last step begun with the first reason why it goes no further."""
+    if workload.metadata.deleted_ms:
+        return "deleting"
+    now = progress.progress(workload, workload.metadata.generation)
+    steps = now.steps()
+    if "serving" in now.reached:
+        return "serving"
+    reasons = [reason.code for reason in workload.status.pending]
+    state = steps[-1] if steps else "new"
+    return f"{state} ({reasons[0]})" if reasons else state
+
+
+def _share(used: int, capacity: int, unit: str) -> str:
+    return f"{_rounded(used, unit)}/{_rounded(capacity, unit)}"
+
+
+def _rounded(amount: int, unit: str) -> str:
+    """A quantity for people: gigabytes to one decimal."""
+    if unit.endswith("_mib") and amount >= 10 * 1024:
+        return f"{amount / 1024:.1f}Gi"
+    return format_quantity(amount, unit)
+
+
+def _labels(labels: Any) -> str:
+    return ",".join(f"{label.key}={label.value}" if label.value else label.key for label in labels)
+
+
+def _node_state(node: objects_pb2.Node) -> str:
+    marks = [enum(node.state, objects_pb2.NodeState)]
+    marks += ["cordoned"] if node.cordoned else []
+    marks += ["draining"] if node.draining else []
+    return ",".join(marks)
+
+
+def _exit(slot: objects_pb2.Slot) -> str:
+    return f"{slot.exit.reason} ({slot.exit.code})" if slot.HasField("exit") else ""
+
+
+WORKLOADS: View[objects_pb2.Workload] = View(
+    kind="Workload",
+    name=lambda w: w.metadata.name,
+    columns={
+        "NAME": lambda w: w.metadata.name,
+        "READY": lambda w: f"{w.status.counts.ready}/{sum(task.replicas for task in w.spec.tasks)}",
+        "STATE": workload_state,
+        "AGE": lambda w: age(w.metadata.created_ms),
+    },
+    more={
+        "TENANT": lambda w: w.metadata.tenant,
+        "BOUND": lambda w: str(w.status.counts.bound),
+        "SERVING": lambda w: str(w.status.counts.serving),
+        "REGIONS": lambda w: ",".join(part.region for part in w.status.regions),
+        "PRIORITY": lambda w: enum(w.spec.priority, objects_pb2.Priority),
+        "GENERATION": lambda w: str(w.metadata.generation),
+        "LABELS": lambda w: _labels(w.metadata.labels),
+    },
+)
+NODES: View[objects_pb2.Node] = View(
+    kind="Node",
+    name=lambda n: n.metadata.name,
+    columns={
+        "NAME": lambda n: n.metadata.name,
+        "STATE": _node_state,
+        "CPU": lambda n: _share(n.used.cpu_milli, n.capacity.cpu_milli, "cpu_milli"),
+        "MEMORY": lambda n: _share(n.used.memory_mib, n.capacity.memory_mib, "memory_mib"),
+        "SLOTS": lambda n: str(n.slots),
+        "AGE": lambda n: age(n.metadata.created_ms),
+    },
+    more={
+        "POOL": lambda n: n.pool,
+        "HEARTBEAT": lambda n: span(n.heartbeat_age_ms),
+        "ADDRESS": lambda n: n.address,
+        "TAINTS": lambda n: ",".join(t.key for t in n.taints),
+        "LABELS": lambda n: _labels(n.metadata.labels),
+    },
+)
+SLOTS: View[regional_pb2.SlotView] = View(
+    kind="Slot",
+    name=lambda s: slot_text(s.slot.id),
+    columns={
+        "NAME": lambda s: slot_text(s.slot.id),
+        "STATE": lambda s: enum(s.slot.state, objects_pb2.SlotState),
+        "NODE": lambda s: s.slot.node,
+        "PHASE": lambda s: enum(s.attempt.phase, agent_pb2.AttemptPhase),
+        "READY": lambda s: "yes" if s.attempt.ready else "no",
+        "RESTARTS": lambda s: str(s.attempt.restarts),
+    },
+    more={
+        "ATTEMPT": lambda s: f"{s.slot.attempt.term}.{s.slot.attempt.n}" if s.slot.HasField("attempt") else "",
+        "GENERATION": lambda s: str(s.slot.generation),
+        "USES": lambda s: str(vector(s.slot.vector)),
+        "EXIT": lambda s: _exit(s.slot),
+        "MESSAGE": lambda s: s.attempt.message,
+    },
+)
+TENANTS: View[objects_pb2.Tenant] = View(
+    kind="Tenant",
+    name=lambda t: t.metadata.name,
+    columns={
+        "NAME": lambda t: t.metadata.name,
+        "QUOTA": lambda t: str(vector(t.spec.quota)),
+        "USED": lambda t: str(vector(t.status.used)),
+        "STATE": lambda t: "converging" if t.status.converging else "in effect",
+    },
+    more={
+        "GRANTED": lambda t: str(vector(t.status.granted)),
+        "EFFECTIVE": lambda t: str(vector(t.status.effective)),
+        "WEIGHT": lambda t: str(t.spec.weight or 1),
+        "MODE": lambda t: enum(t.spec.mode, objects_pb2.QuotaMode) or "available",
+    },
+)
+REGIONS: View[objects_pb2.Region] = View(
+    kind="Region",
+    name=lambda r: r.metadata.name,
+    columns={
+        "NAME": lambda r: r.metadata.name,
+        "STATE": lambda r: enum(r.state, objects_pb2.RegionState),
+        "NODES": lambda r: f"{r.summary.nodes_ready}/{r.summary.nodes_total}",
+        "CPU": lambda r: _share(r.summary.used.cpu_milli, r.summary.capacity.cpu_milli, "cpu_milli"),
+        "MEMORY": lambda r: _share(r.summary.used.memory_mib, r.summary.capacity.memory_mib, "memory_mib"),
+        "BOUND": lambda r: str(r.summary.slots_bound),
+        "WAITING": lambda r: str(r.summary.slots_waiting),
+    },
+    more={
+        "EPOCH": lambda r: str(r.epoch),
+        "TERM": lambda r: str(r.summary.term),
+        "EVIDENCE": lambda r: r.evidence,
+    },
+)
+BY_KIND: dict[str, View[Any]] = {view.kind: view for view in (WORKLOADS, NODES, SLOTS, TENANTS, REGIONS)}

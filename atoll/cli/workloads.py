@@ -1,0 +1,305 @@
+"""Workloads: apply, run, wait, scale, delete."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.decorators import FC
+
+from atoll import errors, manifest
+from atoll.api.v1 import objects_pb2
+from atoll.cli import output, views
+from atoll.cli.command import Command
+from atoll.cli.progress_line import ProgressLine
+from atoll.cli.session import Seconds, connected
+from atoll.sdk import progress, specs
+from atoll.sdk.workloads import Applied
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import AsyncClient
+
+STAGES = click.Choice((*progress.STAGES, progress.DONE, progress.DELETED))
+FORMATS = click.Choice(("name", "json", "yaml"))
+
+
+def read_manifests(files: Sequence[str]) -> list[manifest.Document]:
+    """Every document of every file. Raises ManifestError with the mistakes of all files."""
+    documents: list[manifest.Document] = []
+    marks: list[manifest.Mark] = []
+    for name, content in _contents(files):
+        try:
+            documents.extend(manifest.parse(content, name))
+        except manifest.ManifestError as error:
+            marks.extend(error.marks)
+    if marks:
+        raise manifest.ManifestError(marks)
+    return documents
+
+
+def _contents(files: Sequence[str]) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    for name in files:
+        if name == "-":
+            found.append(("<stdin>", sys.stdin.buffer.read()))
+            continue
+        path = Path(name)
+        try:
+            inside = sorted(path.iterdir()) if path.is_dir() else [path]
+            chosen = [file for file in inside if file == path or file.suffix in (".yaml", ".yml", ".json")]
+            found.extend((str(file), file.read_bytes()) for file in chosen)
+        except OSError as error:
+            raise errors.Invalid(f"{output.visible(name)} cannot be read: {error.strerror}") from None
+    return found
+
+
+def manifests(**attributes: Any) -> Callable[[FC], FC]:
+    """The option -f: what it names is read before anything is dialled, so every mistake shows first."""
+    return click.option(
+        "-f",
+        "--file",
+        "documents",
+        multiple=True,
+        metavar="FILE",
+        callback=lambda context, option, files: read_manifests(files) if files else [],
+        **attributes,
+    )
+
+
+def waiting(verb: FC) -> FC:
+    """The options of a command that waits by default."""
+    verb = click.option("--timeout", type=Seconds(), default="5m", show_default=True, help="How long to wait.")(verb)
+    return click.option("--wait/--no-wait", default=True, help="Wait until it serves; Ctrl-C is safe.")(verb)
+
+
+def mutation(verb: FC) -> FC:
+    text = "Say the same one to ask again after no answer."
+    return click.option("--request-id", default="", metavar="ID", help=text)(verb)
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll apply -f hello.yaml
+  atoll apply -f deploy/ --dry-run
+  cat hello.yaml | atoll apply -f - --no-wait
+""",
+)
+@manifests(required=True, help="File, folder, or - for standard input.")
+@click.option("--dry-run", is_flag=True, help="Only let the server check it.")
+@click.option("-o", "--output", "style", type=FORMATS, default="name", help="What to print of the result.")
+@mutation
+@waiting
+@connected
+async def apply(
+    client: "AsyncClient",
+    documents: list[manifest.Document],
+    dry_run: bool,
+    style: str,
+    request_id: str,
+    wait: bool,
+    timeout: float,
+) -> None:
+    """Create or change what manifests say, and wait until it serves.
+
+    All mistakes are shown at once, with line and column, before anything is sent. Tenants go first.
+    """
+    waits = await apply_documents(client, documents, request_id, dry_run, style)
+    if wait and not dry_run:
+        for applied in waits:
+            await wait_for(client, applied.workload, "", timeout)
+
+
+async def apply_documents(
+    client: "AsyncClient", documents: list[manifest.Document], request_id: str, dry_run: bool, style: str
+) -> list[Applied]:
+    """Applies all, tenants first, and shows each. The workloads. A server's mistakes get their place in the text."""
+    applied: list[Applied] = []
+    for number, document in enumerate(sorted(documents, key=lambda document: document.kind != "Tenant")):
+        numbered = f"{request_id}.{number}" if request_id and number else request_id
+        try:
+            if isinstance(document.message, objects_pb2.Workload):
+                one = await client.workloads.apply(document.message, request_id=numbered, dry_run=dry_run)
+                show(style, "Workload", one.workload, one.outcome + " (dry run)" * dry_run)
+                applied.append(one)
+            elif isinstance(document.message, objects_pb2.Tenant):
+                if dry_run:
+                    name = output.visible(document.message.metadata.name)
+                    output.tell(f"tenant/{name}: not sent; the server cannot try a tenant")
+                    continue
+                answer = await client.tenants.apply(document.message, request_id=numbered)
+                show(style, "Tenant", answer.tenant, answer.outcome)
+        except errors.Invalid as error:
+            if not error.mistakes:
+                raise
+            raise manifest.ManifestError([document.mark(m.path, m.message) for m in error.mistakes]) from None
+    return applied
+
+
+def show(style: str, kind: str, message: Any, outcome: str) -> None:
+    """The result of one mutation."""
+    if style == "name":
+        output.write(f"{kind.lower()}/{output.visible(message.metadata.name)} {outcome}\n")
+    else:
+        output.write(output.render(views.BY_KIND[kind], [message], style, single=True))
+
+
+async def wait_for(client: "AsyncClient", workload: objects_pb2.Workload, until: str, timeout: float) -> None:
+    """Waits with a line of progress on standard error. `until` empty: serving, or started for a job."""
+    job = workload.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
+    with ProgressLine(workload.metadata.name, leaves=until == progress.DELETED) as line:
+        await client.workloads.wait(
+            workload, until=until or ("started" if job else "serving"), timeout=timeout, seen=line.update
+        )
+
+
+@click.command(
+    cls=Command,
+    context_settings={"ignore_unknown_options": False},
+    examples="""\
+  atoll run hello --replicas 3 --cpu 100m --memory 64Mi -- sh -c 'while true; do date; sleep 1; done'
+  atoll run web --image nginx:1.27 --cpu 100m --memory 64Mi --http 80/
+""",
+)
+@click.argument("name")
+@click.argument("command", nargs=-1)
+@click.option("--image", default="", help="A container image; without one the command is a process.")
+@click.option("--replicas", default=1, show_default=True, type=click.IntRange(0, 10_000))
+@click.option("--cpu", default="100m", show_default=True)
+@click.option("--memory", default="64Mi", show_default=True)
+@click.option("--http", default="", metavar="PORT/PATH", help="Publish this port and ask this path until it answers.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE")
+@click.option("--region", "regions", multiple=True, help="Allowed regions, the preferred one first.")
+@click.option("--job", is_flag=True, help="Run to the end once instead of forever.")
+@click.option("-o", "--output", "style", type=FORMATS, default="name")
+@mutation
+@waiting
+@connected
+async def run(
+    client: "AsyncClient",
+    name: str,
+    command: tuple[str, ...],
+    env: tuple[str, ...],
+    style: str,
+    request_id: str,
+    wait: bool,
+    timeout: float,
+    **spelled: Any,
+) -> None:
+    """Run a command or an image. The same as applying a manifest with one task."""
+    pairs = [text.partition("=") for text in env]
+    if any(not separator for _, separator, _ in pairs):
+        raise click.BadParameter("--env wants NAME=VALUE")
+    spec = specs.Workload(name=name, command=command, env={key: value for key, _, value in pairs}, **spelled)
+    applied = await client.workloads.apply(spec, request_id=request_id)
+    show(style, "Workload", applied.workload, applied.outcome)
+    if wait:
+        await wait_for(client, applied.workload, "", timeout)
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll wait hello
+  atoll wait hello --for bound --timeout 30s
+  atoll wait import-job --for done --timeout 1h
+""",
+)
+@click.argument("name")
+@click.option("--for", "until", type=STAGES, default="serving", show_default=True)
+@click.option("--timeout", type=Seconds(), default="5m", show_default=True)
+@connected
+async def wait(client: "AsyncClient", name: str, until: str, timeout: float) -> None:
+    """Wait until a workload has come so far. Exit code 3 when it has not in time."""
+    try:
+        workload = await client.workloads.get(name)
+    except errors.NotFound:
+        if until == progress.DELETED:
+            return
+        raise
+    await wait_for(client, workload, until, timeout)
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll scale hello 5
+  atoll scale shop 3 --task worker --no-wait
+""",
+)
+@click.argument("name")
+@click.argument("replicas", type=click.IntRange(0, 10_000))
+@click.option("--task", default="", help="Needed when the workload has several.")
+@click.option("-o", "--output", "style", type=FORMATS, default="name")
+@mutation
+@waiting
+@connected
+async def scale(
+    client: "AsyncClient",
+    name: str,
+    replicas: int,
+    task: str,
+    style: str,
+    request_id: str,
+    wait: bool,
+    timeout: float,
+) -> None:
+    """Change the number of replicas."""
+    applied = await client.workloads.scale(name, replicas, task=task, request_id=request_id)
+    show(style, "Workload", applied.workload, applied.outcome)
+    if wait:
+        await wait_for(client, applied.workload, "", timeout)
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll delete hello
+  atoll delete hello web --yes --no-wait
+  atoll delete -f hello.yaml --yes
+""",
+)
+@click.argument("names", nargs=-1)
+@manifests(help="Delete the workloads of these manifests.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@mutation
+@waiting
+@connected
+async def delete(
+    client: "AsyncClient",
+    names: tuple[str, ...],
+    documents: list[manifest.Document],
+    yes: bool,
+    request_id: str,
+    wait: bool,
+    timeout: float,
+) -> None:
+    """Stop workloads and forget them. Shows what would stop, and asks."""
+    messages = [document.message for document in documents]
+    described = [message.metadata for message in messages if isinstance(message, objects_pb2.Workload)]
+    wanted = [*((name, "") for name in names), *((metadata.name, metadata.tenant) for metadata in described)]
+    if not wanted:
+        raise click.UsageError("name a workload, or a manifest with -f")
+    found = [await client.workloads.get(name, tenant=tenant) for name, tenant in wanted]
+    if not yes:
+        _ask(found)
+    for number, workload in enumerate(found):
+        numbered = f"{request_id}.{number}" if request_id and number else request_id
+        metadata = workload.metadata
+        await client.workloads.delete(metadata.name, tenant=metadata.tenant, request_id=numbered)
+        output.write(f"workload/{output.visible(metadata.name)} deleting\n")
+    if wait:
+        for workload in found:
+            await wait_for(client, workload, progress.DELETED, timeout)
+
+
+def _ask(workloads: list[objects_pb2.Workload]) -> None:
+    """Shows the blast radius. Raises UsageError when nobody can answer."""
+    for workload in workloads:
+        running = workload.status.counts.started
+        where = ", ".join(part.region for part in workload.status.regions) or "no region"
+        output.tell(f"{output.visible(workload.metadata.name)}: {running} running replicas in {where} will stop")
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is here to ask; say --yes")
+    click.confirm("Delete?", abort=True, err=True)

@@ -1,0 +1,129 @@
+"""Short forms: what people may write instead of the full shape of a message.
+
+`spec.task` with `spec.replicas` for one task, `requires: gpu=true`, `resources: {cpu: 500m}`, `ports: [8080]`,
+`restart: never`, a list where a probe's command is meant. Each form ends as the full message; nothing else knows them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from google.protobuf.message import Message
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from atoll.api.v1 import objects_pb2
+from atoll.manifest import scalars, schema, selectors
+
+DEFAULT_PREFERENCE_WEIGHT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of a map. `written` is how the user spelled the way to the value, where a form has moved it."""
+
+    name: str
+    key: Node
+    value: Node
+    merged: bool = False
+    written: str = ""
+
+
+class FormError(ValueError):
+    """The entries contradict each other. `at` is where."""
+
+    def __init__(self, at: Entry, message: str) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+def _requirement(text: str) -> Message:
+    return selectors.parse_requirement(text)
+
+
+def _preference(text: str) -> Message:
+    requirement = selectors.parse_requirement(text)
+    return objects_pb2.LabelPreference(requirement=requirement, weight=DEFAULT_PREFERENCE_WEIGHT)
+
+
+def _restart(text: str) -> Message:
+    field = objects_pb2.RestartPolicy.DESCRIPTOR.fields_by_name["mode"]
+    assert field.enum_type is not None
+    mode = scalars.parse_enum(text, field.enum_type)
+    return objects_pb2.RestartPolicy(mode=objects_pb2.RestartMode.ValueType(mode))
+
+
+def _port(text: str) -> Message:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= 65_535:
+        raise scalars.ScalarError(f"{text[:40]!r} is not a port, 1 to 65535")
+    return objects_pb2.Port(number=int(text))
+
+
+# A scalar where this message is meant.
+TEXT: dict[str, Callable[[str], Message]] = {
+    "LabelRequirement": _requirement,
+    "LabelPreference": _preference,
+    "RestartPolicy": _restart,
+    "Port": _port,
+}
+# A scalar where a list of this message is meant: several, separated by commas.
+TEXT_LISTS = ("LabelRequirement", "LabelPreference")
+# A list where this message is meant: its one field.
+LISTS = {"CommandCheck": "command"}
+
+
+def rewrite(message: str, entries: list[Entry]) -> list[Entry]:
+    """The entries of a map in full shape. Raises FormError."""
+    if message == "WorkloadSpec":
+        return _one_task(entries)
+    if message == "ResourceRequirements":
+        return _requests_only(entries)
+    if message == "Toleration":
+        return _toleration(entries)
+    return entries
+
+
+def _one_task(entries: list[Entry]) -> list[Entry]:
+    """`task` and `replicas` become the only entry of `tasks`."""
+    named = {entry.name: entry for entry in entries}
+    task, replicas = named.get("task"), named.get("replicas")
+    if task is None and replicas is None:
+        return entries
+    at = task or replicas
+    assert at is not None
+    if "tasks" in named:
+        raise FormError(at, f"{at.name!r} is for a spec with one task; this one has 'tasks', so say it there")
+    if task is None:
+        raise FormError(at, "'replicas' stands beside 'task', and there is no 'task'")
+    value = task.value
+    if replicas is not None and isinstance(value, MappingNode):
+        value = MappingNode(value.tag, [*value.value, (replicas.key, replicas.value)], value.start_mark, value.end_mark)
+    tasks = SequenceNode("", [value], value.start_mark, value.end_mark)
+    rest = [entry for entry in entries if entry.name not in ("task", "replicas")]
+    return [*rest, replace(task, name="tasks", value=tasks, written="task")]
+
+
+def _requests_only(entries: list[Entry]) -> list[Entry]:
+    """`cpu` and `memory` directly below `resources` are requests."""
+    amounts = schema.fields(objects_pb2.Resources.DESCRIPTOR)
+    bare = [entry for entry in entries if entry.name in amounts]
+    if not bare:
+        return entries
+    if any(entry.name == "requests" for entry in entries):
+        raise FormError(bare[0], "stands beside 'requests'; say it there")
+    first = bare[0]
+    node = MappingNode("", [(e.key, e.value) for e in bare], first.key.start_mark, first.key.end_mark)
+    rest = [entry for entry in entries if entry.name not in amounts]
+    return [*rest, Entry("requests", first.key, node, first.merged, written="")]
+
+
+def _toleration(entries: list[Entry]) -> list[Entry]:
+    """Kubernetes' `operator`: Equal needs a value, Exists has none; the message tells them apart by the value."""
+    operator = next((entry for entry in entries if entry.name == "operator"), None)
+    if operator is None:
+        return entries
+    word = operator.value.value if isinstance(operator.value, ScalarNode) else ""
+    valued = any(entry.name == "value" for entry in entries)
+    if word not in ("Equal", "Exists"):
+        raise FormError(operator, "must be Equal or Exists")
+    if valued != (word == "Equal"):
+        raise FormError(operator, "Equal needs a value" if word == "Equal" else "Exists takes no value")
+    return [entry for entry in entries if entry is not operator]

@@ -1,0 +1,55 @@
+"""Why work waits: stable reason codes and the sentences people read for them.
+
+One table, used by the scheduler when it counts refusals, by reports and by the CLI.
+"""
+
+from collections.abc import Sequence
+
+from atoll.api.v1 import objects_pb2
+from atoll.model.resources import DIMENSIONS, format_quantity
+
+NODE_NOT_READY = "NodeNotReady"
+NODE_CORDONED = "NodeCordoned"
+NODE_SELECTOR = "NodeSelectorMismatch"
+NODE_REQUIREMENT = "NodeRequirementMismatch"
+TAINT = "TaintNotTolerated"
+INSUFFICIENT = dict(
+    zip(DIMENSIONS, ("InsufficientCpu", "InsufficientMemory", "InsufficientDisk", "InsufficientGpu"), strict=True)
+)
+NO_NODES = "NoNodes"
+QUOTA = "QuotaExhausted"
+BACK_OFF = "BackOff"
+QUEUED = "Queued"
+
+SENTENCES = {
+    NODE_NOT_READY: "not ready, or not heard from",
+    NODE_CORDONED: "cordoned or draining",
+    NODE_SELECTOR: "without the labels of nodeSelector",
+    NODE_REQUIREMENT: "not satisfying `requires`",
+    TAINT: "with a taint that is not tolerated",
+    INSUFFICIENT["cpu_milli"]: "without enough free CPU",
+    INSUFFICIENT["memory_mib"]: "without enough free memory",
+    INSUFFICIENT["disk_mib"]: "without enough free disk",
+    INSUFFICIENT["gpu_milli"]: "without enough free GPU",
+    NO_NODES: "the region has no nodes",
+    QUOTA: "the tenant's share of this region is used up",
+    BACK_OFF: "waiting before the next try after a failure",
+    QUEUED: "waiting for its turn",
+}
+_UNIT_OF = {code: dimension for dimension, code in INSUFFICIENT.items()}
+
+
+def reason(code: str, nodes: int = 0, missing: int = 0, detail: str = "") -> objects_pb2.PendingReason:
+    """A reason with its sentence; `missing` is what the best of those nodes lacks, in the dimension's unit."""
+    message = SENTENCES[code]
+    if missing:
+        message += f"; the best of them lacks {format_quantity(missing, _UNIT_OF[code])}"
+    if detail:
+        message += f": {detail}"
+    return objects_pb2.PendingReason(code=code, nodes=nodes, message=message)
+
+
+def summary(reasons: Sequence[objects_pb2.PendingReason]) -> str:
+    """One line: `3 nodes without enough free memory; the best of them lacks 512Mi, 1 node cordoned or draining`."""
+    parts = [f"{r.nodes} {'node' if r.nodes == 1 else 'nodes'} {r.message}" if r.nodes else r.message for r in reasons]
+    return ", ".join(parts) or "no reason is known"

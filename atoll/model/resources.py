@@ -1,0 +1,163 @@
+"""Resource vectors and the quantities people write for them: the only place with units.
+
+Integers in milli-units and MiB throughout, because sums of budgets must be exact.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from fractions import Fraction
+
+from atoll.api.v1 import objects_pb2
+
+DIMENSIONS = ("cpu_milli", "memory_mib", "disk_mib", "gpu_milli")
+LARGEST = 2**53  # what a JSON number carries exactly; far above any cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """Amounts in each dimension. Arithmetic is exact and may go below zero; `fits` and `is_legal` say when it may not."""
+
+    cpu_milli: int = 0
+    memory_mib: int = 0
+    disk_mib: int = 0
+    gpu_milli: int = 0
+
+    def __add__(self, other: "Vector") -> "Vector":
+        return Vector(
+            self.cpu_milli + other.cpu_milli,
+            self.memory_mib + other.memory_mib,
+            self.disk_mib + other.disk_mib,
+            self.gpu_milli + other.gpu_milli,
+        )
+
+    def __sub__(self, other: "Vector") -> "Vector":
+        return Vector(
+            self.cpu_milli - other.cpu_milli,
+            self.memory_mib - other.memory_mib,
+            self.disk_mib - other.disk_mib,
+            self.gpu_milli - other.gpu_milli,
+        )
+
+    def __mul__(self, count: int) -> "Vector":
+        return Vector(self.cpu_milli * count, self.memory_mib * count, self.disk_mib * count, self.gpu_milli * count)
+
+    def __neg__(self) -> "Vector":
+        return Vector() - self
+
+    def __bool__(self) -> bool:
+        return any(self.amounts())
+
+    def amounts(self) -> tuple[int, int, int, int]:
+        """In the order of DIMENSIONS."""
+        return (self.cpu_milli, self.memory_mib, self.disk_mib, self.gpu_milli)
+
+    def fits(self, limit: "Vector") -> bool:
+        """No dimension exceeds `limit`."""
+        return all(a <= b for a, b in zip(self.amounts(), limit.amounts(), strict=True))
+
+    def is_legal(self) -> bool:
+        """No dimension is negative or beyond LARGEST."""
+        return all(0 <= a <= LARGEST for a in self.amounts())
+
+    def at_most(self, other: "Vector") -> "Vector":
+        """The smaller amount in each dimension."""
+        return Vector(*(min(a, b) for a, b in zip(self.amounts(), other.amounts(), strict=True)))
+
+    def at_least(self, other: "Vector") -> "Vector":
+        """The larger amount in each dimension."""
+        return Vector(*(max(a, b) for a, b in zip(self.amounts(), other.amounts(), strict=True)))
+
+    def to_proto(self) -> objects_pb2.Resources:
+        return objects_pb2.Resources(
+            cpu_milli=self.cpu_milli,
+            memory_mib=self.memory_mib,
+            disk_mib=self.disk_mib,
+            gpu_milli=self.gpu_milli,
+        )
+
+    def __str__(self) -> str:
+        """`cpu 500m, memory 1.5Gi`; `nothing` for zero."""
+        parts = [
+            f"{field.name.partition('_')[0]} {format_quantity(amount, field.name)}"
+            for field, amount in zip(fields(self), self.amounts(), strict=True)
+            if amount
+        ]
+        return ", ".join(parts) or "nothing"
+
+
+def vector(resources: objects_pb2.Resources) -> Vector:
+    """The value of a message."""
+    return Vector(resources.cpu_milli, resources.memory_mib, resources.disk_mib, resources.gpu_milli)
+
+
+def total(vectors: "list[Vector] | tuple[Vector, ...]") -> Vector:
+    result = Vector()
+    for v in vectors:
+        result += v
+    return result
+
+
+class QuantityError(ValueError):
+    """The text is no quantity of this unit. The message says what would be."""
+
+
+_NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)([A-Za-z]*)")
+_MIB_UNITS = {
+    "Ki": Fraction(1, 1024),
+    "Mi": Fraction(1),
+    "Gi": Fraction(1024),
+    "Ti": Fraction(1024 * 1024),
+    "k": Fraction(1000, 1024 * 1024),
+    "M": Fraction(1000**2, 1024 * 1024),
+    "G": Fraction(1000**3, 1024 * 1024),
+    "T": Fraction(1000**4, 1024 * 1024),
+}
+
+
+def parse_quantity(text: str, unit: str) -> int:
+    """`500m`, `1.5` → milli for a unit ending in `_milli`; `64Mi`, `1.5Gi` → MiB, rounded up, for `_mib`.
+    Raises QuantityError: negative, too large, no unit where one is needed, finer than a milli."""
+    match = _NUMBER.fullmatch(text.strip())
+    if not match:
+        example = "500m or 1.5" if unit.endswith("_milli") else "64Mi or 1.5Gi"
+        raise QuantityError(f"{text!r} is not a quantity; write for example {example}")
+    number, suffix = Fraction(match[1]), match[2]
+    if unit.endswith("_milli"):
+        amount = _milli(text, number, suffix)
+    else:
+        amount = _mib(text, number, suffix)
+    if amount > LARGEST:
+        raise QuantityError(f"{text!r} is larger than any cluster")
+    return amount
+
+
+def _milli(text: str, number: Fraction, suffix: str) -> int:
+    if suffix not in ("", "m"):
+        raise QuantityError(f"{text!r}: unknown unit {suffix!r}; write for example 500m or 1.5")
+    amount = number if suffix == "m" else number * 1000
+    if amount.denominator != 1:
+        raise QuantityError(f"{text!r} is finer than 1m")
+    return int(amount)
+
+
+def _mib(text: str, number: Fraction, suffix: str) -> int:
+    if not suffix and number:
+        raise QuantityError(f"{text!r} has no unit; did you mean {text}Mi?")
+    if suffix and suffix not in _MIB_UNITS:
+        raise QuantityError(f"{text!r}: unknown unit {suffix!r}; write for example 64Mi or 1.5Gi")
+    amount = number * _MIB_UNITS[suffix] if suffix else number
+    return -(-amount.numerator // amount.denominator)
+
+
+def format_quantity(amount: int, unit: str) -> str:
+    """The shortest text that parses back to `amount`."""
+    sign, amount = ("-", -amount) if amount < 0 else ("", amount)
+    if unit.endswith("_milli"):
+        return f"{sign}{amount // 1000}" if amount % 1000 == 0 else f"{sign}{amount}m"
+    if not amount:
+        return "0"
+    for suffix, size in (("Ti", 1024 * 1024), ("Gi", 1024)):
+        if amount >= size and (amount * 10) % size == 0:
+            whole, tenth = divmod(amount * 10 // size, 10)
+            return f"{sign}{whole}.{tenth}{suffix}" if tenth else f"{sign}{whole}{suffix}"
+    return f"{sign}{amount}Mi"

@@ -1,0 +1,62 @@
+"""Values that name replicas and their tries: hashable, ordered, printable twins of the messages."""
+
+from dataclasses import dataclass
+
+from atoll.api.v1 import objects_pb2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SlotName:
+    """The deterministic name of one replica in one region."""
+
+    tenant: str
+    workload: str
+    task: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.workload}/{self.task}/{self.index}"
+
+    def to_proto(self) -> objects_pb2.SlotId:
+        return objects_pb2.SlotId(tenant=self.tenant, workload=self.workload, task=self.task, index=self.index)
+
+
+def slot_name(slot: objects_pb2.SlotId) -> SlotName:
+    return SlotName(slot.tenant, slot.workload, slot.task, slot.index)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AttemptId:
+    """(term of the binding leader, its counter); ordered, never going back."""
+
+    term: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.term}.{self.n}"
+
+    def to_proto(self) -> objects_pb2.Attempt:
+        return objects_pb2.Attempt(term=self.term, n=self.n)
+
+
+def attempt_id(attempt: objects_pb2.Attempt) -> AttemptId:
+    return AttemptId(attempt.term, attempt.n)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FencingToken:
+    """What every command to an agent carries; compared in this order."""
+
+    store_life: int
+    epoch: int
+    term: int
+    attempt: AttemptId
+
+    def to_proto(self) -> objects_pb2.Token:
+        return objects_pb2.Token(
+            store_life=self.store_life, epoch=self.epoch, term=self.term, attempt=self.attempt.to_proto()
+        )
+
+
+def fencing_token(token: objects_pb2.Token) -> FencingToken:
+    return FencingToken(token.store_life, token.epoch, token.term, attempt_id(token.attempt))

@@ -1,0 +1,105 @@
+"""One call to a server, made good: deadlines, retries, and an honest word when nobody can know.
+
+Reads are asked again until their deadline. A write is asked again only because its request id makes the second the
+same as the first; when the deadline ends and one of the tries may have arrived, that is OutcomeUnknown, never a guess.
+A write without a request id is asked again only when it certainly never left.
+"""
+
+import asyncio
+import random
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from atoll import errors, rpc
+
+ATTEMPT_S = 10.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+NO_ANSWER = "E5002"  # the transport's own error: no server of ours has spoken
+NEVER_LEFT = ("failed to connect to all addresses", "DNS resolution failed", "name resolution failed")
+RETRIED = (errors.Unavailable, errors.Busy, errors.OutcomeUnknown)
+
+Answer = TypeVar("Answer")
+
+
+class Method(Protocol[Answer]):
+    """A unary method of a generated stub."""
+
+    def __call__(self, request: Any, *, timeout: float | None = None) -> grpc.aio.UnaryUnaryCall[Any, Answer]: ...
+
+
+class _Unanswered(Exception):
+    """The deadline ended. `unsure`: one of the tries may have been acted on."""
+
+    def __init__(self, error: errors.AtollError, unsure: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.unsure = unsure
+
+
+class Caller:
+    """Calls over one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def read(self, method: Method[Answer], request: Any, *, deadline_s: float) -> Answer:
+        """Raises the server's error; Unavailable or Busy when the deadline ends without an answer."""
+        try:
+            return await self._ask(method, request, deadline_s, repeatable=True)
+        except _Unanswered as unanswered:
+            raise unanswered.error from None
+
+    async def write(self, method: Method[Answer], request: Any, *, request_id: str, deadline_s: float) -> Answer:
+        """Raises the server's error; Unavailable or Busy when it certainly did not happen; OutcomeUnknown when it may
+        have. Without a request id it is not sent again once it may have happened."""
+        try:
+            return await self._ask(method, request, deadline_s, repeatable=bool(request_id))
+        except _Unanswered as unanswered:
+            error = unanswered.error
+            if not unanswered.unsure:
+                raise error from None
+            again = f"ask again with --request-id {request_id}: it is done once, and you get its answer"
+            hint = again if request_id else "look what is there before you ask again"
+            raise errors.OutcomeUnknown(error.message, request_id=request_id, hint=hint) from None
+
+    async def _ask(self, method: Method[Answer], request: Any, deadline_s: float, *, repeatable: bool) -> Answer:
+        clock = asyncio.get_running_loop().time
+        end, pause_s, unsure = clock() + deadline_s, FIRST_PAUSE_S, False
+        while True:
+            error: errors.AtollError
+            try:
+                await self._connect(end - clock())
+                return await method(request, timeout=min(ATTEMPT_S, max(end - clock(), 0.001)))
+            except grpc.aio.AioRpcError as broken:
+                error = rpc.error_of(broken)
+                unsure = unsure or may_have_happened(error)
+            except errors.Unavailable as not_connected:
+                error = not_connected
+            if not isinstance(error, RETRIED):
+                raise error
+            wait_s = max(error.retry_after_ms / 1000, pause_s * random.uniform(0.5, 1.0))
+            if (unsure and not repeatable) or clock() + wait_s >= end:
+                raise _Unanswered(error, unsure)
+            await asyncio.sleep(wait_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _connect(self, within_s: float) -> None:
+        """Waits until the channel is connected or has failed to be, so that no request is stuck in a dead one."""
+        try:
+            async with asyncio.timeout(max(within_s, 0.001)):
+                state = self._channel.get_state(try_to_connect=True)
+                while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+                    await self._channel.wait_for_state_change(state)
+                    state = self._channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            raise errors.Unavailable("the connection could not be made in time") from None
+
+
+def may_have_happened(error: errors.AtollError) -> bool:
+    """Whether the call may have reached a server that acted on it and could not say so."""
+    if error.code == NO_ANSWER:
+        return not any(text in error.message for text in NEVER_LEFT)
+    return isinstance(error, errors.OutcomeUnknown)

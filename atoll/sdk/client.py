@@ -1,0 +1,79 @@
+"""The client: one channel to a server, and the nouns on it."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from atoll import errors, rpc
+from atoll.api.v1 import global_pb2_grpc, regional_pb2_grpc
+from atoll.identity import TlsFiles
+from atoll.sdk import contexts
+from atoll.sdk.calls import Caller
+from atoll.sdk.contexts import Connection
+from atoll.sdk.inventory import Events, Nodes, Regions, Slots, Tenants, Tokens
+from atoll.sdk.workloads import Workloads
+
+
+class AsyncClient:
+    """`async with AsyncClient() as c:` dials the current context; arguments replace its parts.
+
+    Belongs to the event loop it is made in. Raises Invalid when there is nothing to dial or a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        address: str = "",
+        *,
+        context: str = "",
+        ca: str | Path = "",
+        token: str = "",
+        certificate: str | Path = "",
+        key: str | Path = "",
+        tenant: str = "",
+    ) -> None:
+        given = Connection(address, str(ca), token, str(certificate), str(key), tenant)
+        self.connection = _complete(given, context)
+        chosen = self.connection
+        client = TlsFiles(Path(chosen.certificate), Path(chosen.key), Path(chosen.ca)) if chosen.certificate else None
+        self._channel = rpc.channel(chosen.address, ca=Path(chosen.ca), client=client, token=chosen.token)
+        caller = Caller(self._channel)
+        everywhere = global_pb2_grpc.GlobalStub(self._channel)
+        region = regional_pb2_grpc.RegionalStub(self._channel)
+        self.workloads = Workloads(caller, everywhere, chosen.tenant)
+        self.tenants = Tenants(caller, everywhere)
+        self.regions = Regions(caller, everywhere)
+        self.nodes = Nodes(caller, region)
+        self.slots = Slots(caller, region, chosen.tenant)
+        self.events = Events(caller, region, chosen.tenant)
+        self.tokens = Tokens(caller, everywhere, region)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def _complete(given: Connection, context: str) -> Connection:
+    """`given`, completed by the context unless it says all by itself."""
+    base = Connection() if given.address and given.ca and not context else contexts.connection(context)
+    credentials = ("token", "certificate", "key")
+    if any(getattr(given, name) for name in credentials):
+        base = replace(base, token="", certificate="", key="")
+    merged = replace(base, **{name: value for name in Connection.__slots__ if (value := getattr(given, name))})
+    missing = [name for name in ("address", "ca") if not getattr(merged, name)]
+    if merged.certificate and not merged.key:
+        missing.append("key")
+    if missing:
+        raise errors.Invalid(
+            f"nowhere to connect to: no {' and no '.join(missing)}",
+            hint="atoll dev, or atoll context set NAME --address HOST:PORT --ca FILE --token TOKEN",
+            code="E1012",
+        )
+    return merged

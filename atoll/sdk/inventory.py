@@ -1,0 +1,188 @@
+"""Everything but workloads: tenants, regions, nodes, slots, reasons, events, logs and tokens."""
+
+from collections.abc import AsyncGenerator, Mapping
+
+import grpc.aio
+
+from atoll import rpc
+from atoll.api.v1 import global_pb2, global_pb2_grpc, objects_pb2, regional_pb2, regional_pb2_grpc
+from atoll.manifest import schema
+from atoll.sdk.calls import Caller
+from atoll.sdk.workloads import DEADLINE_S, PAGE_SIZE, new_request_id
+
+
+class Tenants:
+    def __init__(self, caller: Caller, stub: "global_pb2_grpc.GlobalAsyncStub") -> None:
+        self._caller = caller
+        self._stub = stub
+
+    async def apply(
+        self, tenant: objects_pb2.Tenant, *, request_id: str = "", if_generation: int = 0
+    ) -> global_pb2.ApplyTenantResponse:
+        """Creates or updates. Raises Invalid, Conflict, NotAllowed, Unavailable, OutcomeUnknown."""
+        message = schema.without_server_fields(tenant)
+        request_id = request_id or new_request_id()
+        request = global_pb2.ApplyTenantRequest(tenant=message, request_id=request_id, if_generation=if_generation)
+        return await self._caller.write(self._stub.ApplyTenant, request, request_id=request_id, deadline_s=DEADLINE_S)
+
+    async def get(self, name: str) -> objects_pb2.Tenant:
+        """Raises NotFound."""
+        request = global_pb2.GetTenantRequest(name=name)
+        return await self._caller.read(self._stub.GetTenant, request, deadline_s=DEADLINE_S)
+
+    async def list(self) -> list[objects_pb2.Tenant]:
+        request = global_pb2.ListTenantsRequest()
+        return list((await self._caller.read(self._stub.ListTenants, request, deadline_s=DEADLINE_S)).tenants)
+
+    async def delete(self, name: str, *, request_id: str = "") -> int:
+        """The revision of its end. Raises NotFound, Conflict (it still has workloads)."""
+        request_id = request_id or new_request_id()
+        request = global_pb2.DeleteTenantRequest(name=name, request_id=request_id)
+        write = self._caller.write(self._stub.DeleteTenant, request, request_id=request_id, deadline_s=DEADLINE_S)
+        return (await write).revision
+
+
+class Regions:
+    def __init__(self, caller: Caller, stub: "global_pb2_grpc.GlobalAsyncStub") -> None:
+        self._caller = caller
+        self._stub = stub
+
+    async def list(self) -> list[objects_pb2.Region]:
+        request = global_pb2.ListRegionsRequest()
+        return list((await self._caller.read(self._stub.ListRegions, request, deadline_s=DEADLINE_S)).regions)
+
+
+class Nodes:
+    def __init__(self, caller: Caller, stub: "regional_pb2_grpc.RegionalAsyncStub") -> None:
+        self._caller = caller
+        self._stub = stub
+
+    async def list(self, *, region: str = "") -> list[objects_pb2.Node]:
+        """All pages. `region` may be empty where there is only one."""
+        request = regional_pb2.ListNodesRequest(region=region, page_size=PAGE_SIZE)
+        found: list[objects_pb2.Node] = []
+        while True:
+            page = await self._caller.read(self._stub.ListNodes, request, deadline_s=DEADLINE_S)
+            found.extend(page.nodes)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+
+class Slots:
+    """The replicas: where each one is, and how it fares."""
+
+    def __init__(self, caller: Caller, stub: "regional_pb2_grpc.RegionalAsyncStub", tenant: str) -> None:
+        self._caller = caller
+        self._stub = stub
+        self._tenant = tenant
+
+    async def why(
+        self, workload: str, *, index: int = -1, task: str = "", node: str = "", tenant: str = "", region: str = ""
+    ) -> list[regional_pb2.SlotWhy]:
+        """Why slots are where they are, and why waiting ones wait. `index` -1 = all. Raises NotFound."""
+        request = regional_pb2.WhyRequest(
+            region=region, tenant=tenant or self._tenant, workload=workload, task=task, index=index, node=node
+        )
+        return list((await self._caller.read(self._stub.Why, request, deadline_s=DEADLINE_S)).slots)
+
+    async def logs(
+        self,
+        workload: str,
+        *,
+        index: int = 0,
+        task: str = "",
+        tail_lines: int = 0,
+        follow: bool = False,
+        tenant: str = "",
+        region: str = "",
+    ) -> AsyncGenerator[bytes, None]:
+        """What the replica wrote. A broken stream is not resumed, for a place in a log has no name: Unavailable."""
+        call = self._stub.Logs(
+            regional_pb2.LogsRequest(
+                region=region,
+                tenant=tenant or self._tenant,
+                workload=workload,
+                task=task,
+                index=index,
+                tail_lines=tail_lines,
+                follow=follow,
+            )
+        )
+        try:
+            async for chunk in call:
+                yield chunk.data
+        except grpc.aio.AioRpcError as broken:
+            raise rpc.error_of(broken) from None
+        finally:
+            call.cancel()
+
+    async def list(self, *, workload: str = "", tenant: str = "", region: str = "") -> list[regional_pb2.SlotView]:
+        """All pages; of all workloads of the tenant when none is named."""
+        request = regional_pb2.ListSlotsRequest(
+            region=region, tenant=tenant or self._tenant, workload=workload, page_size=PAGE_SIZE
+        )
+        found: list[regional_pb2.SlotView] = []
+        while True:
+            page = await self._caller.read(self._stub.ListSlots, request, deadline_s=DEADLINE_S)
+            found.extend(page.slots)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+
+class Events:
+    def __init__(self, caller: Caller, stub: "regional_pb2_grpc.RegionalAsyncStub", tenant: str) -> None:
+        self._caller = caller
+        self._stub = stub
+        self._tenant = tenant
+
+    async def list(
+        self, *, object: str = "", limit: int = 0, after: int = 0, tenant: str = "", region: str = ""
+    ) -> list[objects_pb2.Event]:
+        """What happened, oldest first, as far back as the region remembers. `object` is a prefix; `after` a seq."""
+        request = regional_pb2.ListEventsRequest(
+            region=region, tenant=tenant or self._tenant, object=object, limit=limit, after_seq=after
+        )
+        return list((await self._caller.read(self._stub.ListEvents, request, deadline_s=DEADLINE_S)).events)
+
+
+class Tokens:
+    """Secrets are in the answer once and are stored nowhere."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        stub: "global_pb2_grpc.GlobalAsyncStub",
+        regional: "regional_pb2_grpc.RegionalAsyncStub",
+    ) -> None:
+        self._caller = caller
+        self._stub = stub
+        self._regional = regional
+
+    async def create_user(
+        self, name: str, role: objects_pb2.Role.ValueType, *, tenant: str = "", ttl_s: int = 0, request_id: str = ""
+    ) -> global_pb2.CreateUserTokenResponse:
+        request_id = request_id or new_request_id()
+        request = global_pb2.CreateUserTokenRequest(
+            name=name, role=role, tenant=tenant, ttl_s=ttl_s, request_id=request_id
+        )
+        return await self._caller.write(
+            self._stub.CreateUserToken, request, request_id=request_id, deadline_s=DEADLINE_S
+        )
+
+    async def create_join(
+        self, *, region: str = "", pool: str = "", node: str = "", ttl_s: int, labels: Mapping[str, str] | None = None
+    ) -> regional_pb2.CreateJoinTokenResponse:
+        """A token with which one node may join, once."""
+        request = regional_pb2.CreateJoinTokenRequest(
+            region=region,
+            pool=pool,
+            node=node,
+            ttl_s=ttl_s,
+            labels=[objects_pb2.Label(key=key, value=value) for key, value in sorted((labels or {}).items())],
+        )
+        return await self._caller.write(self._regional.CreateJoinToken, request, request_id="", deadline_s=DEADLINE_S)
+
+    async def whoami(self) -> global_pb2.WhoAmIResponse:
+        return await self._caller.read(self._stub.WhoAmI, global_pb2.WhoAmIRequest(), deadline_s=DEADLINE_S)

@@ -1,0 +1,90 @@
+"""How far a workload is: from its status to a stage that people wait for. Pure.
+
+Only a status that was observed at the wanted generation counts; an older one says nothing about this spec.
+"""
+
+from dataclasses import dataclass
+
+from atoll.api.v1 import objects_pb2
+
+STAGES = ("admitted", "bound", "started", "ready", "serving")
+DONE = "done"
+DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`reached` holds the stages whose condition is true for the generation waited for, in order."""
+
+    generation: int
+    reached: tuple[str, ...]
+    desired: int
+    bound: int
+    started: int
+    ready: int
+    serving: int
+    succeeded: int
+    failed: int
+
+    def has(self, stage: str) -> bool:
+        """`done`: every replica of a job has ended."""
+        if stage == DONE:
+            return "admitted" in self.reached and 0 < self.desired <= self.succeeded + self.failed
+        return stage in self.reached
+
+    def steps(self) -> list[str]:
+        """For people: `admitted`, `queued`, `bound 3/3`, `started`, `ready 3/3`, `serving 3/3`; those begun."""
+        shown = ["admitted", "queued"] if "admitted" in self.reached else []
+        for stage in ("bound", "ready", "serving"):
+            if stage == "ready" and "started" in self.reached:
+                shown.append("started")
+            count = getattr(self, stage)
+            if count or stage in self.reached:
+                shown.append(f"{stage} {count}/{self.desired}")
+        if self.succeeded:
+            shown.append(f"done {self.succeeded}/{self.desired}")
+        if self.failed:
+            shown.append(f"failed {self.failed}/{self.desired}")
+        return shown
+
+
+def progress(workload: objects_pb2.Workload, generation: int) -> Progress:
+    """Progress of `generation` or a later one."""
+    status = workload.status
+    desired = sum(task.replicas for task in workload.spec.tasks)
+    true = {c.type.lower() for c in status.conditions if c.status == objects_pb2.CONDITION_STATUS_TRUE}
+    if status.observed_generation < max(generation, workload.metadata.generation):
+        admitted = ("admitted",) if "admitted" in true else ()
+        return Progress(workload.metadata.generation, admitted, desired, 0, 0, 0, 0, 0, 0)
+    counts = status.counts
+    return Progress(
+        generation=status.observed_generation,
+        reached=tuple(stage for stage in STAGES if stage in true),
+        desired=desired,
+        bound=counts.bound,
+        started=counts.started,
+        ready=counts.ready,
+        serving=counts.serving,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+    )
+
+
+def shortfall(workload: objects_pb2.Workload, stage: str, waited_s: float) -> str:
+    """Why `stage` was not reached: how many replicas lack it, and the reasons by count."""
+    now = progress(workload, workload.metadata.generation)
+    where = f" in {workload.status.regions[0].region}" if len(workload.status.regions) == 1 else ""
+    name = workload.metadata.name
+    if not now.reached:
+        return f"{name} was not admitted in {waited_s:.0f} s: the control plane has not reported on it yet"
+    if now.bound < now.desired:
+        lacking = now.desired - now.bound
+        head = f"{lacking} of {now.desired} replicas of {name} are not placed{where} (waiting {waited_s:.0f} s)"
+    else:
+        count = getattr(now, stage, now.succeeded)
+        head = f"{now.desired - count} of {now.desired} replicas of {name} are not {stage}{where} ({waited_s:.0f} s)"
+    reasons = [
+        f"{reason.nodes} nodes {reason.message}" if reason.nodes else reason.message
+        for reason in workload.status.pending
+    ]
+    return "\n  ".join([head, " · ".join(reasons)]) if reasons else head

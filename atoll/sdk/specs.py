@@ -1,0 +1,79 @@
+"""Short spellings for the documents: `Workload(name="hello", image="…", replicas=3, cpu="100m").to_proto()`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from atoll import errors
+from atoll.api.v1 import objects_pb2
+from atoll.manifest import scalars, selectors
+from atoll.model import resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A workload with one task. Quantities, durations and selectors are texts, as in a manifest.
+
+    `http` is PORT or PORT/PATH: the port is published and the path is asked until it answers.
+    """
+
+    name: str
+    tenant: str = ""
+    image: str = ""
+    command: Sequence[str] = ()
+    replicas: int = 1
+    cpu: str = ""
+    memory: str = ""
+    disk: str = ""
+    gpu: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    http: str = ""
+    job: bool = False
+    priority: str = ""
+    regions: Sequence[str] = ()
+    requires: Sequence[str] = ()
+
+    def to_proto(self) -> objects_pb2.Workload:
+        """Raises Invalid with every mistake."""
+        mistakes: list[errors.Mistake] = []
+        task = objects_pb2.Task(replicas=self.replicas, image=self.image, command=self.command, env=_labels(self.env))
+        for name in ("cpu", "memory", "disk", "gpu"):
+            text = getattr(self, name)
+            unit = f"{name}_milli" if name in ("cpu", "gpu") else f"{name}_mib"
+            try:
+                setattr(task.resources.requests, unit, resources.parse_quantity(text, unit) if text else 0)
+            except resources.QuantityError as error:
+                mistakes.append(errors.Mistake(f"spec.tasks[0].resources.requests.{name}", str(error)))
+        for index, text in enumerate(self.requires):
+            try:
+                task.requires.append(selectors.parse_requirement(text))
+            except selectors.SelectorError as error:
+                mistakes.append(errors.Mistake(f"spec.tasks[0].requires[{index}]", str(error)))
+        self._publish(task, mistakes)
+        spec = objects_pb2.WorkloadSpec(tasks=[task], regions=self.regions)
+        if self.job:
+            spec.type = objects_pb2.WORKLOAD_TYPE_JOB
+        if self.priority:
+            try:
+                number = scalars.parse_enum(self.priority, objects_pb2.Priority.DESCRIPTOR)
+                spec.priority = objects_pb2.Priority.ValueType(number)
+            except scalars.ScalarError as error:
+                mistakes.append(errors.Mistake("spec.priority", str(error)))
+        if mistakes:
+            raise errors.Invalid(f"workload {self.name!r} is not well formed", mistakes=tuple(mistakes))
+        metadata = objects_pb2.Metadata(name=self.name, tenant=self.tenant, labels=_labels(self.labels))
+        return objects_pb2.Workload(metadata=metadata, spec=spec)
+
+    def _publish(self, task: objects_pb2.Task, mistakes: list[errors.Mistake]) -> None:
+        if not self.http:
+            return
+        port, _, path = self.http.partition("/")
+        if not port.isascii() or not port.isdecimal() or not 1 <= int(port[:6]) <= 65_535:
+            mistakes.append(errors.Mistake("http", f"{self.http!r} is not PORT or PORT/PATH"))
+            return
+        task.ports.add(name="http", number=int(port))
+        task.readiness.http.CopyFrom(objects_pb2.HttpCheck(port=int(port), path="/" + path))
+
+
+def _labels(values: Mapping[str, str]) -> list[objects_pb2.Label]:
+    return [objects_pb2.Label(key=key, value=values[key]) for key in sorted(values)]

@@ -1,0 +1,146 @@
+"""etcd's messages to the store's values and back, and what an error means for a write. Pure: sends nothing.
+
+Only etcd.py and etcd_watch.py use it. The rule that matters is `outcome_of_error`: a write whose error is not known,
+by code and message, to mean "definitely not applied" is Unknown.
+"""
+
+import re
+from collections.abc import Iterable
+
+import grpc
+
+from atoll.api.etcd import etcd_pb2
+from atoll.store.store import (
+    Applied,
+    Change,
+    Compare,
+    Delete,
+    Get,
+    KeyValue,
+    NotSent,
+    Operation,
+    Outcome,
+    Put,
+    Refusal,
+    Refused,
+    Target,
+    Txn,
+    Unknown,
+)
+
+_REFUSALS: tuple[tuple[grpc.StatusCode, str, Refusal], ...] = (
+    (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: key is not provided", Refusal.INVALID),
+    (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: too many operations in txn request", Refusal.INVALID),
+    (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request", Refusal.INVALID),
+    (grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found", Refusal.INVALID),
+    (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: request is too large", Refusal.TOO_LARGE),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "grpc: received message larger than max", Refusal.TOO_LARGE),
+    (grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied", Refusal.DENIED),
+    (grpc.StatusCode.UNAUTHENTICATED, "etcdserver: invalid auth token", Refusal.DENIED),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests", Refusal.BUSY),
+    (grpc.StatusCode.UNAVAILABLE, "etcdserver: rpc not supported for learner", Refusal.BUSY),
+)
+_NOT_CONNECTED = "failed to connect to all addresses"
+_COMPACTED = "required revision has been compacted"
+_FUTURE = "required revision is a future revision"
+_LEASE_NOT_FOUND = "requested lease not found"
+_OPERAND = {Target.VERSION: "version", Target.CREATE: "create_revision", Target.MOD: "mod_revision"}
+
+
+def outcome_of_error(code: grpc.StatusCode, message: str) -> Outcome:
+    """What a write's error proves. "database space exceeded" shares a code with refusals and proves nothing."""
+    if code is grpc.StatusCode.UNAVAILABLE and message.startswith(_NOT_CONNECTED):
+        return NotSent(message)
+    for refused_code, beginning, refusal in _REFUSALS:
+        if code is refused_code and message.startswith(beginning):
+            return Refused(refusal, message)
+    return Unknown(f"{code.name}: {message}")
+
+
+def is_compacted(code: grpc.StatusCode, message: str) -> bool:
+    return code is grpc.StatusCode.OUT_OF_RANGE and _COMPACTED in message
+
+
+def is_future(code: grpc.StatusCode, message: str) -> bool:
+    return code is grpc.StatusCode.OUT_OF_RANGE and _FUTURE in message
+
+
+def is_lease_gone(code: grpc.StatusCode, message: str) -> bool:
+    return code is grpc.StatusCode.NOT_FOUND and _LEASE_NOT_FOUND in message
+
+
+def is_refused_for_good(code: grpc.StatusCode, message: str) -> bool:
+    """Whether asking another member would give the same no."""
+    outcome = outcome_of_error(code, message)
+    return isinstance(outcome, Refused) and outcome.refusal is not Refusal.BUSY
+
+
+def txn_request(txn: Txn) -> etcd_pb2.TxnRequest:
+    return etcd_pb2.TxnRequest(
+        compare=[_compare(compare) for compare in txn.compares],
+        success=[_operation(operation) for operation in txn.success],
+        failure=[_operation(operation) for operation in txn.failure],
+    )
+
+
+def txn_outcome(txn: Txn, response: etcd_pb2.TxnResponse) -> Applied | Refused:
+    branch = txn.success if response.succeeded else txn.failure
+    reads = tuple(
+        _read(answer.response_range.kvs)
+        for operation, answer in zip(branch, response.responses, strict=True)
+        if isinstance(operation, Get)
+    )
+    if response.succeeded:
+        return Applied(response.header.revision, reads)
+    return Refused(Refusal.COMPARE, revision=response.header.revision, reads=reads)
+
+
+def key_value(kv: etcd_pb2.KeyValue) -> KeyValue:
+    return KeyValue(kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
+
+
+def change(event: etcd_pb2.Event) -> Change:
+    previous = key_value(event.prev_kv) if event.HasField("prev_kv") else None
+    if event.type == etcd_pb2.Event.DELETE:
+        return Change(event.kv.key, None, previous)
+    return Change(event.kv.key, key_value(event.kv), previous)
+
+
+def address_of(endpoint: str, *, tls: bool) -> str:
+    """host:port of "host:port" or of etcd's URL form. Raises ValueError when the scheme does not fit `tls`."""
+    match = re.fullmatch(r"(?:(https?)://)?([^/\s]+:\d+)/?", endpoint)
+    if not match:
+        raise ValueError(f"etcd endpoint {endpoint!r}: expected host:port or http(s)://host:port")
+    if match[1] and (match[1] == "https") != tls:
+        raise ValueError(f"etcd endpoint {endpoint!r}: " + ("TLS is configured" if tls else "needs TLS files"))
+    return match[2]
+
+
+def _read(kvs: Iterable[etcd_pb2.KeyValue]) -> KeyValue | None:
+    return next((key_value(kv) for kv in kvs), None)
+
+
+def _compare(compare: Compare) -> etcd_pb2.Compare:
+    message = etcd_pb2.Compare(
+        result=etcd_pb2.Compare.CompareResult.ValueType(compare.relation.value),
+        target=etcd_pb2.Compare.CompareTarget.ValueType(compare.target.value),
+        key=compare.key,
+        range_end=compare.range_end,
+    )
+    if isinstance(compare.operand, bytes):
+        message.value = compare.operand
+    else:
+        setattr(message, _OPERAND[compare.target], compare.operand)
+    return message
+
+
+def _operation(operation: Operation) -> etcd_pb2.RequestOp:
+    match operation:
+        case Put():
+            put = etcd_pb2.PutRequest(key=operation.key, value=operation.value, lease=operation.lease)
+            return etcd_pb2.RequestOp(request_put=put)
+        case Delete():
+            delete = etcd_pb2.DeleteRangeRequest(key=operation.key, range_end=operation.range_end)
+            return etcd_pb2.RequestOp(request_delete_range=delete)
+        case Get():
+            return etcd_pb2.RequestOp(request_range=etcd_pb2.RangeRequest(key=operation.key))

@@ -1,0 +1,60 @@
+"""Tokens: what a person (`atoll-user.<id>.<secret>`) or a new node (`atoll-join.<CA digest>.<id>.<secret>`) shows.
+
+The secret is 256 random bits, shown once; stored is its SHA-256, which needs no salt and no slow hash at that length.
+A token never prints itself: only `text()` tells. Whose token it is, and until when, is in the stored record.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+
+_ID = r"(?P<id>[0-9a-f]{16})"
+_SECRET = r"(?P<secret>[A-Za-z0-9_-]{43})"
+_USER = re.compile(rf"atoll-user\.{_ID}\.{_SECRET}")
+_JOIN = re.compile(rf"atoll-join\.(?P<ca>[0-9a-f]{{64}})\.{_ID}\.{_SECRET}")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Token:
+    """`ca_digest` is set in join tokens only."""
+
+    id: str
+    secret: str
+    ca_digest: str = ""
+
+    def text(self) -> str:
+        """The whole token, to be handed to its owner."""
+        head = f"atoll-join.{self.ca_digest}" if self.ca_digest else "atoll-user"
+        return f"{head}.{self.id}.{self.secret}"
+
+    def hash(self) -> bytes:
+        """What is stored."""
+        return hashlib.sha256(self.secret.encode()).digest()
+
+    def matches(self, stored_hash: bytes) -> bool:
+        """Whether this is the token that was stored; takes the same time for every wrong one."""
+        return hmac.compare_digest(self.hash(), stored_hash)
+
+    def __repr__(self) -> str:
+        return f"Token({self.id}, secret not shown)"
+
+
+def mint_user() -> Token:
+    return Token(secrets.token_hex(8), secrets.token_urlsafe(32))
+
+
+def mint_join(ca_digest: str) -> Token:
+    return Token(secrets.token_hex(8), secrets.token_urlsafe(32), ca_digest)
+
+
+def parse_user(text: str) -> Token | None:
+    """The token that `text` is, or None: nothing but the exact form is one."""
+    match = _USER.fullmatch(text)
+    return Token(match["id"], match["secret"]) if match else None
+
+
+def parse_join(text: str) -> Token | None:
+    match = _JOIN.fullmatch(text)
+    return Token(match["id"], match["secret"], match["ca"]) if match else None

@@ -1,0 +1,54 @@
+"""Settings of the global plane: every limit and period, with its unit in the name.
+
+`CoreSettings` is all that decisions depend on; the process adds its addresses and files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreSettings:
+    """What the pure core is configured with."""
+
+    lanes: int = 1
+    intake_limit: int = 1_000  # mutations that wait for a lane; beyond: Busy
+    busy_retry_ms: int = 500
+    status_interval_ms: int = 200  # between two batches of status records
+    status_batch: int = 40
+    ack_batch: int = 30
+    request_keep_ms: int = 24 * 3_600_000
+    sweep_interval_ms: int = 60_000
+    sweep_batch: int = 100
+    slice_validity_ms: int = 24 * 3_600_000
+    refused_pause_ms: int = 1_000  # after the store refused a plan for its form
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(CoreSettings):
+    """The global plane: leader or standby. Paths are files in PEM."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+    name: str = "global"
+    etcd: tuple[str, ...] = ("127.0.0.1:2379",)
+    people: str = "127.0.0.1:7070"
+    programs: str = "127.0.0.1:7071"
+    advertise: str = ""  # programs address that regions reach this process at; empty = `programs`
+    metrics: str = "127.0.0.1:7072"
+    log_level: str = "info"
+
+    election_ttl_s: int = 6
+    transaction_deadline_ms: int = 2_000
+    stop_grace_s: float = 2.0
+
+    mutation_timeout_s: float = 30.0  # from arrival to answer; beyond: OutcomeUnknown
+    backlog_events: int = 10_000  # events not yet handled; beyond: users hear Busy, regions wait
+    page_size: int = 500
+    hello_timeout_s: float = 10.0
+    downlink_queue: int = 50_000  # messages to one region; overflow closes its session
+    forward_timeout_s: float = 10.0  # without an answer from the region
+    forward_queue: int = 1_000  # parts of one forwarded answer that wait for their reader
+    watch_ring: int = 20_000  # workload events kept for watches that resume
+    watch_progress_s: float = 10.0

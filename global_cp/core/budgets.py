@@ -1,0 +1,273 @@
+"""Escrow: how much of a tenant's quota each region may spend.
+
+Decides grants, shrinks and take-backs so that at every revision, per dimension and in integers ≥ 0 (I3):
+    (G)  effective + extras = free + pool + Σ regions (A + B)
+    (X)  C of a region ≤ A + B                                 C: what the region enforces
+A grows by a grant at once. It falls only in three steps: a lower target with a new seq; the region's acknowledgement
+of exactly that (epoch, seq) with its C; then A is lowered to C and the rest is free again. A newer target may replace
+an older one at any time: it has a new seq, so a late acknowledgement of the old one is ignored. When a quota is lowered
+`effective` falls only as budget is free or comes back ("converging"). Leaves to the region: how C falls as work drains.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from atoll.api.v1 import objects_pb2
+from atoll.errors import require
+from atoll.lane import Plan, Settled
+from atoll.model.resources import Vector, total, vector
+from global_cp.config import CoreSettings
+from global_cp.core import transactions
+from global_cp.core.commands import Command
+from global_cp.core.records import Change, Records
+from global_cp.core.topics import Proposal
+
+HARD = objects_pb2.ACCOUNT_HARD
+NOTHING = Vector()
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """One account of a tenant's budget: L as asked, L effective, free F. R and O are zero until they exist."""
+
+    target: Vector
+    effective: Vector
+    free: Vector
+
+    def with_target(self, target: Vector) -> "Purse":
+        """A raised quota is effective at once, as free budget; a lowered one only as far as budget is free."""
+        raised = (target - self.effective).at_least(NOTHING)
+        return Purse(target, self.effective + raised, self.free + raised).settled()
+
+    def paid(self, amount: Vector) -> "Purse":
+        return Purse(self.target, self.effective, self.free - amount)
+
+    def returned(self, amount: Vector) -> "Purse":
+        return Purse(self.target, self.effective, self.free + amount).settled()
+
+    def settled(self) -> "Purse":
+        """Free budget above the target is destroyed."""
+        surplus = (self.effective - self.target).at_least(NOTHING).at_most(self.free)
+        return Purse(self.target, self.effective - surplus, self.free - surplus)
+
+    def to_proto(self, tenant: str) -> objects_pb2.Budget:
+        account = objects_pb2.AccountBudget(
+            account=HARD,
+            target=self.target.to_proto(),
+            effective=self.effective.to_proto(),
+            free=self.free.to_proto(),
+        )
+        return objects_pb2.Budget(tenant=tenant, accounts=[account])
+
+
+def purse(budget: objects_pb2.Budget | None) -> Purse:
+    for account in budget.accounts if budget else ():
+        if account.account == HARD:
+            return Purse(vector(account.target), vector(account.effective), vector(account.free))
+    return Purse(NOTHING, NOTHING, NOTHING)
+
+
+def granted(slice_: objects_pb2.Slice | None) -> Vector:
+    """A of the slice."""
+    return total([vector(account.granted) for account in slice_.accounts]) if slice_ else NOTHING
+
+
+def shrink_target(slice_: objects_pb2.Slice | None) -> Vector:
+    return total([vector(account.target) for account in slice_.accounts]) if slice_ else NOTHING
+
+
+def entitlements(quota: Vector, needed: Mapping[str, Vector], granted_now: Mapping[str, Vector]) -> dict[str, Vector]:
+    """How much of the quota each region should have: what it needs and already has comes first, so that budget does
+    not wander; the rest in order of region. Never more than the quota in all."""
+    left = quota
+    shares: dict[str, Vector] = {}
+    for region in sorted(needed):
+        shares[region] = needed[region].at_most(granted_now.get(region, NOTHING)).at_most(left)
+        left -= shares[region]
+    for region in sorted(needed):
+        more = (needed[region] - shares[region]).at_most(left)
+        shares[region] += more
+        left -= more
+    return shares
+
+
+def is_current(ack: objects_pb2.SliceAck, slice_: objects_pb2.Slice | None) -> bool:
+    return slice_ is not None and (ack.epoch, ack.seq) == (slice_.epoch, slice_.seq)
+
+
+def acknowledged_limit(ack: objects_pb2.SliceAck) -> Vector:
+    """C as the region enforces it."""
+    return total([vector(use.limit) for use in ack.uses if use.account == HARD])
+
+
+def taken_back(slice_: objects_pb2.Slice, ack: objects_pb2.SliceAck) -> Vector:
+    """A after a current acknowledgement: C, but not below the target. It never rises."""
+    return acknowledged_limit(ack).at_least(shrink_target(slice_)).at_most(granted(slice_))
+
+
+def check_identity(records: Records, tenant: str) -> None:
+    """(G) for one tenant, or the process dies."""
+    money = purse(records.budgets.get(tenant))
+    out = [granted(slice_) for slice_ in records.slices_of(tenant).values()]
+    require(
+        money.effective == money.free + total(out) and money.free.is_legal() and all(a.is_legal() for a in out),
+        f"I3 (G): tenant {tenant}: effective {money.effective} is not free {money.free} + granted {total(out)}",
+    )
+
+
+class Budgets:
+    """The topic: tenants whose budget is to be looked at, and acknowledgements to be kept."""
+
+    def __init__(self, records: Records, settings: CoreSettings) -> None:
+        self._records = records
+        self._settings = settings
+        self._tenants: dict[str, None] = dict.fromkeys(name for (name,), _ in records.tenants.items())
+        self._acks: dict[tuple[str, str], objects_pb2.SliceAck] = {}  # (tenant, region): the last one heard
+        self._renewal_ms = 0
+
+    def acknowledged(self, ack: objects_pb2.SliceAck) -> str:
+        """A region's SliceAck. Returns what is wrong with it: (X) is broken by the region."""
+        slice_ = self._records.slices.get(ack.tenant, ack.region)
+        if slice_ is None or not is_current(ack, slice_):
+            return ""
+        if not acknowledged_limit(ack).fits(granted(slice_)):
+            return f"I3 (X): {ack.region} enforces {acknowledged_limit(ack)} of {ack.tenant}, granted {granted(slice_)}"
+        self._acks[ack.tenant, ack.region] = ack
+        return ""
+
+    def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        self._renew(now_ms)
+        if proposal := self._from_acks():
+            return proposal
+        while self._tenants:
+            tenant = next(iter(self._tenants))
+            if proposal := self._step(tenant, now_ms):
+                return proposal
+            del self._tenants[tenant]
+        return None
+
+    def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
+        """Nothing to do: what was rejected is still in the table it was planned from."""
+
+    def changed(self, change: Change, out: list[Command]) -> None:
+        match change.kind:
+            case "budget" | "slice":
+                check_identity(self._records, change.path[0])
+                self._tenants[change.path[0]] = None
+            case "tenant":
+                self._tenants[change.path[0]] = None
+            case "token" if isinstance(change.before, objects_pb2.UserToken):
+                self._tenants[change.before.tenant] = None
+            case "share":
+                self._tenants[change.path[1]] = None
+            case "region":
+                self._tenants.update(dict.fromkeys(name for (name,), _ in self._records.tenants.items()))
+            case "workload" if change.after is None:
+                self._tenants[change.path[0]] = None
+
+    def deadline(self) -> int | None:
+        return self._renewal_ms
+
+    def _renew(self, now_ms: int) -> None:
+        """Looks at every slice's validity now and then."""
+        if now_ms >= self._renewal_ms:
+            self._renewal_ms = now_ms + self._settings.slice_validity_ms // 8
+            self._tenants.update(dict.fromkeys(tenant for (tenant, _), _ in self._records.slices.items()))
+
+    def _from_acks(self) -> Proposal | None:
+        """A TAKE-BACK, or a batch of plain ACKs."""
+        plain: list[objects_pb2.SliceAck] = []
+        for (tenant, region), ack in list(self._acks.items()):
+            slice_ = self._records.slices.get(tenant, region)
+            if slice_ is None or not is_current(ack, slice_) or ack == self._records.acks.get(region, tenant):
+                del self._acks[tenant, region]
+                continue
+            if taken_back(slice_, ack) != granted(slice_):
+                return Proposal(self._take_back(slice_, ack), None)
+            plain.append(ack)
+            if len(plain) == self._settings.ack_batch:
+                break
+        return Proposal(transactions.acknowledge(self._records, plain), None) if plain else None
+
+    def _take_back(self, slice_: objects_pb2.Slice, ack: objects_pb2.SliceAck) -> Plan:
+        keep = taken_back(slice_, ack)
+        money = purse(self._records.budgets.get(slice_.tenant)).returned(granted(slice_) - keep)
+        after = self._rewritten(slice_, keep, shrink_target(slice_))
+        return transactions.move_budget(self._records, "TAKE-BACK", money.to_proto(slice_.tenant), after, ack)
+
+    def _step(self, tenant: str, now_ms: int) -> Proposal | None:
+        """The first thing wrong with a tenant's slices; None when all is as it should be."""
+        document = self._records.tenants.get(tenant)
+        if document is None:
+            return None
+        slices = self._records.slices_of(tenant)
+        money = purse(self._records.budgets.get(tenant))
+        regions = {region.metadata.name: region for region in self._records.regions}
+        needed = {region: self._records.needed(tenant, region) for region in regions}
+        entitled = entitlements(money.target, needed, {r: granted(s) for r, s in slices.items()})
+        for region in sorted(entitled):
+            current = slices.get(region)
+            if current is None and not entitled[region]:
+                continue
+            proposal = self._slice_step(document, regions[region], current, entitled[region], money, now_ms)
+            if proposal:
+                return proposal
+        if document.metadata.deleted_ms and not any(granted(slice_) for slice_ in slices.values()):
+            return self._forget(tenant, sorted(slices))
+        return None
+
+    def _forget(self, tenant: str, regions: list[str]) -> Proposal:
+        """A tenant that is being deleted and has its whole budget back. Its users' tokens go first: a later tenant of
+        the same name is another one."""
+        tokens = [token.id for token in self._records.tokens if token.tenant == tenant]
+        if tokens:
+            return Proposal(transactions.revoke(self._records, tokens[: self._settings.sweep_batch]), None)
+        return Proposal(transactions.forget_tenant(self._records, tenant, regions), None)
+
+    def _slice_step(
+        self,
+        tenant: objects_pb2.Tenant,
+        region: objects_pb2.Region,
+        current: objects_pb2.Slice | None,
+        entitled: Vector,
+        money: Purse,
+        now_ms: int,
+    ) -> Proposal | None:
+        have = granted(current)
+        grant = (entitled - have).at_least(NOTHING).at_most(money.free)
+        if region.state != objects_pb2.REGION_STATE_ACTIVE:
+            grant = NOTHING  # a region that may be lost gets no new budget; what it has stays charged
+        after = have + grant
+        target = entitled.at_most(after)
+        if current is None and not grant:
+            return None
+        slice_ = current or self._first_slice(tenant, region)
+        due = now_ms + self._settings.slice_validity_ms // 2 > slice_.valid_until_ms
+        spec, same_terms = tenant.spec, (slice_.mode, slice_.weight) == (tenant.spec.mode, tenant.spec.weight)
+        if not grant and target == shrink_target(slice_) and same_terms and not due:
+            return None
+        operation = "GRANT" if grant else "RENEW" if target == shrink_target(slice_) else "TARGET"
+        changed = self._rewritten(slice_, after, target)
+        changed.mode, changed.weight = spec.mode, spec.weight
+        changed.valid_until_ms = now_ms + self._settings.slice_validity_ms
+        budget = money.paid(grant).to_proto(tenant.metadata.name) if grant else None
+        return Proposal(transactions.move_budget(self._records, operation, budget, changed), None)
+
+    def _first_slice(self, tenant: objects_pb2.Tenant, region: objects_pb2.Region) -> objects_pb2.Slice:
+        """seq starts at the store's revision: each later value of a slice costs a revision, so a tenant that is made
+        again under an old name begins above every seq a region may remember."""
+        return objects_pb2.Slice(
+            tenant=tenant.metadata.name,
+            region=region.metadata.name,
+            epoch=region.epoch,
+            seq=self._records.revision,
+        )
+
+    @staticmethod
+    def _rewritten(slice_: objects_pb2.Slice, have: Vector, target: Vector) -> objects_pb2.Slice:
+        after = objects_pb2.Slice()
+        after.CopyFrom(slice_)
+        del after.accounts[:]
+        after.accounts.add(account=HARD, granted=have.to_proto(), target=target.to_proto())
+        after.seq += 1
+        return after

@@ -1,0 +1,86 @@
+"""The complete form of what users send: every default written out, every set in one order.
+
+Decides no more than that. The stored spec is complete, so a later change of a default changes nothing that runs, and
+two spellings of the same spec are equal.
+"""
+
+from atoll.api.v1 import objects_pb2
+from atoll.model.resources import DIMENSIONS
+
+TERMINATION_GRACE_S = 10
+PROBE_INTERVAL_MS, PROBE_TIMEOUT_MS, PROBE_FAILURES, PROBE_SUCCESSES = 2_000, 1_000, 3, 1
+LOCAL_RESTARTS, BACKOFF_MS, BACKOFF_MAX_MS = 3, 1_000, 60_000
+STRATEGY = "bin-pack"
+
+
+def complete_workload(workload: objects_pb2.Workload) -> objects_pb2.Workload:
+    """A new document with what users may say and nothing else: metadata of the server and status are dropped."""
+    said = workload.metadata
+    result = objects_pb2.Workload(
+        metadata=objects_pb2.Metadata(
+            name=said.name,
+            tenant=said.tenant,
+            labels=sorted(said.labels, key=_key),
+            annotations=sorted(said.annotations, key=_key),
+        ),
+        spec=workload.spec,
+    )
+    spec = result.spec
+    spec.type = spec.type or objects_pb2.WORKLOAD_TYPE_SERVICE
+    spec.priority = spec.priority or objects_pb2.PRIORITY_DEFAULT
+    spec.run_class = spec.run_class or objects_pb2.RUN_CLASS_KEEP
+    spec.on_quota = spec.on_quota or objects_pb2.ON_QUOTA_QUEUE
+    if len(spec.tasks) == 1:
+        spec.tasks[0].name = spec.tasks[0].name or "main"
+    for task in spec.tasks:
+        _complete_task(task, spec.type)
+    return result
+
+
+def complete_tenant(tenant: objects_pb2.Tenant) -> objects_pb2.Tenant:
+    said = tenant.metadata
+    result = objects_pb2.Tenant(
+        metadata=objects_pb2.Metadata(
+            name=said.name,
+            labels=sorted(said.labels, key=_key),
+            annotations=sorted(said.annotations, key=_key),
+        ),
+        spec=tenant.spec,
+    )
+    result.spec.weight = result.spec.weight or 1
+    result.spec.mode = result.spec.mode or objects_pb2.QUOTA_MODE_AVAILABLE
+    return result
+
+
+def _complete_task(task: objects_pb2.Task, workload_type: "objects_pb2.WorkloadType.ValueType") -> None:
+    by_image = objects_pb2.DRIVER_DOCKER if task.image else objects_pb2.DRIVER_PROCESS
+    task.driver = task.driver or by_image
+    task.strategy = task.strategy or STRATEGY
+    task.termination_grace_s = task.termination_grace_s or TERMINATION_GRACE_S
+    requests, limits = task.resources.requests, task.resources.limits
+    for dimension in DIMENSIONS:
+        setattr(limits, dimension, getattr(limits, dimension) or getattr(requests, dimension))
+    task.env.sort(key=_key)
+    task.node_selector.sort(key=_key)
+    for name in ("liveness", "readiness"):
+        if task.HasField(name):
+            _complete_probe(getattr(task, name))
+    restart = task.restart
+    job = workload_type == objects_pb2.WORKLOAD_TYPE_JOB
+    restart.mode = restart.mode or (objects_pb2.RESTART_MODE_ON_FAILURE if job else objects_pb2.RESTART_MODE_ALWAYS)
+    restart.local_limit = restart.local_limit or LOCAL_RESTARTS
+    restart.backoff_ms = restart.backoff_ms or BACKOFF_MS
+    restart.backoff_max_ms = restart.backoff_max_ms or max(BACKOFF_MAX_MS, restart.backoff_ms)
+
+
+def _complete_probe(probe: objects_pb2.Probe) -> None:
+    probe.interval_ms = probe.interval_ms or PROBE_INTERVAL_MS
+    probe.timeout_ms = probe.timeout_ms or PROBE_TIMEOUT_MS
+    probe.failure_threshold = probe.failure_threshold or PROBE_FAILURES
+    probe.success_threshold = probe.success_threshold or PROBE_SUCCESSES
+    if probe.WhichOneof("check") == "http":
+        probe.http.path = probe.http.path or "/"
+
+
+def _key(label: objects_pb2.Label) -> str:
+    return label.key

@@ -1,0 +1,75 @@
+"""What may happen to the global plane. Frozen; proto messages inside are never mutated."""
+
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.lane import Authority, Settled
+from atoll.store.store import KeyValue
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipWon:
+    """The election is won and everything under /g was listed at `revision` ≥ the election's."""
+
+    authority: Authority
+    records: tuple[KeyValue, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipLost:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettled:
+    """The answer to a Commit command. `sent_ms`: when its transaction was first sent."""
+
+    plan_id: int
+    settled: Settled
+    sent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegionConnected:
+    """A region opened a session and said hello. `region` comes from its certificate, never from the message."""
+
+    session: int
+    region: str
+    hello: regional_pb2.RegionHello
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSaid:
+    """Anything after the hello, but answers to forwarded calls: those stay in the shell."""
+
+    session: int
+    message: regional_pb2.UplinkMessage
+
+
+@dataclass(frozen=True, slots=True)
+class RegionGone:
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class MutationAsked:
+    """A user's change, authorized at the border. Answered by exactly one Reply to `reply_to`.
+
+    `request` is the API's request message; `token` is set for CreateUserToken only: the record to store, whose secret
+    the shell made and keeps.
+    """
+
+    reply_to: int
+    request: Message
+    token: objects_pb2.UserToken | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The deadline the core asked for has come."""
+
+
+Event = LeadershipWon | LeadershipLost | PlanSettled | RegionConnected | RegionSaid | RegionGone | MutationAsked | Woke

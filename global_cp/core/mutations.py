@@ -1,0 +1,357 @@
+"""What each user's change does to the records: one pure decision per method.
+
+Decides on complete, validated documents and returns the transaction with its answer, or the error that says why not.
+An expected "no" is a value here. The answer's revisions are filled in when the transaction is committed
+(`with_revision`), so the stored answer of a request is the same for every asker.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from atoll.api.v1 import global_pb2, objects_pb2
+from atoll.errors import AtollError, Conflict, Invalid, Mistake, NotFound, QuotaExceeded
+from atoll.lane import Plan
+from atoll.model.names import mistake_in_name
+from atoll.model.resources import vector
+from atoll.store import keys
+from global_cp.core import budgets, transactions
+from global_cp.core.admission import (
+    MOST_REPLICAS,
+    mistakes_in_tenant,
+    mistakes_in_workload,
+    over_quota,
+)
+from global_cp.core.defaults import complete_tenant, complete_workload
+from global_cp.core.events import MutationAsked
+from global_cp.core.records import Records, demand
+
+CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
+TOKEN_S = 30 * 86_400  # when nothing is said
+LONGEST_TOKEN_S = 365 * 86_400
+
+GENERATION_MOVED, REQUEST_REUSED, GOING, IN_USE = "E3002", "E3003", "E3004", "E3005"
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    plan: Plan
+    answer: Message  # without the revisions
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What decisions look at."""
+
+    records: Records
+    summaries: Mapping[str, objects_pb2.RegionSummary]
+
+
+def tenant_of(request: Message) -> str:
+    """Whose request ids this one is among."""
+    match request:
+        case global_pb2.ApplyWorkloadRequest():
+            return request.workload.metadata.tenant
+        case global_pb2.ScaleWorkloadRequest() | global_pb2.DeleteWorkloadRequest():
+            return request.tenant
+        case global_pb2.ApplyTenantRequest():
+            return request.tenant.metadata.name
+        case global_pb2.DeleteTenantRequest():
+            return request.name
+        case global_pb2.CreateUserTokenRequest():
+            return request.tenant or transactions.CLUSTER
+    raise TypeError(f"{type(request).__name__} is no mutation")
+
+
+def decide(world: World, asked: MutationAsked, uid: str, now_ms: int) -> Decided | AtollError:
+    """`uid`: for the object, should it be new."""
+    request = asked.request
+    match request:
+        case global_pb2.ApplyWorkloadRequest():
+            return _apply_workload(world, request, uid, now_ms)
+        case global_pb2.ScaleWorkloadRequest():
+            return _scale_workload(world, request, now_ms)
+        case global_pb2.DeleteWorkloadRequest():
+            return _delete_workload(world, request, now_ms)
+        case global_pb2.ApplyTenantRequest():
+            return _apply_tenant(world, request, uid, now_ms)
+        case global_pb2.DeleteTenantRequest():
+            return _delete_tenant(world, request, now_ms)
+        case global_pb2.CreateUserTokenRequest() if asked.token is not None:
+            return _create_token(world, request, asked.token, now_ms)
+    raise TypeError(f"{type(request).__name__} is no mutation")
+
+
+def digest(request: Message) -> bytes:
+    """What makes two requests of one id the same: the method and every byte of the body."""
+    body = request.SerializeToString(deterministic=True)
+    return hashlib.sha256(type(request).__name__.encode() + b"\0" + body).digest()
+
+
+def stored_answer(record: objects_pb2.RequestRecord) -> Message:
+    """The answer that was given to a recorded request, without its revisions."""
+    return _ANSWERS[record.method].FromString(record.result)
+
+
+def with_revision(answer: Message, revision: int) -> Message:
+    """The answer of a request that was committed at `revision`."""
+    filled = type(answer)()
+    filled.CopyFrom(answer)
+    if isinstance(filled, global_pb2.ApplyWorkloadResponse):
+        filled.workload.metadata.revision = filled.workload.metadata.revision or revision
+    if isinstance(filled, global_pb2.ApplyTenantResponse):
+        filled.tenant.metadata.revision = filled.tenant.metadata.revision or revision
+    if not isinstance(filled, global_pb2.CreateUserTokenResponse):
+        filled.revision = revision  # type: ignore[attr-defined]  # every other answer has one
+    return filled
+
+
+_ANSWERS: dict[str, type[Message]] = {
+    "ApplyWorkloadRequest": global_pb2.ApplyWorkloadResponse,
+    "ScaleWorkloadRequest": global_pb2.ApplyWorkloadResponse,
+    "DeleteWorkloadRequest": global_pb2.DeleteWorkloadResponse,
+    "ApplyTenantRequest": global_pb2.ApplyTenantResponse,
+    "DeleteTenantRequest": global_pb2.DeleteTenantResponse,
+    "CreateUserTokenRequest": global_pb2.CreateUserTokenResponse,
+}
+
+
+def _record(request: Message, request_id: str, answer: Message, now_ms: int) -> objects_pb2.RequestRecord:
+    return objects_pb2.RequestRecord(
+        id=request_id,
+        body_digest=digest(request),
+        method=type(request).__name__,
+        result=answer.SerializeToString(deterministic=True),
+        at_ms=now_ms,
+    )
+
+
+# ---- workloads
+
+
+def _apply_workload(
+    world: World, request: global_pb2.ApplyWorkloadRequest, uid: str, now_ms: int
+) -> Decided | AtollError:
+    wanted = complete_workload(request.workload)
+    metadata = wanted.metadata
+    before = world.records.workloads.get(metadata.tenant, metadata.name)
+    regions = [name for (name,), _ in world.records.regions.items()]
+    mistakes = mistakes_in_workload(wanted, regions, world.summaries)
+    mistakes += _tenant_mistakes(world, metadata.tenant, "metadata.tenant")
+    if before is not None and before.spec.type != wanted.spec.type:
+        mistakes.append(Mistake("spec.type", "cannot be changed; delete the workload and create it anew"))
+    if mistakes:
+        return Invalid(f"workload {metadata.name[:63]!r} is not valid", mistakes=tuple(mistakes))
+    if error := _stale(before, request.if_generation):
+        return error
+    if before is not None and _same_wish(before, wanted):
+        return _answered(world, request, request.request_id, before, UNCHANGED, now_ms)
+    if error := _over_quota(world, wanted, before):
+        return error
+    _continue(wanted.metadata, before, changed=before is None or before.spec != wanted.spec, uid=uid, now_ms=now_ms)
+    return _answered(world, request, request.request_id, wanted, UPDATED if before else CREATED, now_ms)
+
+
+def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_ms: int) -> Decided | AtollError:
+    before = world.records.workloads.get(request.tenant, request.name)
+    if before is None:
+        return _no_workload(request.tenant, request.name)
+    if error := _stale(before, request.if_generation):
+        return error
+    wanted = objects_pb2.Workload()
+    wanted.CopyFrom(before)
+    names = [task.name for task in wanted.spec.tasks]
+    name = request.task or (names[0] if len(names) == 1 else "")
+    if name not in names:
+        return Invalid("no such task", mistakes=(Mistake("task", f"must be one of: {', '.join(names)}"),))
+    if not 0 <= request.replicas <= MOST_REPLICAS:
+        mistake = Mistake("replicas", f"{request.replicas} is not allowed: 0 to {MOST_REPLICAS}")
+        return Invalid("the number of replicas is not valid", mistakes=(mistake,))
+    wanted.spec.tasks[names.index(name)].replicas = request.replicas
+    if wanted == before:
+        return _answered(world, request, request.request_id, before, UNCHANGED, now_ms)
+    if error := _over_quota(world, wanted, before):
+        return error
+    wanted.metadata.generation += 1
+    return _answered(world, request, request.request_id, wanted, UPDATED, now_ms)
+
+
+def _delete_workload(world: World, request: global_pb2.DeleteWorkloadRequest, now_ms: int) -> Decided | AtollError:
+    before = world.records.workloads.get(request.tenant, request.name)
+    if before is None:
+        return _no_workload(request.tenant, request.name)
+    if request.if_generation and request.if_generation != before.metadata.generation:
+        return _moved(before.metadata, request.if_generation)
+    wanted = objects_pb2.Workload()
+    wanted.CopyFrom(before)
+    wanted.metadata.deleted_ms = before.metadata.deleted_ms or now_ms
+    record = _record(request, request.request_id, answer := global_pb2.DeleteWorkloadResponse(), now_ms)
+    return Decided(transactions.delete(world.records, wanted, record), answer)
+
+
+def _answered(
+    world: World,
+    request: Message,
+    request_id: str,
+    workload: objects_pb2.Workload,
+    outcome: str,
+    now_ms: int,
+) -> Decided:
+    metadata = workload.metadata
+    answer = global_pb2.ApplyWorkloadResponse(workload=workload, outcome=outcome)
+    if outcome == UNCHANGED:
+        answer.workload.metadata.revision = world.records.mod(keys.workload(metadata.tenant, metadata.name))
+    record = _record(request, request_id, answer, now_ms)
+    written = None if outcome == UNCHANGED else workload
+    return Decided(transactions.admit(world.records, written, metadata.tenant, record), answer)
+
+
+def _tenant_mistakes(world: World, tenant: str, path: str) -> list[Mistake]:
+    if mistake := mistake_in_name(tenant):
+        return [Mistake(path, mistake)]
+    document = world.records.tenants.get(tenant)
+    if document is None or document.metadata.deleted_ms:
+        return [Mistake(path, f"there is no tenant {tenant!r}")]
+    return []
+
+
+def _over_quota(world: World, wanted: objects_pb2.Workload, before: objects_pb2.Workload | None) -> AtollError | None:
+    """For `onQuota: reject` only; a change that asks for no more than before is never refused."""
+    if wanted.spec.on_quota != objects_pb2.ON_QUOTA_REJECT:
+        return None
+    tenant = wanted.metadata.tenant
+    more = demand(wanted.spec) - (demand(before.spec) if before else demand(objects_pb2.WorkloadSpec()))
+    document = world.records.tenants.get(tenant)
+    asked = world.records.asked(tenant)
+    if document is None or more.fits(demand(objects_pb2.WorkloadSpec())):
+        return None
+    missing = over_quota(asked + more, vector(document.spec.quota))
+    if not missing:
+        return None
+    return QuotaExceeded(
+        f"tenant {tenant} has too little quota for {wanted.metadata.name}: {missing}",
+        hint="ask for less, raise the quota, or say onQuota: queue",
+    )
+
+
+# ---- tenants and tokens
+
+
+def _apply_tenant(world: World, request: global_pb2.ApplyTenantRequest, uid: str, now_ms: int) -> Decided | AtollError:
+    wanted = complete_tenant(request.tenant)
+    name = wanted.metadata.name
+    if mistakes := mistakes_in_tenant(wanted):
+        return Invalid(f"tenant {name[:63]!r} is not valid", mistakes=tuple(mistakes))
+    before = world.records.tenants.get(name)
+    if error := _stale(before, request.if_generation):
+        return error
+    unchanged = before is not None and _same_wish(before, wanted)
+    if unchanged and before is not None:
+        answer = global_pb2.ApplyTenantResponse(tenant=before, outcome=UNCHANGED)
+        answer.tenant.metadata.revision = world.records.mod(keys.tenant(name))
+    else:
+        changed = before is None or before.spec != wanted.spec
+        _continue(wanted.metadata, before, changed=changed, uid=uid, now_ms=now_ms)
+        answer = global_pb2.ApplyTenantResponse(tenant=wanted, outcome=UPDATED if before else CREATED)
+    money = budgets.purse(world.records.budgets.get(name)).with_target(vector(wanted.spec.quota))
+    record = _record(request, request.request_id, answer, now_ms)
+    written, budget = (None, None) if unchanged else (wanted, money.to_proto(name))
+    return Decided(transactions.tenant(world.records, written, budget, name, record), answer)
+
+
+def _delete_tenant(world: World, request: global_pb2.DeleteTenantRequest, now_ms: int) -> Decided | AtollError:
+    before = world.records.tenants.get(request.name)
+    if before is None:
+        return NotFound(f"there is no tenant {request.name[:63]!r}")
+    owned = world.records.workloads_of(request.name)
+    if owned:
+        return Conflict(
+            f"tenant {request.name} still has {len(owned)} workloads",
+            hint="delete its workloads first",
+            code=IN_USE,
+        )
+    wanted = objects_pb2.Tenant()
+    wanted.CopyFrom(before)
+    wanted.metadata.deleted_ms = before.metadata.deleted_ms or now_ms
+    record = _record(request, request.request_id, answer := global_pb2.DeleteTenantResponse(), now_ms)
+    return Decided(transactions.tenant(world.records, wanted, None, request.name, record), answer)
+
+
+def _create_token(
+    world: World, request: global_pb2.CreateUserTokenRequest, token: objects_pb2.UserToken, now_ms: int
+) -> Decided | AtollError:
+    mistakes = []
+    if mistake := mistake_in_name(request.name):
+        mistakes.append(Mistake("name", mistake))
+    if request.tenant:
+        mistakes += _tenant_mistakes(world, request.tenant, "tenant")
+    if request.role not in objects_pb2.Role.values():
+        mistakes.append(Mistake("role", f"{request.role} is no role"))
+    ttl_s = request.ttl_s or TOKEN_S
+    if not 1 <= ttl_s <= LONGEST_TOKEN_S:
+        mistakes.append(Mistake("ttl", f"{ttl_s}s is not allowed: 1s to {LONGEST_TOKEN_S}s"))
+    if mistakes:
+        return Invalid("the token asked for is not valid", mistakes=tuple(mistakes))
+    record = objects_pb2.UserToken(
+        id=token.id,
+        hash=token.hash,
+        name=request.name,
+        role=request.role,
+        tenant=request.tenant,
+        expires_ms=now_ms + ttl_s * 1000,
+    )
+    answer = global_pb2.CreateUserTokenResponse(record=record)
+    answer.record.ClearField("hash")
+    kept = _record(request, request.request_id, answer, now_ms)
+    return Decided(transactions.token(world.records, record, kept), answer)
+
+
+# ---- what documents have in common
+
+_Document = objects_pb2.Workload | objects_pb2.Tenant
+
+
+def _same_wish(before: _Document, wanted: _Document) -> bool:
+    """Whether the user asks for what is stored already."""
+    old, new = before.metadata, wanted.metadata
+    return (
+        before.spec == wanted.spec
+        and list(old.labels) == list(new.labels)
+        and list(old.annotations) == list(new.annotations)
+    )
+
+
+def _continue(
+    metadata: objects_pb2.Metadata, before: _Document | None, *, changed: bool, uid: str, now_ms: int
+) -> None:
+    """The server's part of the metadata. The generation is raised only when the spec changed."""
+    if before is None:
+        metadata.generation, metadata.created_ms, metadata.uid = 1, now_ms, uid
+        return
+    metadata.generation = before.metadata.generation + changed
+    metadata.created_ms, metadata.uid = before.metadata.created_ms, before.metadata.uid
+
+
+def _stale(before: _Document | None, if_generation: int) -> AtollError | None:
+    if before is not None and before.metadata.deleted_ms:
+        name = before.metadata.name
+        return Conflict(f"{name} is being deleted", hint="wait until it is gone", code=GOING)
+    if not if_generation:
+        return None
+    if before is None:
+        return Conflict(f"it does not exist, so its generation is not {if_generation}", code=GENERATION_MOVED)
+    return _moved(before.metadata, if_generation) if before.metadata.generation != if_generation else None
+
+
+def _moved(metadata: objects_pb2.Metadata, if_generation: int) -> AtollError:
+    return Conflict(
+        f"{metadata.name} is at generation {metadata.generation}, not {if_generation}",
+        hint="read it again, then retry",
+        code=GENERATION_MOVED,
+    )
+
+
+def _no_workload(tenant: str, name: str) -> AtollError:
+    return NotFound(f"tenant {tenant[:63]!r} has no workload {name[:63]!r}")

@@ -1,0 +1,177 @@
+"""The committed state: every record under /g as the store has it, with its revision.
+
+Decides nothing. It is filled once by the list after an election and from then on only by the writes of this leader's
+own committed plans, applied here exactly as the store applied them; nobody else writes under /g. Besides the records it
+keeps sums that would be slow to add up each time: what each tenant asks for, and what its shares need in each region.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from atoll.api.v1 import objects_pb2
+from atoll.model.resources import Vector, vector
+from atoll.store import keys
+from atoll.store.store import Delete, KeyValue, Put
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One key's change. `before` and `after` are None when it was or is absent."""
+
+    kind: str  # the key's second part: workload, share, slice, ...
+    path: tuple[str, ...]  # the rest of the key
+    before: Message | None
+    after: Message | None
+    revision: int
+
+
+class Table(Generic[M]):
+    """The documents of one kind, by the parts of their key after the kind."""
+
+    def __init__(self, message: type[M]) -> None:
+        self._message = message
+        self._documents: dict[tuple[str, ...], M] = {}
+
+    def get(self, *path: str) -> M | None:
+        return self._documents.get(path)
+
+    def items(self) -> list[tuple[tuple[str, ...], M]]:
+        """In key order."""
+        return sorted(self._documents.items(), key=lambda item: item[0])
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __iter__(self) -> Iterator[M]:
+        """In key order."""
+        return iter([document for _, document in self.items()])
+
+    def parse(self, value: bytes) -> M:
+        return self._message.FromString(value)
+
+    def store(self, path: tuple[str, ...], document: Message | None) -> M | None:
+        """Sets or (None) removes; returns what was there."""
+        before = self._documents.pop(path, None)
+        if document is not None:
+            assert isinstance(document, self._message)
+            self._documents[path] = document
+        return before
+
+
+class Records:
+    """Everything under /g but the keys of the authority."""
+
+    def __init__(self) -> None:
+        self.tenants = Table(objects_pb2.Tenant)
+        self.workloads = Table(objects_pb2.Workload)
+        self.statuses = Table(objects_pb2.WorkloadStatus)
+        self.budgets = Table(objects_pb2.Budget)
+        self.slices = Table(objects_pb2.Slice)  # (tenant, region)
+        self.acks = Table(objects_pb2.SliceAck)  # (region, tenant)
+        self.regions = Table(objects_pb2.Region)
+        self.shares = Table(objects_pb2.Share)  # (region, tenant, workload)
+        self.requests = Table(objects_pb2.RequestRecord)
+        self.tokens = Table(objects_pb2.UserToken)
+        self.revision = 0
+        self._mods: dict[bytes, int] = {}
+        self._asked: dict[str, Vector] = {}
+        self._shared: dict[tuple[str, str], Vector] = {}
+        self._regions_of: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._tables: dict[str, Table[Any]] = {
+            "tenant": self.tenants,
+            "workload": self.workloads,
+            "status": self.statuses,
+            "budget": self.budgets,
+            "slice": self.slices,
+            "ack": self.acks,
+            "region": self.regions,
+            "share": self.shares,
+            "request": self.requests,
+            "token": self.tokens,
+        }
+
+    def load(self, items: Iterable[KeyValue], revision: int) -> None:
+        """The list after an election."""
+        for item in items:
+            self.adopt(item.key, item)
+        self.revision = revision
+
+    def adopt(self, key: bytes, item: KeyValue | None) -> Change | None:
+        """What the store was seen to hold under `key`."""
+        return self._set(key, item.value if item else None, item.mod_revision if item else 0)
+
+    def apply(self, writes: Iterable[Put | Delete], revision: int) -> list[Change]:
+        """The writes of a plan that was committed at `revision`."""
+        self.revision = revision
+        changes = [self._set(write.key, write.value if isinstance(write, Put) else None, revision) for write in writes]
+        return [change for change in changes if change]
+
+    def mod(self, key: bytes) -> int:
+        """The revision that last wrote `key`; 0 when it is absent."""
+        return self._mods.get(key, 0)
+
+    def asked(self, tenant: str) -> Vector:
+        """What all workloads of the tenant that are not being deleted ask for."""
+        return self._asked.get(tenant, Vector())
+
+    def needed(self, tenant: str, region: str) -> Vector:
+        """What the tenant's live shares in the region need."""
+        return self._shared.get((tenant, region), Vector())
+
+    def workloads_of(self, tenant: str) -> list[tuple[str, str]]:
+        """The paths of a tenant's workloads, in order of name."""
+        return [(path[0], path[1]) for path, _ in self.workloads.items() if path[0] == tenant]
+
+    def slices_of(self, tenant: str) -> dict[str, objects_pb2.Slice]:
+        """By region, in order of region. Only registered regions have slices."""
+        slices = {region: self.slices.get(tenant, region) for (region,), _ in self.regions.items()}
+        return {region: slice_ for region, slice_ in slices.items() if slice_ is not None}
+
+    def shares_of(self, tenant: str, workload: str) -> dict[str, objects_pb2.Share]:
+        """By region, in order of region."""
+        regions = self._regions_of.get((tenant, workload), ())
+        shares = {region: self.shares.get(region, tenant, workload) for region in regions}
+        return {region: share for region, share in shares.items() if share is not None}
+
+    def _set(self, key: bytes, value: bytes | None, revision: int) -> Change | None:
+        kind, _, rest = key.removeprefix(keys.GLOBAL).decode().partition("/")
+        table = self._tables.get(kind)
+        if table is None:
+            return None  # store_life, leader, lane: the authority's
+        path = tuple(rest.split("/"))
+        after = table.parse(value) if value is not None else None
+        before = table.store(path, after)
+        if after is None:
+            self._mods.pop(key, None)
+        else:
+            self._mods[key] = revision
+        self._sum(kind, path, before, after)
+        return Change(kind, path, before, after, revision)
+
+    def _sum(self, kind: str, path: tuple[str, ...], before: Message | None, after: Message | None) -> None:
+        for document, sign in ((before, -1), (after, 1)):
+            if isinstance(document, objects_pb2.Workload) and not document.metadata.deleted_ms:
+                tenant = path[0]
+                self._asked[tenant] = self._asked.get(tenant, Vector()) + demand(document.spec) * sign
+            if isinstance(document, objects_pb2.Share) and not document.removed:
+                place = (path[1], path[0])
+                self._shared[place] = self._shared.get(place, Vector()) + demand(document.spec) * sign
+        if kind == "share":
+            region, owner = path[0], (path[1], path[2])
+            others = [r for r in self._regions_of.get(owner, ()) if r != region]
+            self._regions_of[owner] = tuple(sorted([*others, region] if after else others))
+            if not self._regions_of[owner]:
+                del self._regions_of[owner]
+
+
+def demand(spec: objects_pb2.WorkloadSpec) -> Vector:
+    """What all replicas of the spec are charged."""
+    result = Vector()
+    for task in spec.tasks:
+        result += vector(task.resources.requests) * task.replicas
+    return result

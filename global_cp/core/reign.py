@@ -1,0 +1,75 @@
+"""All that a leader has: the records it listed, the topics over them, and its lanes.
+
+Decides nothing. A new election means a new Reign, made from a new list; nothing is carried over.
+"""
+
+from dataclasses import dataclass
+
+from atoll.lane import Authority, Plan
+from global_cp.config import CoreSettings
+from global_cp.core.budgets import Budgets
+from global_cp.core.commands import Commit
+from global_cp.core.records import Records
+from global_cp.core.regions import Regions
+from global_cp.core.requests import Requests, Sweep
+from global_cp.core.spread import Shares
+from global_cp.core.status import Statuses
+from global_cp.core.topics import Proposal, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A plan on a lane, and whose it is."""
+
+    topic: Topic
+    item: object
+    plan: Plan
+    lane: int
+
+
+class Reign:
+    """`topics` are in the order in which they are asked next."""
+
+    def __init__(self, authority: Authority, records: Records, settings: CoreSettings) -> None:
+        self.authority = authority
+        self.records = records
+        self.regions = Regions(records, authority)
+        self.shares = Shares(records)
+        self.budgets = Budgets(records, settings)
+        self.statuses = Statuses(records, settings)
+        name = f"{authority.store_life}.{authority.term}"
+        self.requests = Requests(records, settings, self.regions.summaries, name)
+        self.topics: list[Topic] = [
+            self.requests,
+            self.regions,
+            self.shares,
+            self.budgets,
+            self.statuses,
+            Sweep(records, settings),
+        ]
+        self.free_lanes = list(range(settings.lanes))
+        self.busy_keys: set[bytes] = set()  # of the plans in flight
+        self.pause_until_ms = 0
+        self._in_flight: dict[int, InFlight] = {}
+
+    def send(self, plan_id: int, topic: Topic, proposal: Proposal) -> Commit:
+        """Puts a proposal on a free lane; its topic is asked last the next time."""
+        self.topics.remove(topic)
+        self.topics.append(topic)
+        lane = self.free_lanes.pop(0)
+        self.busy_keys |= keys_of(proposal.plan)
+        self._in_flight[plan_id] = InFlight(topic, proposal.item, proposal.plan, lane)
+        return Commit(plan_id, lane, proposal.plan)
+
+    def landed(self, plan_id: int) -> InFlight | None:
+        """The plan is settled and its lane is free. None for a plan of another reign."""
+        done = self._in_flight.pop(plan_id, None)
+        if done is not None:
+            self.free_lanes.append(done.lane)
+            self.busy_keys -= keys_of(done.plan)
+        return done
+
+
+def keys_of(plan: Plan) -> set[bytes]:
+    """Every key the plan compares or writes."""
+    return {compare.key for compare in plan.compares} | {write.key for write in plan.writes}

@@ -1,0 +1,178 @@
+"""Users' changes on their way to a transaction, and the memory that makes each happen once.
+
+Decides the order (first come, first served), the bound (Busy), and what a request id means: the same id and body get
+the same answer, also while the first is on its way and after a takeover; the same id with another body is refused.
+The record of a request is written by the mutation's own transaction and kept for a day.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from atoll.api.v1 import global_pb2, objects_pb2
+from atoll.errors import AtollError, Busy, Conflict, Invalid, Mistake, OutcomeUnknown, Unavailable
+from atoll.lane import Committed, Settled
+from atoll.model.names import mistake_in_request_id
+from atoll.store import keys
+from global_cp.config import CoreSettings
+from global_cp.core import transactions
+from global_cp.core.commands import Command, Reply
+from global_cp.core.events import MutationAsked
+from global_cp.core.mutations import (
+    REQUEST_REUSED,
+    Decided,
+    World,
+    decide,
+    digest,
+    stored_answer,
+    tenant_of,
+    with_revision,
+)
+from global_cp.core.records import Change, Records
+from global_cp.core.topics import Proposal, refusal_of_form
+
+
+@dataclass(slots=True)
+class Pending:
+    """One mutation on its way. `askers`: who waits for it; the first one's body counts."""
+
+    asked: MutationAsked
+    path: tuple[str, str]  # (tenant, request id)
+    digest: bytes
+    askers: list[int]
+    decided: Decided | None = field(default=None)
+
+
+class Requests:
+    """The topic: the queue of mutations."""
+
+    def __init__(
+        self,
+        records: Records,
+        settings: CoreSettings,
+        summaries: Mapping[str, objects_pb2.RegionSummary],
+        reign: str,
+    ) -> None:
+        """`reign`: tells this leader from every other, in the uids it gives."""
+        self._records = records
+        self._world = World(records, summaries)
+        self._settings = settings
+        self._reign = reign
+        self._queue: deque[Pending] = deque()
+        self._pending: dict[tuple[str, str], Pending] = {}
+        self._uids = 0
+
+    def ask(self, asked: MutationAsked, now_ms: int, out: list[Command]) -> None:
+        request = asked.request
+        if isinstance(request, global_pb2.ApplyWorkloadRequest) and request.dry_run:
+            result = decide(self._world, asked, "", now_ms)
+            answer = with_revision(result.answer, 0) if isinstance(result, Decided) else result
+            out.append(Reply(asked.reply_to, answer))
+            return
+        path = (tenant_of(request), request.request_id)  # type: ignore[attr-defined]  # every mutation has one
+        body = digest(request)
+        if mistake := mistake_in_request_id(path[1]):
+            error = Invalid("every change needs a request id", mistakes=(Mistake("requestId", mistake),))
+            out.append(Reply(asked.reply_to, error))
+        elif pending := self._pending.get(path):
+            if pending.digest == body:
+                pending.askers.append(asked.reply_to)
+            else:
+                out.append(Reply(asked.reply_to, _reused(path[1])))
+        elif record := self._records.requests.get(*path):
+            out.append(self._replay(asked.reply_to, record, path, body))
+        elif len(self._pending) >= self._settings.intake_limit:
+            error_ = Busy("too many changes are waiting", retry_after_ms=self._settings.busy_retry_ms)
+            out.append(Reply(asked.reply_to, error_))
+        else:
+            self._pending[path] = Pending(asked, path, body, [asked.reply_to])
+            self._queue.append(self._pending[path])
+
+    def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        while self._queue:
+            pending = self._queue.popleft()
+            self._uids += 1
+            result = decide(self._world, pending.asked, f"{self._reign}.{self._uids}", now_ms)
+            if isinstance(result, Decided):
+                pending.decided = result
+                return Proposal(result.plan, pending)
+            self._answer(pending, result, out)
+        return None
+
+    def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
+        assert isinstance(item, Pending)
+        if isinstance(settled, Committed) and item.decided:
+            self._answer(item, with_revision(item.decided.answer, settled.revision), out)
+        elif reason := refusal_of_form(settled):
+            self._answer(item, Unavailable(f"the store refused the change: {reason}", code="E5009"), out)
+        else:
+            self._queue.appendleft(item)
+
+    def lost(self, out: list[Command]) -> None:
+        """Leadership is lost: what was queued did not happen; what was sent may have."""
+        waiting = {pending.path for pending in self._queue}
+        for pending in list(self._pending.values()):
+            error: AtollError = Unavailable("leadership was lost before the change was sent")
+            if pending.path not in waiting:
+                error = OutcomeUnknown(
+                    "leadership was lost while the change was under way",
+                    hint="ask again with the same request id",
+                    request_id=pending.path[1],
+                )
+            self._answer(pending, error, out)
+
+    def changed(self, change: Change, out: list[Command]) -> None:
+        """Nothing waits for a record."""
+
+    def deadline(self) -> int | None:
+        return None
+
+    def _answer(self, pending: Pending, answer: AtollError | Message, out: list[Command]) -> None:
+        del self._pending[pending.path]
+        for index, reply_to in enumerate(pending.askers):
+            out.append(Reply(reply_to, answer, replayed=index > 0))
+
+    def _replay(self, reply_to: int, record: objects_pb2.RequestRecord, path: tuple[str, str], body: bytes) -> Reply:
+        if record.body_digest != body:
+            return Reply(reply_to, _reused(path[1]))
+        revision = self._records.mod(keys.request(*path))
+        return Reply(reply_to, with_revision(stored_answer(record), revision), replayed=True)
+
+
+class Sweep:
+    """The topic: request records past their time."""
+
+    def __init__(self, records: Records, settings: CoreSettings) -> None:
+        self._records = records
+        self._settings = settings
+        self._next_ms = 0
+
+    def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        if now_ms < self._next_ms:
+            return None
+        oldest_ms = now_ms - self._settings.request_keep_ms
+        old = [path for path, record in self._records.requests.items() if record.at_ms < oldest_ms]
+        batch = old[: self._settings.sweep_batch]
+        if len(batch) == len(old):
+            self._next_ms = now_ms + self._settings.sweep_interval_ms
+        return Proposal(transactions.sweep_requests(self._records, batch), None) if batch else None
+
+    def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
+        """What was not swept is found again at the next sweep."""
+
+    def changed(self, change: Change, out: list[Command]) -> None:
+        """Time alone makes work here."""
+
+    def deadline(self) -> int | None:
+        return self._next_ms
+
+
+def _reused(request_id: str) -> AtollError:
+    return Conflict(
+        f"request id {request_id!r} was used for another change",
+        hint="use a new request id for a new change",
+        request_id=request_id,
+        code=REQUEST_REUSED,
+    )

@@ -1,0 +1,179 @@
+"""What users are told of a workload: counts, conditions and reasons, from the regions' reports.
+
+Decides `WorkloadStatus` and writes it in batches at a bounded rate. Only reports at the workload's present generation
+count; `observed_generation` follows when every live share has one. Status is a rolled-up view and authorizes nothing.
+After a takeover a region's counts are those of the stored status until it reports again, so nothing flaps.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.lane import Settled
+from atoll.model.resources import vector
+from global_cp.config import CoreSettings
+from global_cp.core import transactions
+from global_cp.core.commands import Command
+from global_cp.core.records import Change, Records
+from global_cp.core.spread import WorkloadPath
+from global_cp.core.topics import Proposal
+
+TRUE, FALSE = objects_pb2.CONDITION_STATUS_TRUE, objects_pb2.CONDITION_STATUS_FALSE
+COUNTS = ("desired", "bound", "started", "ready", "serving", "succeeded", "failed", "waiting")
+PIPELINE = ("Bound", "Started", "Ready", "Serving")
+
+
+def sum_counts(parts: Sequence[objects_pb2.SlotCounts]) -> objects_pb2.SlotCounts:
+    return objects_pb2.SlotCounts(**{name: sum(getattr(part, name) for part in parts) for name in COUNTS})
+
+
+def conditions(
+    workload: objects_pb2.Workload,
+    counts: objects_pb2.SlotCounts,
+    observed: bool,
+    before: Sequence[objects_pb2.Condition],
+    now_ms: int,
+) -> list[objects_pb2.Condition]:
+    """Sorted by type; `since_ms` moves only when the status does. Replicas of a job that have succeeded count as
+    having come all the way."""
+    desired = sum(task.replicas for task in workload.spec.tasks)
+    finished = counts.succeeded if workload.spec.type == objects_pb2.WORKLOAD_TYPE_JOB else 0
+    result = [_condition("Admitted", True, "Admitted", "")]
+    for name in PIPELINE:
+        reached = getattr(counts, name.lower()) + finished
+        holds = observed and reached >= desired
+        if workload.metadata.deleted_ms:
+            reason = "Deleting"
+        elif not observed:
+            reason = "NotObserved"
+        elif holds:
+            reason = f"All{name}"
+        else:
+            reason = "Failed" if counts.failed else "Waiting"
+        result.append(_condition(name, holds, reason, f"{reached}/{desired}"))
+    since = {(condition.type, condition.status): condition.since_ms for condition in before}
+    for condition in result:
+        condition.since_ms = since.get((condition.type, condition.status), now_ms)
+    return sorted(result, key=lambda condition: condition.type)
+
+
+def _condition(name: str, holds: bool, reason: str, message: str) -> objects_pb2.Condition:
+    return objects_pb2.Condition(type=name, status=TRUE if holds else FALSE, reason=reason, message=message)
+
+
+def pending_reasons(
+    records: Records, workload: objects_pb2.Workload, reports: Mapping[str, regional_pb2.WorkloadReport], waiting: bool
+) -> list[objects_pb2.PendingReason]:
+    """What the global plane knows first, then what the regions say, each code once with the most nodes."""
+    reasons: dict[str, objects_pb2.PendingReason] = {}
+    tenant = workload.metadata.tenant
+    if not records.shares_of(tenant, workload.metadata.name) and not workload.metadata.deleted_ms:
+        reasons["NoRegion"] = objects_pb2.PendingReason(code="NoRegion", message="no allowed region is active")
+    document = records.tenants.get(tenant)
+    asked = records.asked(tenant)
+    if waiting and document is not None and not asked.fits(quota := vector(document.spec.quota)):
+        missing = (asked - quota).at_least(asked - asked)
+        message = f"the tenant's workloads ask for {missing} more than its quota"
+        reasons["QuotaExhausted"] = objects_pb2.PendingReason(code="QuotaExhausted", message=message)
+    for region in sorted(reports):
+        for reason in reports[region].pending:
+            known = reasons.get(reason.code)
+            if known is None or reason.nodes > known.nodes:
+                reasons[reason.code] = reason
+    return list(reasons.values())
+
+
+class Statuses:
+    """The topic: the regions' last reports, and the workloads whose status may have changed."""
+
+    def __init__(self, records: Records, settings: CoreSettings) -> None:
+        self._records = records
+        self._settings = settings
+        self._reports: dict[WorkloadPath, dict[str, regional_pb2.WorkloadReport]] = {}
+        self._dirty: dict[WorkloadPath, None] = {}
+        self._not_before_ms = 0
+        for workload in records.workloads:
+            path = (workload.metadata.tenant, workload.metadata.name)
+            if records.statuses.get(*path) is None:
+                self._dirty[path] = None
+
+    def reported(self, region: str, report: regional_pb2.WorkloadReport) -> None:
+        path = (report.tenant, report.workload)
+        workload = self._records.workloads.get(*path)
+        if workload is None or workload.metadata.uid != report.uid:
+            return
+        self._reports.setdefault(path, {})[region] = report
+        self._dirty[path] = None
+
+    def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        if not self._dirty or now_ms < self._not_before_ms:
+            return None
+        batch: list[tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]] = []
+        for path in list(self._dirty):
+            workload = self._records.workloads.get(*path)
+            status = self._status(workload, now_ms) if workload else None
+            if workload is not None and status != self._records.statuses.get(*path) and status is not None:
+                batch.append((workload, status))
+            else:
+                del self._dirty[path]
+            if len(batch) == self._settings.status_batch:
+                break
+        if not batch:
+            return None
+        self._not_before_ms = now_ms + self._settings.status_interval_ms
+        return Proposal(transactions.status(self._records, batch), None)
+
+    def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
+        """Nothing to do: what was written is found equal at the next look, and what was not is written then."""
+
+    def changed(self, change: Change, out: list[Command]) -> None:
+        match change.kind:
+            case "workload":
+                path = (change.path[0], change.path[1])
+                if change.after is None:
+                    self._reports.pop(path, None)
+                else:
+                    self._dirty[path] = None
+            case "share":
+                self._dirty[change.path[1], change.path[2]] = None
+                if change.after is None:
+                    self._reports.get((change.path[1], change.path[2]), {}).pop(change.path[0], None)
+            case "tenant":
+                self._dirty.update(dict.fromkeys(self._records.workloads_of(change.path[0])))
+
+    def deadline(self) -> int | None:
+        return self._not_before_ms if self._dirty else None
+
+    def _status(self, workload: objects_pb2.Workload, now_ms: int) -> objects_pb2.WorkloadStatus:
+        metadata = workload.metadata
+        before = self._records.statuses.get(metadata.tenant, metadata.name) or objects_pb2.WorkloadStatus()
+        shares = self._records.shares_of(metadata.tenant, metadata.name)
+        parts = self._counts(workload, before)
+        live = [region for region, share in shares.items() if not share.removed]
+        observed = bool(live) and all(
+            region in parts and shares[region].metadata.generation == metadata.generation for region in live
+        )
+        counts = sum_counts(list(parts.values()))
+        counts.desired = sum(task.replicas for task in workload.spec.tasks)
+        reached = counts.bound + counts.succeeded
+        reports = self._reports.get((metadata.tenant, metadata.name), {})
+        return objects_pb2.WorkloadStatus(
+            observed_generation=metadata.generation if observed else before.observed_generation,
+            conditions=conditions(workload, counts, observed, before.conditions, now_ms),
+            counts=counts,
+            regions=[objects_pb2.RegionCounts(region=region, counts=parts[region]) for region in sorted(parts)],
+            pending=pending_reasons(self._records, workload, reports, reached < counts.desired),
+        )
+
+    def _counts(
+        self, workload: objects_pb2.Workload, before: objects_pb2.WorkloadStatus
+    ) -> dict[str, objects_pb2.SlotCounts]:
+        """By region: the last report at the present generation, or what the stored status has of that generation."""
+        metadata = workload.metadata
+        shares = self._records.shares_of(metadata.tenant, metadata.name)
+        parts = {}
+        if before.observed_generation == metadata.generation:
+            parts = {part.region: part.counts for part in before.regions if part.region in shares}
+        for region, report in self._reports.get((metadata.tenant, metadata.name), {}).items():
+            if region in shares and report.generation == metadata.generation:
+                parts[region] = report.counts
+        return parts

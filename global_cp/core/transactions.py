@@ -1,0 +1,183 @@
+"""Every transaction of the global plane, on one page. Beside the compares written here each one carries the lane and
+the guards (term, store life) that `atoll.lane` adds: I5.
+
+Values are absolute and compares are on the revisions of the committed records they were planned from, so a plan made
+from an outdated view is refused as a whole.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from google.protobuf.message import Message
+
+from atoll.api.v1 import objects_pb2
+from atoll.lane import Plan
+from atoll.store import keys
+from atoll.store.store import Compare, Delete, Put, mod_is
+from global_cp.core.records import Records
+
+CLUSTER = "-"  # stands for the tenant in the request keys of mutations that have none; no tenant can be called so
+
+
+def admit(
+    records: Records, workload: objects_pb2.Workload | None, tenant: str, request: objects_pb2.RequestRecord
+) -> Plan:
+    """ADMIT: the workload and the record of its request, together (I11: an answered request is a stored workload; a
+    request applies once). The tenant is compared: nothing is admitted into one that goes. `workload` is None when
+    nothing changes: then the request's answer alone is kept."""
+    compared = [keys.tenant(tenant)]
+    writes = []
+    if workload is not None:
+        key = keys.workload(tenant, workload.metadata.name)
+        compared.append(key)
+        writes.append(_put(key, workload))
+    return _with_request(records, "ADMIT", compared, writes, tenant, request)
+
+
+def delete(records: Records, workload: objects_pb2.Workload, request: objects_pb2.RequestRecord) -> Plan:
+    """DELETE: marks the workload (deleted_ms); it is forgotten when its last share is closed (I7)."""
+    tenant = workload.metadata.tenant
+    key = keys.workload(tenant, workload.metadata.name)
+    return _with_request(records, "DELETE", [key], [_put(key, workload)], tenant, request)
+
+
+def tenant(
+    records: Records,
+    document: objects_pb2.Tenant | None,
+    budget: objects_pb2.Budget | None,
+    name: str,
+    request: objects_pb2.RequestRecord,
+) -> Plan:
+    """TENANT: the document and its budget move together, so that identity (G) holds at this revision too (I3). Both
+    are None when nothing changes."""
+    key, budget_key = keys.tenant(name), keys.budget(name)
+    writes = [_put(key, document)] if document else []
+    writes += [_put(budget_key, budget)] if budget else []
+    return _with_request(records, "TENANT", [key, budget_key], writes, name, request)
+
+
+def token(records: Records, record: objects_pb2.UserToken, request: objects_pb2.RequestRecord) -> Plan:
+    """TOKEN: the hash of a user's secret. The secret itself is never stored."""
+    compared = [keys.user_token(record.id)]
+    if record.tenant:
+        compared.append(keys.tenant(record.tenant))
+    writes = [_put(keys.user_token(record.id), record)]
+    return _with_request(records, "TOKEN", compared, writes, record.tenant or CLUSTER, request)
+
+
+def revoke(records: Records, token_ids: Iterable[str]) -> Plan:
+    """TOKEN: hashes of users who are no more."""
+    gone = [keys.user_token(token_id) for token_id in token_ids]
+    return Plan("TOKEN", _all_same(records, gone), tuple(Delete(key) for key in gone))
+
+
+def set_share(records: Records, workload: objects_pb2.Workload, shares: Sequence[objects_pb2.Share]) -> Plan:
+    """SET-SHARE: which regions run how much of one workload, absolute. Compares the workload (I9: a share never brings
+    back an older generation) and each region (I6: its epoch is the present one)."""
+    tenant_name, name = workload.metadata.tenant, workload.metadata.name
+    share_keys = [keys.share(share.region, tenant_name, name) for share in shares]
+    return Plan(
+        "SET-SHARE",
+        (
+            _same(records, keys.workload(tenant_name, name)),
+            *_all_same(records, (keys.region(share.region) for share in shares)),
+            *_all_same(records, share_keys),
+        ),
+        tuple(_put(key, share) for key, share in zip(share_keys, shares, strict=True)),
+    )
+
+
+def forget(records: Records, workload: objects_pb2.Workload, closed: Iterable[str], *, whole: bool) -> Plan:
+    """FORGET: the shares of regions that closed every slot; with `whole` the workload and its status too (I7: nothing
+    is forgotten that may still run)."""
+    tenant_name, name = workload.metadata.tenant, workload.metadata.name
+    gone = [keys.share(region, tenant_name, name) for region in closed]
+    if whole:
+        gone += [keys.workload(tenant_name, name), keys.status(tenant_name, name)]
+    compared = dict.fromkeys([keys.workload(tenant_name, name), *gone])
+    return Plan("FORGET", _all_same(records, compared), tuple(Delete(key) for key in gone))
+
+
+def forget_tenant(records: Records, name: str, regions: Iterable[str]) -> Plan:
+    """FORGET of a tenant: only when every slice has come back to zero, so nothing of its budget is out (I3)."""
+    gone = [keys.tenant(name), keys.budget(name)]
+    for region in regions:
+        gone += [keys.slice_(name, region), keys.ack(region, name)]
+    return Plan("FORGET", _all_same(records, gone), tuple(Delete(key) for key in gone))
+
+
+def register(records: Records, region: objects_pb2.Region) -> Plan:
+    """REGION: a region's first record: epoch 1, ACTIVE (I6)."""
+    key = keys.region(region.metadata.name)
+    return Plan("REGION", (_same(records, key),), (_put(key, region),))
+
+
+def move_budget(
+    records: Records,
+    operation: str,
+    budget: objects_pb2.Budget | None,
+    slice_: objects_pb2.Slice,
+    ack: objects_pb2.SliceAck | None = None,
+) -> Plan:
+    """GRANT (F lowered, A raised), TARGET (only the target of a shrink moves), RENEW (only the validity) and TAKE-BACK
+    (A lowered to what a current acknowledgement allows, F raised): budget and slice in one transaction, so that
+    effective + extras = free + pool + sum of slices at every revision (I3, identity G). The region is compared: its
+    epoch is the slice's (I6)."""
+    slice_key, budget_key = keys.slice_(slice_.tenant, slice_.region), keys.budget(slice_.tenant)
+    compared = [budget_key, slice_key, keys.region(slice_.region)]
+    writes = [_put(slice_key, slice_)]
+    if budget is not None:
+        writes.append(_put(budget_key, budget))
+    if ack is not None:
+        ack_key = keys.ack(slice_.region, slice_.tenant)
+        compared.append(ack_key)
+        writes.append(_put(ack_key, ack))
+    return Plan(operation, _all_same(records, compared), tuple(writes))
+
+
+def acknowledge(records: Records, acks: Sequence[objects_pb2.SliceAck]) -> Plan:
+    """ACK: what regions enforce and use, for those to see who ask. Compares the slices: only current ones are kept."""
+    ack_keys = [keys.ack(ack.region, ack.tenant) for ack in acks]
+    compared = [*ack_keys, *(keys.slice_(ack.tenant, ack.region) for ack in acks)]
+    puts = tuple(_put(key, ack) for key, ack in zip(ack_keys, acks, strict=True))
+    return Plan("ACK", _all_same(records, compared), puts)
+
+
+def status(records: Records, statuses: Sequence[tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]]) -> Plan:
+    """STATUS: a batch of status records. Each compares its workload: no status outlives what it describes."""
+    compares: list[Compare] = []
+    writes: list[Put] = []
+    for workload, document in statuses:
+        metadata = workload.metadata
+        compares.append(_same(records, keys.workload(metadata.tenant, metadata.name)))
+        writes.append(_put(keys.status(metadata.tenant, metadata.name), document))
+    return Plan("STATUS", tuple(compares), tuple(writes))
+
+
+def sweep_requests(records: Records, paths: Iterable[tuple[str, ...]]) -> Plan:
+    """SWEEP-REQUESTS: request records past their time."""
+    gone = [keys.request(*path) for path in paths]
+    return Plan("SWEEP-REQUESTS", _all_same(records, gone), tuple(Delete(key) for key in gone))
+
+
+def _with_request(
+    records: Records,
+    operation: str,
+    compared: list[bytes],
+    writes: list[Put],
+    tenant_name: str,
+    request: objects_pb2.RequestRecord,
+) -> Plan:
+    key = keys.request(tenant_name, request.id)
+    return Plan(operation, _all_same(records, [*compared, key]), (*writes, _put(key, request)))
+
+
+def _put(key: bytes, document: Message) -> Put:
+    return Put(key, document.SerializeToString(deterministic=True))
+
+
+def _same(records: Records, key: bytes) -> Compare:
+    return mod_is(key, records.mod(key))
+
+
+def _all_same(records: Records, compared: Iterable[bytes]) -> tuple[Compare, ...]:
+    return tuple(_same(records, key) for key in dict.fromkeys(compared))

@@ -1,0 +1,116 @@
+"""The Regional service as the global plane offers it: finds the region a call is for and passes it on.
+
+Decides where a call goes when no region is named: to the only one, or to those that hold the workload. What it means
+is decided there; the caller was authorized at this border.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from atoll.api.v1 import regional_pb2 as pb
+from atoll.api.v1 import regional_pb2_grpc
+from atoll.errors import Expired, Invalid, Mistake, NotFound, Unavailable
+from atoll.rpc import Context
+from global_cp.core import views
+from global_cp.core.records import Records
+from global_cp.region_link import RegionLink
+from global_cp.seat import Seat
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class RegionalProxy(regional_pb2_grpc.RegionalServicer):
+    def __init__(self, seat: Seat, link: RegionLink) -> None:
+        self._seat = seat
+        self._link = link
+
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
+        return await self._one("ListNodes", request, pb.ListNodesResponse)
+
+    async def CreateJoinToken(self, request: pb.CreateJoinTokenRequest, context: Context) -> pb.CreateJoinTokenResponse:
+        return await self._one("CreateJoinToken", request, pb.CreateJoinTokenResponse)
+
+    async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
+        return await self._one("ListEvents", request, pb.ListEventsResponse)
+
+    async def Why(self, request: pb.WhyRequest, context: Context) -> pb.WhyResponse:
+        answer = pb.WhyResponse()
+        for region in await self._holding(request):
+            part = await self._ask("Why", request, region, pb.WhyResponse)
+            answer.slots.extend(part.slots)
+        return answer
+
+    async def ListSlots(self, request: pb.ListSlotsRequest, context: Context) -> pb.ListSlotsResponse:
+        """One region a page; the page's token says which region comes next, and where in it."""
+        regions = await self._holding(request)
+        if not regions:
+            return pb.ListSlotsResponse()
+        region, _, inner = request.page_token.partition("/")
+        region = region or regions[0]
+        if region not in regions:
+            raise Expired(f"region {region[:63]!r} is no longer among the pages", hint="list again")
+        asked = _copy(request)
+        asked.page_token = inner
+        answer = await self._ask("ListSlots", asked, region, pb.ListSlotsResponse)
+        later = regions[regions.index(region) + 1 :]
+        if answer.next_page_token:
+            answer.next_page_token = f"{region}/{answer.next_page_token}"
+        elif later:
+            answer.next_page_token = f"{later[0]}/"
+        return answer
+
+    async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsChunk]:
+        regions = await self._holding(request)
+        if len(regions) != 1:
+            raise _which(regions)
+        asked = _copy(request)
+        asked.region = regions[0]
+        async with aclosing(self._link.forward(regions[0], "Logs", asked.SerializeToString())) as parts:
+            async for part in parts:
+                yield pb.LogsChunk.FromString(part)
+
+    async def _one(self, method: str, request: Any, answer: type[Answer]) -> Answer:
+        records = (await self._seat.leading()).records
+        known = [name for (name,), _ in records.regions.items()]
+        if not request.region and len(known) != 1:
+            raise _which(known)
+        return await self._ask(method, request, self._known(records, request.region or known[0]), answer)
+
+    async def _ask(self, method: str, request: Any, region: str, answer: type[Answer]) -> Answer:
+        asked = _copy(request)
+        asked.region = region
+        parts = [part async for part in self._link.forward(region, method, asked.SerializeToString())]
+        if len(parts) != 1:
+            raise Unavailable(f"region {region} gave {len(parts)} answers")
+        return answer.FromString(parts[0])
+
+    async def _holding(self, request: Any) -> list[str]:
+        """The regions a call about a tenant's work is for."""
+        records = (await self._seat.leading()).records
+        if request.region:
+            return [self._known(records, request.region)]
+        if request.workload and records.workloads.get(request.tenant, request.workload) is None:
+            raise NotFound(f"tenant {request.tenant[:63]!r} has no workload {request.workload[:63]!r}")
+        if not request.workload and not request.tenant:
+            return [name for (name,), _ in records.regions.items()]
+        return views.regions_holding(records, request.tenant, request.workload)
+
+    @staticmethod
+    def _known(records: Records, region: str) -> str:
+        if records.regions.get(region) is None:
+            raise NotFound(f"there is no region {region[:63]!r}")
+        return region
+
+
+def _copy(request: Any) -> Any:
+    copy = type(request)()
+    copy.CopyFrom(request)
+    return copy
+
+
+def _which(regions: list[str]) -> Invalid:
+    message = f"must be named; one of: {', '.join(regions)}" if regions else "has nothing there"
+    return Invalid("the region is not clear", mistakes=(Mistake("region", message),))

@@ -1,0 +1,120 @@
+"""Settings of a regional scheduler: every limit and period, with its unit in the name.
+
+`CoreSettings` is all that decisions depend on; the process adds its addresses and files. Letters in comments are those
+of docs/protocols.md, section 5.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreSettings:
+    """What the pure core is configured with. The defaults are correct; others trade speed of detection for load."""
+
+    # transactions
+    lanes: int = 1
+    bind_batch_slots: int = 100
+    release_batch_slots: int = 100
+    touch_after_ms: int = 1_000  # an idle leader proves itself this often
+    refused_pause_ms: int = 1_000  # of a lane whose plan was refused for no reason of ours
+
+    # node life
+    heartbeat_ms: int = 3_000  # h, up to `heartbeat_nodes`; rises in a straight line from there
+    heartbeat_nodes: int = 2_500
+    heartbeat_slowest_ms: int = 10_000
+    heartbeat_slowest_nodes: int = 10_000
+    suspect_after_heartbeats: int = 3
+    fence_after_heartbeats: int = 4  # T_a = 4 h
+    lost_after_heartbeats: int = 5
+    acknowledge_within_ms: int = 4_000  # T_l
+    kill_time_ms: int = 5_000  # K
+    clock_rate_error_ppm: int = 10_000  # rho = 1 %
+    node_check_ms: int = 500
+    stall_ms: int = 2_500  # a longer silence between two events is our own downtime, held against no node
+    brake_percent: int = 20
+    brake_nodes: int = 3
+    brake_window_ms: int = 60_000
+
+    # replicas
+    retry_first_ms: int = 1_000
+    retry_longest_ms: int = 300_000
+    job_tries: int = 6
+    rolling_down_percent: int = 25
+    termination_grace_s: int = 10
+
+    # upwards
+    report_period_ms: int = 250
+    summary_period_ms: int = 1_000
+
+    # placement
+    cached_classes: int = 256
+    shown_scores: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(CoreSettings):
+    """The scheduler of one region: leader or standby.
+
+    example (region.toml; every setting can also be given as ATOLL_REGION_<NAME>):
+      region = "us-east"
+      name = "us-east-1"                       # of this process
+      etcd = ["10.0.0.1:2379"]
+      people = "0.0.0.0:7170"
+      programs = "0.0.0.0:7171"
+      advertise = "10.0.0.5:7171"              # where agents reach `programs`
+      certificate = "region.crt"
+      key = "region.key"
+      ca = "ca.crt"
+      issuer_certificate = "issuer.crt"        # signs this region's nodes
+      issuer_key = "issuer.key"
+      global_plane = ["10.0.0.9:7071"]         # its programs addresses; none = work alone
+      state_dir = "/var/lib/atoll-region"
+    """
+
+    region: str
+    name: str  # of this process among the region's leader and standbys
+    etcd: tuple[str, ...]
+    people: str = "127.0.0.1:7170"
+    programs: str = "127.0.0.1:7171"
+    metrics: str = "127.0.0.1:7172"
+    advertise: str = ""  # where agents reach `programs`; empty = the address it listens at
+    certificate: Path
+    key: Path
+    ca: Path
+    issuer_certificate: Path
+    issuer_key: Path
+    global_plane: tuple[str, ...] = ()
+    state_dir: Path
+    log_level: str = "info"
+    stop_grace_s: float = 1.0  # that running calls get when the process stops
+
+    # store and election
+    election_ttl_s: int = 6
+    transaction_deadline_ms: int = 2_000
+    write_deadline_ms: int = 5_000  # of a guarded write asked for by the API
+
+    # agents
+    core_backlog_events: int = 20_000  # above it agents are not read
+    session_hello_timeout_ms: int = 5_000
+    session_queue_messages: int = 1_024
+    query_timeout_ms: int = 10_000
+    query_queue_answers: int = 256
+    join_attempts_per_s: int = 50  # from one host
+    join_throttled_hosts: int = 1_024
+
+    # people
+    page_items: int = 1_000  # the largest page of a list
+    timeline_events: int = 20_000
+    journal_file_mib: int = 64
+    journal_files: int = 8
+    journal_queue_decisions: int = 50_000
+    journal_index_slots: int = 50_000
+
+    # the uplink
+    uplink_heartbeat_ms: int = 2_000
+    uplink_silence_ms: int = 6_000
+    uplink_backoff_ms: int = 200
+    uplink_backoff_max_ms: int = 5_000
+    uplink_queue_messages: int = 20_000
+    uplink_forwards: int = 256  # forwarded calls in progress

@@ -1,0 +1,290 @@
+"""BIND: which waiting replicas are bound next, and what follows when that is settled.
+
+A plan takes classes in the queue's order until its room for compares is used. Everything is charged in memory when the
+plan is sent, so that the next plan sees it; dispatch to agents waits for the commit. A refused plan gives everything
+back and its replicas wait again; what the refusal read has been adopted before.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model import explain
+from atoll.model.resources import Vector, vector
+from regional.core import closing, transactions
+from regional.core.commands import Announce, Journal, SendToNode
+from regional.core.filters import Cure
+from regional.core.ledger import TenantAccount
+from regional.core.placement import NOWHERE, Filling, show_scores
+from regional.core.queue import SchedulingClass
+from regional.core.state import NodeEntry, State, TaskEntry, Turn
+from regional.core.transactions import Bind, Binding
+
+_QUOTA_CURES = frozenset({Cure.QUOTA})
+
+
+class _Batch:
+    """A BIND being put together: what it holds, and how much room is left in it."""
+
+    def __init__(self, state: State, lane: int) -> None:
+        self.state = state
+        self.lane = lane
+        self.bindings: list[Binding] = []
+        self.nodes: dict[str, NodeEntry] = {}
+        self.workloads: set[bytes] = set()
+        self.charges: dict[str, Vector] = {}
+        self.decisions: list[objects_pb2.Decision] = []
+        self._filling: Filling | None = None
+        self._scores: list[objects_pb2.NodeScore] = []
+
+    def filling(self, task: TaskEntry, avoid: str, room: int) -> Filling:
+        """The one under way when it can go on, else a new one."""
+        row = self.state.class_row(task)
+        avoided = self.state.table.row_of.get(avoid, NOWHERE)
+        if self._filling is None or not self._filling.continues(row, avoided):
+            self._filling = Filling(row, room, task.copies, avoided)
+            self._scores = show_scores(row, self._filling.ranked[: self.state.settings.shown_scores], task.copies)
+        return self._filling
+
+    def add_evidence(self, decision: objects_pb2.Decision, filling: Filling) -> None:
+        decision.filters.extend(filling.refusals.reasons)
+        decision.scores.extend(self._scores)
+        decision.nodes, decision.feasible = len(self.state.nodes), filling.feasible
+
+    def room(self) -> int:
+        """How many more replicas of one more class surely fit, each on a node of its own."""
+        compares = len(self.bindings) + len(self.nodes) + len(self.workloads) + len(self.charges)
+        return min(
+            (transactions.COMPARES - compares - 2) // 2, self.state.settings.bind_batch_slots - len(self.bindings)
+        )
+
+    def plan(self) -> Bind | None:
+        if not self.bindings:
+            return None
+        accounts = [(self.state.account(tenant), charge) for tenant, charge in self.charges.items()]
+        return transactions.bind(
+            self.state.root, self.lane, self.bindings, self.nodes.values(), accounts, self.decisions
+        )
+
+
+def next_bind(state: State, lane: int, turn: Turn) -> Bind | None:
+    """The next BIND for this lane, charged in memory; None when nothing can be bound now."""
+    _wake(state, turn)
+    if not state.queue:
+        return None
+    batch = _Batch(state, lane)
+    total = state.total_capacity()
+    while (room := batch.room()) > 0:
+        cls = state.queue.pick(lambda tenant: _weighted_share(state.account(tenant), total))
+        if cls is None:
+            break
+        _place_some(state, batch, cls, room, turn)
+    return batch.plan()
+
+
+def _wake(state: State, turn: Turn) -> None:
+    """Offers again what became due, and the parked classes that something since may have cured."""
+    queue = state.queue
+    for cls, index, avoid in queue.due(turn.now_ms):
+        queue.put(cls, (index,), turn.now_ms, avoid)
+    if not queue.parked:
+        state.freed_rows.clear()
+    if state.nodes_changed:
+        queue.wake(Cure.NODES, lambda cls: True)
+        state.nodes_changed = False
+        state.freed_rows.clear()
+    if state.freed_rows:
+        free = state.table.free(list(state.freed_rows))
+        queue.wake(Cure.RESOURCES, lambda cls: bool((free >= cls.request.vector.amounts()).all(axis=1).any()))
+        state.freed_rows.clear()
+    if state.freed_tenants:
+        queue.wake(
+            Cure.QUOTA,
+            lambda cls: (
+                cls.tenant in state.freed_tenants and state.account(cls.tenant).affordable(cls.request.vector) > 0
+            ),
+        )
+        state.freed_tenants.clear()
+
+
+def _weighted_share(account: TenantAccount, total: Vector) -> float:
+    """DRF: the largest share of any resource that the tenant holds or is being given, by its weight."""
+    held = (account.bound + account.charging).amounts()
+    shares = [h / t for h, t in zip(held, total.amounts(), strict=True) if t]
+    return max(shares, default=0.0) / account.weight
+
+
+def _place_some(state: State, batch: _Batch, cls: SchedulingClass, room: int, turn: Turn) -> None:
+    """Takes replicas of one class into the batch, or parks the class with the reason."""
+    task = state.workloads[cls.tenant, cls.workload].tasks[cls.task]
+    account = state.account(cls.tenant)
+    affordable = account.affordable(cls.request.vector)
+    if not affordable:
+        detail = f"{account.missing(cls.request.vector)} missing of {account.ceiling()}"
+        _park(state, cls, _QUOTA_CURES, (explain.reason(explain.QUOTA, detail=detail),), turn)
+        return
+    indices, avoid = cls.take(min(room, affordable))
+    filling = batch.filling(task, avoid, room)
+    chosen = filling.take(len(indices))
+    cls.put(indices[len(chosen) :], avoid)
+    if not chosen:
+        _park(state, cls, filling.refusals.cures, filling.refusals.reasons, turn)
+        return
+    decision = _decision(state, cls, account, turn)
+    batch.add_evidence(decision, filling)
+    _bind(state, batch, task, list(zip(indices[: len(chosen)], chosen, strict=True)), avoid, decision)
+    filling.charged()
+
+
+def _park(
+    state: State,
+    cls: SchedulingClass,
+    cures: frozenset[Cure],
+    reasons: tuple[objects_pb2.PendingReason, ...],
+    turn: Turn,
+) -> None:
+    if [r.code for r in cls.reasons] != [r.code for r in reasons]:
+        decision = _decision(state, cls, state.account(cls.tenant), turn)
+        decision.filters.extend(reasons)
+        decision.slot.index = next(cls.indices())
+        decision.nodes = len(state.nodes)
+        turn.do(Journal(decision))
+        announce(turn, state, cls.tenant, cls.workload, "NotPlaced", f"{cls.task}: {explain.summary(reasons)}")
+    state.queue.park(cls, cures, reasons)
+    state.mark_changed(state.workloads[cls.tenant, cls.workload])
+
+
+def announce(turn: Turn, state: State, tenant: str, workload: str, kind: str, message: str) -> None:
+    turn.do(
+        Announce(
+            objects_pb2.Event(
+                at_ms=turn.now_ms,
+                type=kind,
+                object=f"workload/{tenant}/{workload}",
+                message=message,
+                region=state.region,
+                tenant=tenant,
+            )
+        )
+    )
+
+
+def _decision(state: State, cls: SchedulingClass, account: TenantAccount, turn: Turn) -> objects_pb2.Decision:
+    """The record of one decision about some replicas of a class; the result is filled in when it is known."""
+    state.last_decision += 1
+    share = state.workloads[cls.tenant, cls.workload].share
+    return objects_pb2.Decision(
+        id=f"{state.authority.term}-{state.last_decision}",
+        slot=objects_pb2.SlotId(tenant=cls.tenant, workload=cls.workload, task=cls.task),
+        generation=share.metadata.generation,
+        queued_ms=cls.queued_ms,
+        decided_ms=turn.now_ms,
+        policy_revision=share.policy_revision,
+        cache_revision=state.revision,
+        quota=f"{account.in_use()} in use of {account.limit}",
+        result="Parked",
+        next_owner="queue",
+    )
+
+
+def _bind(
+    state: State,
+    batch: _Batch,
+    task: TaskEntry,
+    places: Sequence[tuple[int, int]],
+    avoid: str,
+    decision: objects_pb2.Decision,
+) -> None:
+    """Charges the places and adds their records to be."""
+    amount = task.request.vector
+    for row, count in Counter(row for _, row in places).items():
+        state.table.charge(row, (amount * count).amounts())
+        task.move_copies(row, count)
+    tenant, workload = task.owner.tenant, task.owner
+    charge = amount * len(places)
+    state.account(tenant).charging += charge
+    batch.charges[tenant] = batch.charges.get(tenant, Vector()) + charge
+    batch.workloads.add(workload.key)
+    resources = amount.to_proto()
+    for index, row in places:
+        node = state.nodes[state.table.names[row]]
+        batch.nodes[node.name] = node
+        task.in_flight.add(index)
+        entry = task.entries.get(index)
+        tries = (
+            entry.record.tries
+            if entry and not entry.outdated and entry.record.state == objects_pb2.SLOT_STATE_WAITING
+            else 0
+        )
+        record = objects_pb2.Slot(
+            id=objects_pb2.SlotId(tenant=tenant, workload=workload.name, task=task.name, index=index),
+            state=objects_pb2.SLOT_STATE_BOUND,
+            node=node.name,
+            node_incarnation=node.record.incarnation,
+            attempt=state.next_attempt(),
+            generation=workload.generation,
+            epoch=state.epoch,
+            account=objects_pb2.ACCOUNT_HARD,
+            vector=resources,
+            tries=tries,
+            decision_id=decision.id,
+            uid=workload.uid,
+        )
+        decision.placed.add(index=index, node=node.name, attempt=record.attempt)
+        batch.bindings.append(Binding(task, index, row, record, avoid))
+    decision.slot.index = places[0][0]
+    first = batch.bindings[-len(places)].record
+    decision.node, decision.next_owner = first.node, "agent"
+    decision.attempt.CopyFrom(first.attempt)
+    batch.decisions.append(decision)
+
+
+def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> None:
+    """The slots are bound: their nodes are told, unless a newer generation has stopped them meanwhile."""
+    for tenant, charge in operation.charges:
+        account = state.account(tenant)
+        account.charging -= charge
+        account.commit_on_lane(operation.lane, charge)
+    for b in operation.bindings:
+        b.task.in_flight.discard(b.index)
+        entry = state.put_slot(b.task, b.index, b.record, revision, charged=True)
+        node = state.nodes[b.record.node]
+        if not entry.wanted or entry.outdated:
+            closing.stop(state, entry, "a newer generation", turn)
+        elif node.welcomed:
+            turn.do(SendToNode(node.session, agent_pb2.RegionMessage(assign=closing.assignment(state, entry))))
+    for decision in operation.decisions:
+        _journal(decision, "Bound", turn)
+        name = decision.slot
+        announce(turn, state, name.tenant, name.workload, "Bound", f"{name.task}: {len(decision.placed)} replicas")
+
+
+def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
+    """Nothing was bound and never will be: everything is given back and waits again."""
+    for tenant, charge in operation.charges:
+        state.account(tenant).charging -= charge
+        state.freed_tenants[tenant] = None
+    for b in operation.bindings:
+        state.table.credit(b.row, vector(b.record.vector).amounts())
+        state.freed_rows[b.row] = None
+        b.task.move_copies(b.row, -1)
+        b.task.in_flight.discard(b.index)
+        if b.task.cls and b.index < b.task.replicas and not _bound_by_another(b):
+            state.queue.put(b.task.cls, (b.index,), turn.now_ms, b.avoid)
+    for decision in operation.decisions:
+        _journal(decision, "Refused", turn)
+
+
+def _bound_by_another(b: Binding) -> bool:
+    """The refusal showed that the slot has a binding already."""
+    entry = b.task.entries.get(b.index)
+    return entry is not None and entry.bound
+
+
+def _journal(decision: objects_pb2.Decision, result: str, turn: Turn) -> None:
+    settled = objects_pb2.Decision()
+    settled.CopyFrom(decision)
+    settled.result = result
+    if result != "Bound":
+        settled.next_owner = "queue"
+    turn.do(Journal(settled))

@@ -1,0 +1,74 @@
+"""What a regional scheduler may ask of the world.
+
+Order of effects: a `SendToNode` that depends on a write is emitted only after its plan has settled as Committed; the
+shell carries out the commands of one `handle` in the order given and never reorders sends to one session.
+"""
+
+from dataclasses import dataclass
+
+from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
+from atoll.lane import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Send `plan` on `lane` (the core knows which lanes are free). Answered by exactly one PlanSettled."""
+
+    plan_id: int
+    lane: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class SendToNode:
+    """To the agent of `session`; dropped when that session has ended."""
+
+    session: int
+    message: agent_pb2.RegionMessage
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    session: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendUp:
+    """To the global plane; dropped when the uplink is down: everything sent is absolute and sent again on welcome."""
+
+    message: regional_pb2.UplinkMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Keep this decision; off the hot path, may lag."""
+
+    decision: objects_pb2.Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """An event for people."""
+
+    event: objects_pb2.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a WriteAsked: an empty error means it is committed at `revision`. `unknown`: it may be, or not."""
+
+    reply_to: int
+    revision: int
+    error: str = ""
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resign:
+    """Stop leading: a refused term compare, or past T_l without an applied transaction."""
+
+    reason: str
+
+
+Command = Commit | SendToNode | CloseSession | SendUp | Journal | Announce | Reply | Resign

@@ -1,0 +1,110 @@
+"""What may happen to a regional scheduler. Frozen; proto messages inside are never mutated."""
+
+from dataclasses import dataclass
+
+from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
+from atoll.lane import Authority, Plan, Settled
+from atoll.store.store import KeyValue
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipWon:
+    """The election is won and everything under the root was listed at `revision` ≥ the election's."""
+
+    authority: Authority
+    records: tuple[KeyValue, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipLost:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettled:
+    """The answer to a Commit command. `sent_ms`: when its transaction was first sent."""
+
+    plan_id: int
+    settled: Settled
+    sent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHello:
+    """An agent opened a session. `name`, `pool` and `trusted` labels come from its certificate, never the message."""
+
+    session: int
+    name: str
+    pool: str
+    trusted: tuple[tuple[str, str], ...]
+    hello: agent_pb2.Hello
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHeartbeat:
+    session: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    session: int
+    report: agent_pb2.StatusReport
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSessionEnded:
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalWelcomed:
+    """The uplink is up; `welcome` carries the global plane's life, term and this region's epoch."""
+
+    welcome: regional_pb2.GlobalWelcome
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalLost:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShareArrived:
+    share: objects_pb2.Share
+
+
+@dataclass(frozen=True, slots=True)
+class SliceArrived:
+    stamp: regional_pb2.SliceStamp
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAsked:
+    """A caller of the API wants a guarded write by the leader (a join token's use, say). Answered by `Reply`."""
+
+    reply_to: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The deadline the core asked for has come."""
+
+
+Event = (
+    LeadershipWon
+    | LeadershipLost
+    | PlanSettled
+    | NodeHello
+    | NodeHeartbeat
+    | NodeStatus
+    | NodeSessionEnded
+    | GlobalWelcomed
+    | GlobalLost
+    | ShareArrived
+    | SliceArrived
+    | WriteAsked
+    | Woke
+)

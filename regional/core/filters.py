@@ -1,0 +1,186 @@
+"""Which nodes can take a replica of a scheduling class.
+
+`FILTERS` is the whole list, in the order in which refusals are counted: what a node is first, what it has left last.
+A filter is a function `(table, request, rows) → mask`, named by its reason code, with the events that can cure its
+refusal; work that no node takes is parked until one of those events. Plain Python definitions of labels, taints and
+tolerations are in atoll.model.selectors; a property test holds both to the same answers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from atoll.api.v1 import objects_pb2
+from atoll.model import explain
+from atoll.model.resources import DIMENSIONS, Vector, vector
+from atoll.model.selectors import tolerates, whole_number
+from regional.core.node_table import Mask, NodeTable, Rows
+
+HARD_TAINTS = (objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE)
+
+
+class Cure(Enum):
+    """Kinds of events that may make room for parked work."""
+
+    NODES = "nodes"  # a node came, became ready, or changed its labels or taints
+    RESOURCES = "resources"  # a node has more free than before
+    QUOTA = "quota"  # a tenant may charge more than before
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    key: str
+    operator: int
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerated:
+    key: str
+    value: str
+    effect: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a class asks of a node. Hashable: classes that ask alike share one row of answers."""
+
+    vector: Vector
+    selector: tuple[tuple[str, str], ...] = ()
+    requires: tuple[Requirement, ...] = ()
+    prefers: tuple[tuple[Requirement, int], ...] = ()
+    tolerations: tuple[Tolerated, ...] = ()
+    strategy: str = ""
+
+
+def request_of(task: objects_pb2.Task) -> Request:
+    return Request(
+        vector=vector(task.resources.requests),
+        selector=tuple(sorted((label.key, label.value) for label in task.node_selector)),
+        requires=tuple(map(_requirement, task.requires)),
+        prefers=tuple((_requirement(p.requirement), p.weight) for p in task.prefers),
+        tolerations=tuple(Tolerated(t.key, t.value, t.effect) for t in task.tolerations),
+        strategy=task.strategy,
+    )
+
+
+def _requirement(message: objects_pb2.LabelRequirement) -> Requirement:
+    return Requirement(message.key, message.operator, tuple(message.values))
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    code: str
+    passes: Callable[[NodeTable, Request, Rows], Mask]
+    cures: frozenset[Cure]
+
+
+def _ready(table: NodeTable, request: Request, rows: Rows) -> Mask:
+    return table.ready[rows]
+
+
+def _not_cordoned(table: NodeTable, request: Request, rows: Rows) -> Mask:
+    return ~table.cordoned[rows]
+
+
+def _selected(table: NodeTable, request: Request, rows: Rows) -> Mask:
+    mask = np.ones(len(rows), np.bool_)
+    for key, value in request.selector:
+        column = table.label_column(key)
+        mask &= column[rows] == table.value_id(value) if column is not None else False
+    return mask
+
+
+def _required(table: NodeTable, request: Request, rows: Rows) -> Mask:
+    mask = np.ones(len(rows), np.bool_)
+    for requirement in request.requires:
+        mask &= satisfied(table, requirement, rows)
+    return mask
+
+
+def satisfied(table: NodeTable, requirement: Requirement, rows: Rows) -> Mask:
+    """`selectors.matches`, over columns."""
+    column = table.label_column(requirement.key)
+    ids = column[rows] if column is not None else np.zeros(len(rows), np.int32)
+    match requirement.operator:
+        case objects_pb2.SELECTOR_OPERATOR_IN:
+            return np.isin(ids, _value_ids(table, requirement))
+        case objects_pb2.SELECTOR_OPERATOR_NOT_IN:
+            excluded: Mask = ~np.isin(ids, _value_ids(table, requirement))
+            return excluded
+        case objects_pb2.SELECTOR_OPERATOR_EXISTS:
+            present: Mask = ids > 0
+            return present
+        case objects_pb2.SELECTOR_OPERATOR_DOES_NOT_EXIST:
+            return ids == 0
+        case objects_pb2.SELECTOR_OPERATOR_GT | objects_pb2.SELECTOR_OPERATOR_LT:
+            return _compared(table, requirement, ids)
+    return np.zeros(len(rows), np.bool_)
+
+
+def _value_ids(table: NodeTable, requirement: Requirement) -> npt.NDArray[np.int32]:
+    return np.array([table.value_id(value) for value in requirement.values], np.int32)
+
+
+def _compared(table: NodeTable, requirement: Requirement, ids: npt.NDArray[np.int32]) -> Mask:
+    bound = whole_number(requirement.values[0])
+    greater = requirement.operator == objects_pb2.SELECTOR_OPERATOR_GT
+    distinct, positions = np.unique(ids, return_inverse=True)
+    verdicts = np.zeros(len(distinct), np.bool_)
+    for position, value_id in enumerate(distinct.tolist()):
+        found = whole_number(table.values[value_id])
+        if found is not None and bound is not None:
+            verdicts[position] = found > bound if greater else found < bound
+    verdict: Mask = verdicts[positions]
+    return verdict
+
+
+def _tolerated(table: NodeTable, request: Request, rows: Rows) -> Mask:
+    verdicts = np.array([not untolerated(s, request, HARD_TAINTS) for s in table.taint_sets], np.bool_)
+    tolerated: Mask = verdicts[table.taint_set[rows]]
+    return tolerated
+
+
+def untolerated(taints: tuple[tuple[str, str, int], ...], request: Request, effects: tuple[int, ...]) -> int:
+    """How many of a node's taints with one of `effects` the class does not tolerate."""
+    tolerations = [
+        objects_pb2.Toleration(key=t.key, value=t.value, effect=objects_pb2.TaintEffect.ValueType(t.effect))
+        for t in request.tolerations
+    ]
+    return sum(
+        effect in effects and not any(tolerates(t, key, value, effect) for t in tolerations)
+        for key, value, effect in taints
+    )
+
+
+def _enough(dimension: int) -> Callable[[NodeTable, Request, Rows], Mask]:
+    def passes(table: NodeTable, request: Request, rows: Rows) -> Mask:
+        amount = request.vector.amounts()[dimension]
+        if not amount:
+            return np.ones(len(rows), np.bool_)
+        return missing(table, request, rows, dimension) <= 0
+
+    return passes
+
+
+def missing(table: NodeTable, request: Request, rows: Rows, dimension: int) -> npt.NDArray[np.int64]:
+    """What each node lacks in one dimension; zero or less when there is enough."""
+    free = table.capacity[rows, dimension] - table.used[rows, dimension]
+    lacking: npt.NDArray[np.int64] = request.vector.amounts()[dimension] - free
+    return lacking
+
+
+_NODES = frozenset({Cure.NODES})
+_RESOURCES = frozenset({Cure.NODES, Cure.RESOURCES})
+
+FILTERS: tuple[Filter, ...] = (
+    Filter(explain.NODE_NOT_READY, _ready, _NODES),
+    Filter(explain.NODE_CORDONED, _not_cordoned, _NODES),
+    Filter(explain.NODE_SELECTOR, _selected, _NODES),
+    Filter(explain.NODE_REQUIREMENT, _required, _NODES),
+    Filter(explain.TAINT, _tolerated, _NODES),
+    *(Filter(explain.INSUFFICIENT[name], _enough(i), _RESOURCES) for i, name in enumerate(DIMENSIONS)),
+)

@@ -1,0 +1,172 @@
+"""What each tenant may still charge here: the region's side of the escrow.
+
+Keeps (S) of docs/protocols.md at every revision: U + V <= C, in strict mode U + V + Z <= C. A charge counts from the
+moment its transaction is sent until it is refused; a credit counts only when it is committed. C moves only by
+APPLY-SLICE, in the order of (epoch, seq): up at once, down to max(target, what is in use), again and again as work
+drains. One account for now: everything is charged to ACCOUNT_HARD.
+"""
+
+from dataclasses import dataclass, field
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.errors import require
+from atoll.model.resources import Vector, total, vector
+
+UNLIMITED = 1 << 30
+NOTHING = Vector()
+
+
+@dataclass(slots=True)
+class TenantAccount:
+    """One tenant in this region. `record` is the slice as committed."""
+
+    tenant: str
+    record: objects_pb2.RegionSlice = field(default_factory=objects_pb2.RegionSlice)
+    mod_revision: int = 0
+    limit: Vector = NOTHING  # C
+    target: Vector = NOTHING
+    bound: Vector = NOTHING  # U, as committed
+    charging: Vector = NOTHING  # sent and not settled
+    zombie: Vector = NOTHING  # Z
+    stamp: regional_pb2.SliceStamp | None = None  # newer than `record`, to be applied
+    applying: objects_pb2.RegionSlice | None = None  # sent and not settled
+    lane_use: dict[int, Vector] = field(default_factory=dict)  # as committed, by lane
+    reported: objects_pb2.SliceAck | None = None
+
+    @property
+    def strict(self) -> bool:
+        return self.record.mode == objects_pb2.QUOTA_MODE_STRICT
+
+    @property
+    def weight(self) -> int:
+        return self.record.weight or 1
+
+    def in_use(self) -> Vector:
+        """What C may not fall below: everything that is, or may already be, charged."""
+        use = self.bound + self.charging
+        return use + self.zombie if self.strict else use
+
+    def adopt(self, record: objects_pb2.RegionSlice, mod_revision: int) -> None:
+        """The slice as now stored."""
+        self.record = record
+        self.mod_revision = mod_revision
+        self.limit, self.target = _hard_limit(record)
+        if self.stamp and not is_newer(self.stamp, record):
+            self.stamp = None
+
+    def ceiling(self) -> Vector:
+        """What may be charged in all: a draining slice gives nothing above its target, and a lower limit on its way
+        binds already, for it may apply after a BIND that is sent now."""
+        ceiling = self.limit.at_most(self.target)
+        return ceiling.at_most(_hard_limit(self.applying)[0]) if self.applying else ceiling
+
+    def affordable(self, request: Vector) -> int:
+        """How many more of `request` may be charged now."""
+        room = self.ceiling() - self.in_use()
+        counts = [r // a for a, r in zip(request.amounts(), room.amounts(), strict=True) if a]
+        if not self.mod_revision:
+            return 0
+        return max(0, min(counts, default=UNLIMITED))
+
+    def missing(self, request: Vector) -> Vector:
+        """What one more of `request` lacks, in the dimensions it lacks anything."""
+        return (self.in_use() + request - self.ceiling()).at_least(NOTHING)
+
+    def next_record(self) -> objects_pb2.RegionSlice | None:
+        """The slice to be stored next, or None when the stored one is right."""
+        if self.applying:
+            return None
+        if self.stamp:
+            return self._applied(self.stamp)
+        lower = self.limit.at_most(self.target.at_least(self.in_use()))
+        if not self.mod_revision or lower == self.limit:
+            return None
+        return self._with_limit(self.record, lower, self.target)
+
+    def _applied(self, stamp: regional_pb2.SliceStamp) -> objects_pb2.RegionSlice:
+        granted, target = _hard_grant(stamp.slice)
+        limit = granted.at_most(target.at_least(self.in_use()))
+        record = objects_pb2.RegionSlice(
+            tenant=self.tenant,
+            epoch=stamp.slice.epoch,
+            seq=stamp.slice.seq,
+            mode=stamp.slice.mode,
+            weight=stamp.slice.weight,
+            store_life=stamp.store_life,
+            global_term=stamp.global_term,
+            global_revision=stamp.global_revision,
+        )
+        return self._with_limit(record, limit, target)
+
+    @staticmethod
+    def _with_limit(base: objects_pb2.RegionSlice, limit: Vector, target: Vector) -> objects_pb2.RegionSlice:
+        record = objects_pb2.RegionSlice()
+        record.CopyFrom(base)
+        del record.limits[:]
+        record.limits.append(
+            objects_pb2.AccountLimit(account=objects_pb2.ACCOUNT_HARD, limit=limit.to_proto(), target=target.to_proto())
+        )
+        return record
+
+    def lane_sum(self, lane: int, charge: Vector) -> objects_pb2.LaneUse:
+        """The value of used/<t>/<lane> once `charge` (negative: a credit) is applied on that lane."""
+        charged = self.lane_use.get(lane, Vector()) + charge
+        return objects_pb2.LaneUse(
+            charges=[objects_pb2.AccountCharge(account=objects_pb2.ACCOUNT_HARD, charged=charged.to_proto())]
+        )
+
+    def commit_on_lane(self, lane: int, charge: Vector) -> None:
+        self.lane_use[lane] = self.lane_use.get(lane, Vector()) + charge
+
+    def acknowledgement(self, region: str, term: int) -> objects_pb2.SliceAck:
+        """What the global plane is told; every number in it is committed."""
+        return objects_pb2.SliceAck(
+            tenant=self.tenant,
+            region=region,
+            region_term=term,
+            epoch=self.record.epoch,
+            seq=self.record.seq,
+            uses=[
+                objects_pb2.AccountUse(
+                    account=objects_pb2.ACCOUNT_HARD,
+                    limit=self.limit.to_proto(),
+                    bound=self.bound.to_proto(),
+                    reserved=objects_pb2.Resources(),
+                    zombie=self.zombie.to_proto(),
+                )
+            ],
+        )
+
+    def check(self) -> None:
+        """(S), and the sums of the lanes."""
+        require(self.bound.is_legal() and self.charging.is_legal() and self.zombie.is_legal(), "I3: a sum below zero")
+        require(
+            total(tuple(self.lane_use.values())) == self.bound,
+            f"I3: lanes of {self.tenant} sum to what its slots hold",
+        )
+        require((self.bound + self.charging).fits(self.limit), f"I3: {self.tenant} holds at most its limit")
+
+
+def is_newer(stamp: regional_pb2.SliceStamp, record: objects_pb2.RegionSlice) -> bool:
+    """Whether a down-message supersedes what is stored: its place in the global store, and (epoch, seq), both newer."""
+    sent = (stamp.store_life, stamp.global_term, stamp.global_revision)
+    stored = (record.store_life, record.global_term, record.global_revision)
+    return sent >= stored and (stamp.store_life, stamp.slice.epoch, stamp.slice.seq) > (
+        record.store_life,
+        record.epoch,
+        record.seq,
+    )
+
+
+def _hard_limit(record: objects_pb2.RegionSlice) -> tuple[Vector, Vector]:
+    for limit in record.limits:
+        if limit.account == objects_pb2.ACCOUNT_HARD:
+            return vector(limit.limit), vector(limit.target)
+    return Vector(), Vector()
+
+
+def _hard_grant(grant: objects_pb2.Slice) -> tuple[Vector, Vector]:
+    for account in grant.accounts:
+        if account.account == objects_pb2.ACCOUNT_HARD:
+            return vector(account.granted), vector(account.target)
+    return Vector(), Vector()

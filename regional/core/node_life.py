@@ -1,0 +1,240 @@
+"""Nodes: hello, welcome, heartbeat, silence, loss.
+
+A session is welcomed only when the node's record is committed as READY with what the agent says of itself; Welcome is
+followed by Sync with the whole truth for that node, so an agent that obeys it runs exactly what is bound to it.
+Heartbeats stay in memory; they are acknowledged only while this leader has lately proved its term (T_l). Trusted labels
+come from the certificate, never from the agent.
+"""
+
+import numpy as np
+
+from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.lifecycle import NODE, step
+from atoll.model.names import TRUSTED
+from atoll.model.resources import vector
+from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
+from regional.core import closing, liveness, transactions
+from regional.core.commands import Announce, CloseSession, SendToNode
+from regional.core.events import NodeHeartbeat, NodeHello, NodeSessionEnded, NodeStatus
+from regional.core.node_table import Rows
+from regional.core.state import CLOSED, NodeEntry, State, Turn
+from regional.core.transactions import WriteNodes
+
+READY, LOST = objects_pb2.NODE_STATE_READY, objects_pb2.NODE_STATE_LOST
+
+
+def hello(state: State, event: NodeHello, turn: Turn) -> None:
+    authority = state.authority
+    if (event.hello.store_life, event.hello.highest_term) > (authority.store_life, authority.term):
+        turn.do(CloseSession(event.session, "the node has obeyed a newer leader"))
+        return
+    if not vector(event.hello.capacity).is_legal():
+        turn.do(CloseSession(event.session, "the node's capacity is impossible"))
+        return
+    node = state.node(event.name)
+    if node.session:
+        turn.do(CloseSession(node.session, "the node has opened another session"))
+        del state.sessions[node.session]
+    node.session, node.welcomed, node.hello = event.session, False, event
+    state.sessions[event.session] = node
+    state.set_ready(node, False)
+    state.liveness.heard_ms[node.row] = turn.now_ms
+    _consider(state, node, turn)
+
+
+def _consider(state: State, node: NodeEntry, turn: Turn) -> None:
+    """Welcomes a waiting session, or has the node's record written first."""
+    if node.busy or not node.hello:
+        return
+    record = _described(state, node, node.hello, turn.now_ms)
+    if node.mod_revision and record == node.record:
+        _welcome(state, node, node.hello, turn)
+    else:
+        node.next_record = record
+        state.unsettled_nodes[node.name] = node
+
+
+def _described(state: State, node: NodeEntry, event: NodeHello, now_ms: int) -> objects_pb2.Node:
+    """The node's record as READY, from its certificate and its hello; what operators wrote stays."""
+    before = node.record
+    claimed = {label.key: label.value for label in event.hello.labels if not label.key.startswith(TRUSTED)}
+    labels = sorted({**claimed, **dict(event.trusted)}.items())
+    stays_ready = before.state == READY and before.incarnation == event.hello.incarnation
+    return objects_pb2.Node(
+        metadata=objects_pb2.Metadata(
+            name=event.name,
+            labels=[objects_pb2.Label(key=key, value=value) for key, value in labels],
+            created_ms=before.metadata.created_ms or now_ms,
+        ),
+        incarnation=event.hello.incarnation,
+        state=READY,
+        pool=event.pool,
+        capacity=event.hello.capacity,
+        taints=before.taints,
+        cordoned=before.cordoned,
+        draining=before.draining,
+        address=event.hello.address,
+        state_since_ms=before.state_since_ms if stays_ready else now_ms,
+        heartbeat_ms=liveness.heartbeat_ms(state.settings, len(state.nodes)),
+    )
+
+
+def _welcome(state: State, node: NodeEntry, event: NodeHello, turn: Turn) -> None:
+    """Welcome, what the inventory proves, Sync, and a Stop for all that is to end."""
+    node.hello, node.welcomed = None, True
+    state.liveness.acknowledged_ms[node.row] = turn.now_ms  # agents count a hello as a heartbeat
+    interval_ms = node.record.heartbeat_ms
+    state.liveness.heartbeat_ms[node.row] = interval_ms
+    message = agent_pb2.Welcome(
+        store_life=state.authority.store_life,
+        epoch=state.epoch,
+        term=state.authority.term,
+        heartbeat_ms=interval_ms,
+        fence_after_ms=liveness.fence_ms(state.settings, interval_ms),
+    )
+    turn.do(SendToNode(node.session, agent_pb2.RegionMessage(welcome=message)))
+    held = {(slot_name(s.slot), attempt_id(s.attempt)) for s in event.hello.inventory if s.phase != CLOSED}
+    turn.do(SendToNode(node.session, agent_pb2.RegionMessage(sync=_sync(state, node, event, held))))
+    for entry in list(node.slots.values()):
+        if entry.closing:
+            closing.stop_again(state, entry, turn)
+        elif entry.outdated and (entry.name, entry.attempt) not in held:
+            closing.stop(state, entry, "outdated", turn)
+    for status in event.hello.inventory:
+        closing.attempt_reported(state, node, status, turn)
+    for zombie in node.zombies.values():
+        grace_ms = state.settings.termination_grace_s * 1_000
+        closing.send_stop(state, node, zombie.record.slot, zombie.record.attempt, grace_ms, "replaced", turn)
+    state.set_ready(node, True)
+
+
+def _sync(state: State, node: NodeEntry, event: NodeHello, held: set[tuple[SlotName, AttemptId]]) -> agent_pb2.Sync:
+    """Everything bound to the node and not ending. An outdated attempt is listed only where it already runs."""
+    closed = {(slot_name(s.slot), attempt_id(s.attempt)) for s in event.hello.inventory if s.phase == CLOSED}
+    sync = agent_pb2.Sync(term=state.authority.term)
+    for entry in node.slots.values():
+        known = (entry.name, entry.attempt)
+        ending = entry.closing or entry.busy or entry.key in state.releases or known in closed
+        if not ending and (not entry.outdated or known in held):
+            sync.assignments.append(closing.assignment(state, entry))
+    return sync
+
+
+def heartbeat(state: State, event: NodeHeartbeat, turn: Turn) -> None:
+    node = state.sessions.get(event.session)
+    if node is None:
+        return
+    state.liveness.heard_ms[node.row] = turn.now_ms
+    if not node.welcomed:
+        return
+    if node.record.state == LOST:
+        turn.do(CloseSession(event.session, "the node was taken for lost: say hello again"))
+        session_ended(state, NodeSessionEnded(event.session))
+        return
+    if turn.now_ms - state.applied_sent_ms <= state.settings.acknowledge_within_ms:
+        state.liveness.acknowledged_ms[node.row] = turn.now_ms
+        ack = agent_pb2.HeartbeatAck(seq=event.seq, term=state.authority.term)
+        turn.do(SendToNode(event.session, agent_pb2.RegionMessage(ack=ack)))
+    if not state.table.ready[node.row]:
+        state.set_ready(node, True)
+
+
+def status(state: State, event: NodeStatus, turn: Turn) -> None:
+    node = state.sessions.get(event.session)
+    if node is None or not node.welcomed:
+        return  # a session's first word is its hello, and that has everything
+    for attempt in event.report.attempts:
+        closing.attempt_reported(state, node, attempt, turn)
+
+
+def session_ended(state: State, event: NodeSessionEnded) -> None:
+    """No new work for a node that cannot be told; its silence decides the rest."""
+    node = state.sessions.pop(event.session, None)
+    if node:
+        node.session, node.welcomed, node.hello = 0, False, None
+        state.set_ready(node, False)
+
+
+def check(state: State, turn: Turn) -> None:
+    """Suspects and loses the silent; moves exclusive work whose fence has surely passed."""
+    settings, live, table = state.settings, state.liveness, state.table
+    size = table.size
+    suspects = live.longer_than(settings.suspect_after_heartbeats, turn.now_ms)[:size] & table.present[:size]
+    for row in np.flatnonzero(suspects & table.ready[:size]).tolist():
+        state.set_ready(state.nodes[table.names[row]], False)
+        _announce(state, table.names[row], "NodeSuspect", "no heartbeat; it gets no new work", turn)
+    silent = live.longer_than(settings.lost_after_heartbeats, turn.now_ms)[:size] & table.present[:size]
+    if not silent.any():
+        return
+    _lose(state, np.flatnonzero(silent & ~live.lost[:size]), turn)
+    for row in np.flatnonzero(silent).tolist():
+        _release_fenced(state, state.nodes[table.names[row]], turn.now_ms)
+
+
+def _lose(state: State, rows: Rows, turn: Turn) -> None:
+    if not len(rows):
+        return
+    braked = state.liveness.braked(rows, state.settings, turn.now_ms)
+    for row in rows[~braked].tolist():
+        node = state.nodes[state.table.names[row]]
+        if node.busy or node.next_record or not node.mod_revision:
+            continue
+        record = objects_pb2.Node()
+        record.CopyFrom(node.record)
+        record.state, record.state_since_ms = LOST, turn.now_ms
+        node.next_record = record
+        state.unsettled_nodes[node.name] = node
+
+
+def _release_fenced(state: State, node: NodeEntry, now_ms: int) -> None:
+    """The fence is a certificate: T_s after the last acknowledged heartbeat nothing exclusive runs there any more."""
+    acknowledged_ms = int(state.liveness.acknowledged_ms[node.row])
+    fence_after_ms = liveness.fence_ms(state.settings, int(state.liveness.heartbeat_ms[node.row]))
+    for entry in node.slots.values():
+        if not entry.busy and entry.key not in state.releases:
+            stopped_ms = closing.stops_itself_after_ms(state, entry, fence_after_ms)
+            if stopped_ms is not None and now_ms - acknowledged_ms > stopped_ms:
+                state.releases[entry.key] = entry
+
+
+def next_nodes(state: State, lane: int) -> WriteNodes | None:
+    """Node records to be written, as many as one transaction takes."""
+    records: list[tuple[NodeEntry, objects_pb2.Node]] = []
+    while state.unsettled_nodes and len(records) < transactions.COMPARES:
+        node = state.unsettled_nodes.pop(next(iter(state.unsettled_nodes)))
+        record, node.next_record = node.next_record, None
+        if record is None:
+            continue
+        step(NODE, node.record.state or NODE.start, record.state)
+        node.busy = True
+        records.append((node, record))
+    return transactions.write_nodes(lane, records) if records else None
+
+
+def nodes_committed(state: State, operation: WriteNodes, revision: int, turn: Turn) -> None:
+    for node, record in operation.records:
+        node.busy = False
+        before = node.record.state
+        state.put_node(node, record, revision)
+        lost = record.state == LOST
+        state.liveness.lost[node.row] = lost
+        if lost:
+            state.set_ready(node, False)
+            state.lost[node.name] = node
+            _announce(state, node.name, "NodeLost", f"{len(node.slots)} slots were bound to it", turn)
+        elif before != READY:
+            state.lost.pop(node.name, None)
+            _announce(state, node.name, "NodeReady", f"incarnation {record.incarnation}", turn)
+        _consider(state, node, turn)
+
+
+def nodes_rejected(state: State, operation: WriteNodes, turn: Turn) -> None:
+    """Decided anew: a hello that waits is considered again, silence by the next check."""
+    for node, _ in operation.records:
+        node.busy = False
+        _consider(state, node, turn)
+
+
+def _announce(state: State, name: str, kind: str, message: str, turn: Turn) -> None:
+    event = objects_pb2.Event(at_ms=turn.now_ms, type=kind, object=f"node/{name}", message=message, region=state.region)
+    turn.do(Announce(event))

@@ -1,0 +1,155 @@
+"""Nodes as columns: what filters and scores read, one NumPy array a property.
+
+Rows are stable while a node lives and are used again after it is removed; ties between nodes break by row, so the same
+history gives the same placement. `changed[row]` is the table's version at the row's last change: a cached row of
+scores repairs only what is newer than itself. Decides nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from atoll.errors import require
+from atoll.model.resources import DIMENSIONS
+
+Amounts = tuple[int, ...]
+Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
+
+TaintKey = tuple[str, str, int]  # key, value, effect
+_FIRST_ROWS = 64
+
+
+class NodeTable:
+    def __init__(self) -> None:
+        self.size = 0  # rows ever used; free ones are not `present`
+        self.version = 0
+        self.layout = 0  # raised when columns are reallocated
+        self.names: list[str] = []
+        self.row_of: dict[str, int] = {}
+        self.taint_sets: list[tuple[TaintKey, ...]] = [()]
+        self.values: list[str] = [""]  # interned label values; id 0 = the label is absent
+        self._value_ids: dict[str, int] = {}
+        self._taint_ids: dict[tuple[TaintKey, ...], int] = {(): 0}
+        self._labels: dict[str, npt.NDArray[np.int32]] = {}
+        self._free: list[int] = []
+        self._rows = _FIRST_ROWS
+        self.capacity: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
+        self.used: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
+        self.present: Mask = np.zeros(_FIRST_ROWS, np.bool_)
+        self.ready: Mask = np.zeros(_FIRST_ROWS, np.bool_)
+        self.cordoned: Mask = np.zeros(_FIRST_ROWS, np.bool_)
+        self.taint_set: npt.NDArray[np.int32] = np.zeros(_FIRST_ROWS, np.int32)
+        self.changed: Integers = np.zeros(_FIRST_ROWS, np.int64)
+
+    def add(self, name: str) -> int:
+        """A row for a node not in the table: the lowest free one."""
+        require(name not in self.row_of, f"node {name} is in the table once")
+        if self._free:
+            self._free.sort(reverse=True)
+            row = self._free.pop()
+            self.names[row] = name
+        else:
+            row = self.size
+            self.size += 1
+            self.names.append(name)
+            if self.size > self._rows:
+                self._grow()
+        self.row_of[name] = row
+        self.present[row] = True
+        self._touch(row)
+        return row
+
+    def remove(self, name: str) -> None:
+        """Forgets a node that holds no work."""
+        row = self.row_of.pop(name)
+        require(not self.used[row].any(), f"I7: node {name} is removed with work on it")
+        self.names[row] = ""
+        self.present[row] = self.ready[row] = self.cordoned[row] = False
+        self.capacity[row] = 0
+        self.taint_set[row] = 0
+        for column in self._labels.values():
+            column[row] = 0
+        self._free.append(row)
+        self._touch(row)
+
+    def describe(
+        self, row: int, capacity: Amounts, labels: Mapping[str, str], taints: Iterable[TaintKey], cordoned: bool
+    ) -> None:
+        self.capacity[row] = capacity
+        self.cordoned[row] = cordoned
+        self.taint_set[row] = self._taint_id(tuple(sorted(taints)))
+        for key, column in self._labels.items():
+            if key not in labels:
+                column[row] = 0
+        for key, value in labels.items():
+            self._label_column(key)[row] = self._value_id(value)
+        self._touch(row)
+
+    def set_ready(self, row: int, ready: bool) -> None:
+        if bool(self.ready[row]) != ready:
+            self.ready[row] = ready
+            self._touch(row)
+
+    def charge(self, row: int, amounts: Amounts) -> None:
+        self.used[row] += amounts
+        self._touch(row)
+
+    def credit(self, row: int, amounts: Amounts) -> None:
+        used = self.used[row]
+        used -= amounts
+        require(bool((used >= 0).all()), f"node {self.names[row]} gives back more than it holds")
+        self._touch(row)
+
+    def free(self, rows: list[int]) -> Integers:
+        """What is left on these rows: (rows, dimensions)."""
+        left: Integers = self.capacity[rows] - self.used[rows]
+        return left
+
+    def label_column(self, key: str) -> npt.NDArray[np.int32] | None:
+        """Interned value ids of one label over all rows, or None when no node has ever had it."""
+        return self._labels.get(key)
+
+    def value_id(self, value: str) -> int:
+        """The id of a label value, or -1 when no node has ever had it."""
+        return self._value_ids.get(value, -1)
+
+    def _label_column(self, key: str) -> npt.NDArray[np.int32]:
+        column = self._labels.get(key)
+        if column is None:
+            column = self._labels[key] = np.zeros(self._rows, np.int32)
+        return column
+
+    def _value_id(self, value: str) -> int:
+        found = self._value_ids.get(value)
+        if found is None:
+            found = self._value_ids[value] = len(self.values)
+            self.values.append(value)
+        return found
+
+    def _taint_id(self, taints: tuple[TaintKey, ...]) -> int:
+        found = self._taint_ids.get(taints)
+        if found is None:
+            found = self._taint_ids[taints] = len(self.taint_sets)
+            self.taint_sets.append(taints)
+        return found
+
+    def _touch(self, row: int) -> None:
+        self.version += 1
+        self.changed[row] = self.version
+
+    def _grow(self) -> None:
+        more = self._rows
+        self._rows += more
+        self.layout += 1
+        for name in ("capacity", "used"):
+            column = getattr(self, name)
+            setattr(self, name, np.concatenate([column, np.zeros((more, len(DIMENSIONS)), np.int64)]))
+        for name in ("present", "ready", "cordoned", "taint_set", "changed"):
+            column = getattr(self, name)
+            setattr(self, name, np.concatenate([column, np.zeros(more, column.dtype)]))
+        for key, column in self._labels.items():
+            self._labels[key] = np.concatenate([column, np.zeros(more, np.int32)])

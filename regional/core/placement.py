@@ -1,0 +1,221 @@
+"""Where the next replicas of one class go: a batch at a time, against one remembered row of answers.
+
+A `ClassRow` holds, for every node, the first filter that refuses the class and the score of placing one replica there;
+before use it repairs only the rows that changed. A `Filling` of `count` replicas takes the best `count` rows, computes
+each one's score for its first, second … replica in one matrix, and fills greedily with a heap: the same answer as
+scoring all nodes again after every single replica, because a placement changes only the node it lands on, so the t-th
+choice is among the t best rows of the start. Ties go to the lower row.
+"""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from atoll.api.v1 import objects_pb2
+from atoll.model import explain
+from atoll.model.resources import DIMENSIONS
+from regional.core import scores
+from regional.core.filters import FILTERS, Cure, Request, missing
+from regional.core.node_table import Integers, NodeTable, Rows
+
+FEASIBLE = -1
+ABSENT = -2
+NOWHERE = -1
+
+Copies = Mapping[int, int]  # replicas of the task by row
+
+
+class ClassRow:
+    """The answers of all nodes for one request. Repaired by `refresh`; valid for one table."""
+
+    def __init__(self, table: NodeTable, request: Request) -> None:
+        self.table = table
+        self.request = request
+        self.refusal: npt.NDArray[np.int8] = np.empty(0, np.int8)
+        self.score: npt.NDArray[np.float32] = np.empty(0, np.float32)
+        self._seen = -1
+        self._taint_sets = 0
+
+    def refresh(self, copies: Copies) -> None:
+        table = self.table
+        if self._seen == table.version and len(self.refusal) == table.size:
+            return
+        if len(self.refusal) != table.size or self._taint_sets != len(table.taint_sets):
+            self.refusal = np.empty(table.size, np.int8)
+            self.score = np.empty(table.size, np.float32)
+            self._taint_sets = len(table.taint_sets)
+            self._seen = -1
+        rows = np.flatnonzero(table.changed[: table.size] > self._seen)
+        self._seen = table.version
+        self.refusal[rows] = _first_refusals(table, self.request, rows)
+        self.score[rows] = _scores_of_one_more(table, self.request, rows, copies)
+
+    def feasible(self) -> Rows:
+        return np.flatnonzero(self.refusal == FEASIBLE)
+
+    def best(self, count: int, avoid: int) -> Rows:
+        """The `count` best feasible rows, in the order of rows; `avoid` only when there is no other."""
+        rows = self.feasible()
+        if avoid != NOWHERE and len(rows) > 1:
+            rows = rows[rows != avoid]
+        if len(rows) <= count:
+            return rows
+        values = self.score[rows]
+        threshold = np.partition(values, len(values) - count)[len(values) - count]
+        above = np.flatnonzero(values > threshold)
+        level = np.flatnonzero(values == threshold)[: count - len(above)]
+        best: Rows = rows[np.sort(np.concatenate([above, level]))]
+        return best
+
+
+def _first_refusals(table: NodeTable, request: Request, rows: Rows) -> npt.NDArray[np.int8]:
+    refusal = np.where(table.present[rows], FEASIBLE, ABSENT).astype(np.int8)
+    for number, one in enumerate(FILTERS):
+        refused = (refusal == FEASIBLE) & ~one.passes(table, request, rows)
+        refusal[refused] = number
+    return refusal
+
+
+def _copies_at(rows: Rows, copies: Copies) -> npt.NDArray[np.int32]:
+    if not copies:
+        return np.zeros(len(rows), np.int32)
+    return np.fromiter((copies.get(row, 0) for row in rows.tolist()), np.int32, len(rows))
+
+
+def _amounts(request: Request) -> Integers:
+    return np.array(request.vector.amounts(), np.int64)
+
+
+def _scores_of_one_more(table: NodeTable, request: Request, rows: Rows, copies: Copies) -> npt.NDArray[np.float32]:
+    own = _copies_at(rows, copies if scores.counts_copies(request) else {})
+    return scores.total(table, request, rows, table.used[rows] + _amounts(request), own)
+
+
+class Filling:
+    """Up to `count` replicas being placed from one row of answers, by one class or by several that ask alike. Good as
+    long as nothing but its own choices is charged to the table: see `continues`."""
+
+    def __init__(self, row: ClassRow, count: int, copies: Copies, avoid: int = NOWHERE) -> None:
+        row.refresh(copies)
+        table, request = row.table, row.request
+        self.row = row
+        self.avoid = avoid
+        self.left = count
+        self.refusals = explain_refusals(row, copies)
+        self.feasible = int((row.refusal == FEASIBLE).sum())
+        self.ranked: list[int] = []  # the candidates, best first
+        self._version = table.version
+        self._heap: list[tuple[float, int, int, int]] = []  # (-score, row, step, candidate)
+        rows = row.best(count, avoid)
+        if not len(rows):
+            return
+        room = _room(table, request, rows, count)
+        steps = np.arange(1, int(room.max()) + 1)
+        used = table.used[rows] + steps[:, None, None] * _amounts(request)
+        own = _copies_at(rows, copies if scores.counts_copies(request) else {}) + steps[:, None].astype(np.int32) - 1
+        self._matrix: list[list[float]] = scores.total(table, request, rows, used, own).T.tolist()
+        self._room: list[int] = room.tolist()
+        self._heap = [(-self._matrix[i][0], candidate, 0, i) for i, candidate in enumerate(rows.tolist())]
+        self._heap.sort()  # a sorted list is a heap
+        self.ranked = [candidate for _, candidate, _, _ in self._heap]
+
+    def continues(self, row: ClassRow, avoid: int) -> bool:
+        """Whether this filling still gives the answers a fresh one would."""
+        own = self.row is row and self.avoid == avoid and not scores.counts_copies(row.request)
+        return own and bool(self._heap) and self.left > 0 and self._version == row.table.version
+
+    def take(self, count: int) -> list[int]:
+        """Greedy: the best row now, again and again. Fewer than `count` when no more fit."""
+        heap = self._heap
+        chosen: list[int] = []
+        while heap and len(chosen) < min(count, self.left):
+            _, row, step, i = heap[0]
+            chosen.append(row)
+            if step + 1 < self._room[i]:
+                heapq.heapreplace(heap, (-self._matrix[i][step + 1], row, step + 1, i))
+            else:
+                heapq.heappop(heap)
+        self.left -= len(chosen)
+        return chosen
+
+    def charged(self) -> None:
+        """What was taken is now charged to the table, and nothing else was since."""
+        self._version = self.row.table.version
+
+
+def _room(table: NodeTable, request: Request, rows: Rows, count: int) -> Integers:
+    """How many replicas each row takes, at most `count`."""
+    room = np.full(len(rows), count, np.int64)
+    for dimension, amount in enumerate(request.vector.amounts()):
+        if amount:
+            free = table.capacity[rows, dimension] - table.used[rows, dimension]
+            room = np.minimum(room, free // amount)
+    return room
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Why a class is placed nowhere: counts by first refusing filter, and what could change it."""
+
+    reasons: tuple[objects_pb2.PendingReason, ...]
+    cures: frozenset[Cure]
+
+
+def explain_refusals(row: ClassRow, copies: Copies) -> Refusals:
+    """Nodes by the first filter that refused them; for resources with the smallest missing amount."""
+    row.refresh(copies)
+    table, request = row.table, row.request
+    reasons: list[objects_pb2.PendingReason] = []
+    cures: frozenset[Cure] = frozenset()
+    counts = np.bincount(row.refusal - ABSENT, minlength=len(FILTERS) - ABSENT)[-ABSENT:]
+    for number in np.flatnonzero(counts).tolist():
+        code = FILTERS[number].code
+        rows = np.flatnonzero(row.refusal == number)
+        cures |= FILTERS[number].cures
+        reasons.append(explain.reason(code, len(rows), _least_missing(table, request, rows, code)))
+    if not reasons:
+        nobody = () if len(row.feasible()) else (explain.reason(explain.NO_NODES),)
+        return Refusals(nobody, frozenset({Cure.NODES}))
+    return Refusals(tuple(reasons), cures)
+
+
+def explain_node(row: ClassRow, node: int, copies: Copies) -> objects_pb2.PendingReason | None:
+    """Why this one node refuses the class, or None when it does not."""
+    row.refresh(copies)
+    number = int(row.refusal[node])
+    if number < 0:
+        return None
+    code = FILTERS[number].code
+    return explain.reason(code, 1, _least_missing(row.table, row.request, np.array([node]), code))
+
+
+def _least_missing(table: NodeTable, request: Request, rows: Rows, code: str) -> int:
+    for dimension, name in enumerate(DIMENSIONS):
+        if explain.INSUFFICIENT[name] == code:
+            return int(missing(table, request, rows, dimension).min())
+    return 0
+
+
+def show_scores(row: ClassRow, ranked: Sequence[int], copies: Copies) -> list[objects_pb2.NodeScore]:
+    """The terms of these nodes' scores, as of the last refresh and before any charge."""
+    if not ranked:
+        return []
+    table, request = row.table, row.request
+    rows = np.array(ranked, np.int64)
+    used = table.used[rows] + _amounts(request)
+    own = _copies_at(rows, copies if scores.counts_copies(request) else {})
+    parts = [
+        (score.name, weight, score.value(table, request, rows, used, own).tolist())
+        for score, weight in scores.terms(table, request)
+    ]
+    return [
+        objects_pb2.NodeScore(
+            node=table.names[r],
+            total=float(row.score[r]),
+            terms=[objects_pb2.ScoreTerm(name=name, value=values[i], weight=weight) for name, weight, values in parts],
+        )
+        for i, r in enumerate(ranked)
+    ]

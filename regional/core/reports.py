@@ -1,0 +1,136 @@
+"""What the global plane is told: counts and reasons of each workload, use of each slice, a summary of the region.
+
+All absolute, sent when changed and at most once a period, and all of it again when the uplink is back.
+"""
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.model import explain
+from atoll.model.resources import Vector
+from regional.core import slices
+from regional.core.commands import SendUp
+from regional.core.state import State, Turn, WorkloadEntry
+
+
+class Reporter:
+    """When what was sent last."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._workloads_due_ms = now_ms
+        self._summary_due_ms = now_ms
+        self._summary: regional_pb2.UplinkMessage | None = None
+
+    def next_due_ms(self, state: State) -> int | None:
+        if not state.uplink:
+            return None
+        return min(self._workloads_due_ms, self._summary_due_ms) if state.changed else self._summary_due_ms
+
+    def flush(self, state: State, turn: Turn) -> None:
+        if not state.uplink:
+            return
+        if state.changed and turn.now_ms >= self._workloads_due_ms:
+            self._workloads_due_ms = turn.now_ms + state.settings.report_period_ms
+            for workload in state.changed.values():
+                _report(state, workload, turn)
+            state.changed.clear()
+        if turn.now_ms >= self._summary_due_ms:
+            self._summary_due_ms = turn.now_ms + state.settings.summary_period_ms
+            self._summarize(state, turn)
+
+    def _summarize(self, state: State, turn: Turn) -> None:
+        message = regional_pb2.UplinkMessage(summary=summary(state))
+        if self._summary is None or _without_revision(message) != _without_revision(self._summary):
+            self._summary = message
+            turn.do(SendUp(message))
+        for account in state.accounts.values():
+            ack = account.acknowledgement(state.region, state.authority.term)
+            if account.mod_revision and ack != account.reported:
+                slices.acknowledge(state, account, turn)
+
+    def everything(self, state: State, turn: Turn) -> None:
+        """The uplink is (again) up: nothing sent before counts."""
+        self._summary = None
+        self._workloads_due_ms = self._summary_due_ms = turn.now_ms
+        for account in state.accounts.values():
+            account.reported = None
+        for workload in state.workloads.values():
+            workload.report = b""
+            state.mark_changed(workload)
+
+
+def _without_revision(message: regional_pb2.UplinkMessage) -> regional_pb2.UplinkMessage:
+    bare = regional_pb2.UplinkMessage()
+    bare.CopyFrom(message)
+    bare.summary.revision = 0
+    return bare
+
+
+def _report(state: State, workload: WorkloadEntry, turn: Turn) -> None:
+    if not workload.share.metadata.name:
+        return  # not admitted yet
+    known = state.workloads.get((workload.tenant, workload.name))
+    closed = workload.share.removed and known is not workload
+    if known is not None and known is not workload:
+        return  # forgotten, and admitted anew since
+    report = regional_pb2.WorkloadReport(
+        tenant=workload.tenant,
+        workload=workload.name,
+        generation=workload.generation,
+        counts=counts(workload),
+        pending=pending(workload),
+        closed=closed,
+        uid=workload.uid,
+    )
+    digest = report.SerializeToString(deterministic=True)
+    if digest != workload.report:
+        workload.report = digest
+        turn.do(SendUp(regional_pb2.UplinkMessage(workload=report)))
+
+
+def counts(workload: WorkloadEntry) -> objects_pb2.SlotCounts:
+    result = objects_pb2.SlotCounts()
+    for task in workload.tasks.values():
+        tally = task.tally
+        result.desired += task.replicas
+        result.bound += tally.bound
+        result.started += tally.started
+        result.ready += tally.ready
+        result.serving += tally.serving
+        result.succeeded += tally.succeeded
+        result.failed += tally.failed
+    result.waiting = result.desired - result.bound - result.succeeded - result.failed
+    return result
+
+
+def pending(workload: WorkloadEntry) -> list[objects_pb2.PendingReason]:
+    """Why replicas wait, over all tasks; at most one entry a reason."""
+    found: dict[str, objects_pb2.PendingReason] = {}
+    for task in workload.tasks.values():
+        cls = task.cls
+        if cls and cls.parked and cls.size:
+            for reason in cls.reasons:
+                found.setdefault(reason.code, reason)
+        if cls and cls.delayed:
+            found.setdefault(explain.BACK_OFF, explain.reason(explain.BACK_OFF))
+    return [found[code] for code in sorted(found)]
+
+
+def summary(state: State) -> objects_pb2.RegionSummary:
+    table = state.table
+    used = table.used[: table.size].sum(axis=0).tolist()
+    bound = waiting = 0
+    for workload in state.workloads.values():
+        for task in workload.tasks.values():
+            bound += task.tally.bound
+            waiting += max(0, task.replicas - task.tally.bound - task.tally.succeeded - task.tally.failed)
+    largest = table.capacity[: table.size].max(axis=0, initial=0).tolist()
+    return objects_pb2.RegionSummary(
+        nodes_ready=int((table.ready & table.present).sum()),
+        nodes_total=len(state.nodes),
+        capacity=state.total_capacity().to_proto(),
+        used=Vector(*used).to_proto(),
+        slots_waiting=waiting,
+        slots_bound=bound,
+        term=state.authority.term,
+        revision=state.revision,
+        largest_node=Vector(*largest).to_proto(),
+    )

@@ -1,0 +1,101 @@
+"""Which of the feasible nodes is best: scores in [0, 1], and strategies as named weights.
+
+A score is a function of what a node would hold *after* the placement, so one formula serves the first replica on a node
+and, with more used, every further one. Shapes: `used` is (..., rows, dimensions), `copies` (..., rows); answers
+broadcast against each other. All in float32; ties are broken by row outside.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from atoll.api.v1 import objects_pb2
+from regional.core.filters import Request, satisfied, untolerated
+from regional.core.node_table import Integers, NodeTable, Rows, Scores
+
+SOFT_TAINTS = (objects_pb2.TAINT_EFFECT_PREFER_NO_SCHEDULE,)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    name: str
+    value: Callable[[NodeTable, Request, Rows, Integers, npt.NDArray[np.int32]], Scores]
+
+
+def _fullness(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """Mean share in use over the dimensions asked for: packing leaves whole nodes free for large work."""
+    asked = [d for d, amount in enumerate(request.vector.amounts()) if amount]
+    if not asked:
+        return np.zeros(len(rows), np.float32)
+    capacity = np.maximum(table.capacity[rows][:, asked], 1)
+    full = np.minimum(used[..., asked] / capacity, 1.0).mean(axis=-1)
+    fullness: Scores = full.astype(np.float32)
+    return fullness
+
+
+def _emptiness(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """The opposite of fullness: room to grow, and a small loss when the node dies."""
+    return np.float32(1) - _fullness(table, request, rows, used, copies)
+
+
+def _apart(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """Few replicas of the same task on one node: 1, 1/2, 1/3 … for 0, 1, 2 … there already."""
+    return (1 / (1 + copies)).astype(np.float32)
+
+
+def _preferred(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """The weighted part of `prefers` that the node satisfies."""
+    total = sum(weight for _, weight in request.prefers)
+    value = np.zeros(len(rows), np.float32)
+    for requirement, weight in request.prefers:
+        value += np.float32(weight / total) * satisfied(table, requirement, rows)
+    return np.minimum(value, np.float32(1))
+
+
+def _untainted(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """1, 1/2, 1/3 … for 0, 1, 2 … prefer-no-schedule taints that are not tolerated."""
+    values = [1 / (1 + untolerated(s, request, SOFT_TAINTS)) for s in table.taint_sets]
+    by_set = np.array(values, np.float32)
+    return by_set[table.taint_set[rows]]
+
+
+FULLNESS = Score("fullness", _fullness)
+EMPTINESS = Score("emptiness", _emptiness)
+APART = Score("apart", _apart)
+PREFERRED = Score("preferred", _preferred)
+UNTAINTED = Score("untainted", _untainted)
+
+BIN_PACK = "bin-pack"
+SPREAD = "spread"
+STRATEGIES: dict[str, tuple[tuple[Score, float], ...]] = {
+    BIN_PACK: ((FULLNESS, 1.0), (PREFERRED, 2.0), (UNTAINTED, 4.0)),
+    SPREAD: ((APART, 2.0), (EMPTINESS, 1.0), (PREFERRED, 2.0), (UNTAINTED, 4.0)),
+}
+
+
+def terms(table: NodeTable, request: Request) -> tuple[tuple[Score, float], ...]:
+    """The scores that can tell nodes apart for this class, with their weights."""
+    strategy = STRATEGIES.get(request.strategy, STRATEGIES[BIN_PACK])
+    idle = set()
+    if not request.prefers:
+        idle.add(PREFERRED.name)
+    if len(table.taint_sets) == 1:
+        idle.add(UNTAINTED.name)
+    return tuple((score, weight) for score, weight in strategy if score.name not in idle)
+
+
+def counts_copies(request: Request) -> bool:
+    """Whether the class's scores depend on where its own replicas are, so that its row is its own."""
+    return request.strategy == SPREAD
+
+
+def total(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """The weighted mean of the strategy's scores."""
+    parts = terms(table, request)
+    weight_sum = sum(weight for _, weight in parts)
+    value = np.zeros(used.shape[:-1], np.float32)
+    for score, weight in parts:
+        value += np.float32(weight / weight_sum) * score.value(table, request, rows, used, copies)
+    return value

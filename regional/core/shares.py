@@ -1,0 +1,132 @@
+"""Shares: what this region is asked to run, admitted in the global plane's order, and opened as slots.
+
+The newest share by (store life, global term, revision) wins; older ones are ignored. From the commit of ADMIT-SHARE on
+nothing of an older generation is bound (BIND compares the record); replicas of a changed template are stopped within
+the rolling limit and bound anew, replicas beyond the count are stopped, and a removed workload is closed and forgotten.
+"""
+
+from atoll.api.v1 import objects_pb2
+from atoll.errors import require
+from regional.core import closing, transactions
+from regional.core.filters import request_of
+from regional.core.queue import SchedulingClass
+from regional.core.state import State, TaskEntry, Turn, WorkloadEntry
+from regional.core.transactions import AdmitShare
+
+
+def share_arrived(state: State, share: objects_pb2.Share) -> None:
+    """Notes a share to be admitted, unless what is known is as new."""
+    tenant, name = share.metadata.tenant, share.metadata.name
+    known = state.workloads.get((tenant, name))
+    if known is None and share.removed:
+        state.changed[tenant, name] = _forgotten(state, share)
+        return
+    workload = state.workload(tenant, name)
+    if _order(share) <= max(_order(workload.share), _order(workload.next_share or workload.share)):
+        workload.report = b""  # it asks because it does not know
+        state.mark_changed(workload)
+        return
+    workload.next_share = share
+    state.unsettled_shares[tenant, name] = workload
+
+
+def _order(share: objects_pb2.Share) -> tuple[int, int, int]:
+    return share.store_life, share.global_term, share.global_revision
+
+
+def _forgotten(state: State, share: objects_pb2.Share) -> WorkloadEntry:
+    """A removed workload that is gone already: only to be reported so."""
+    return WorkloadEntry(share.metadata.tenant, share.metadata.name, b"", share)
+
+
+def next_admission(state: State, lane: int) -> AdmitShare | None:
+    for key, workload in list(state.unsettled_shares.items()):
+        if workload.busy:
+            continue
+        del state.unsettled_shares[key]
+        if workload.next_share:
+            workload.busy = True
+            return transactions.admit_share(lane, workload, _stamped(workload, workload.next_share))
+    return None
+
+
+def _stamped(workload: WorkloadEntry, share: objects_pb2.Share) -> objects_pb2.Share:
+    """The share with the generation that last changed each task's template."""
+    before = workload.share
+    same = before.metadata.uid == share.metadata.uid and workload.mod_revision > 0
+    generations = {t.task: t.generation for t in before.templates} if same else {}
+    templates = {task.name: _template(before.spec, task) for task in before.spec.tasks} if same else {}
+    stamped = objects_pb2.Share()
+    stamped.CopyFrom(share)
+    del stamped.templates[:]
+    for task in sorted(share.spec.tasks, key=lambda t: t.name):
+        unchanged = templates.get(task.name) == _template(share.spec, task)
+        generation = generations.get(task.name, 0) if unchanged else share.metadata.generation
+        stamped.templates.add(task=task.name, generation=generation)
+    return stamped
+
+
+def _template(spec: objects_pb2.WorkloadSpec, task: objects_pb2.Task) -> bytes:
+    """All that a replica is made of: equal bytes, equal replicas."""
+    bare = objects_pb2.Task()
+    bare.CopyFrom(task)
+    bare.ClearField("replicas")
+    rest = objects_pb2.WorkloadSpec(type=spec.type, run_class=spec.run_class, bounded_s=spec.bounded_s, tasks=[bare])
+    return rest.SerializeToString(deterministic=True)
+
+
+def admission_committed(state: State, operation: AdmitShare, revision: int, turn: Turn) -> None:
+    workload = operation.workload
+    workload.busy = False
+    if workload.next_share and _order(workload.next_share) <= _order(operation.share):
+        workload.next_share = None
+    open_slots(state, workload, operation.share, revision, turn)
+    closing.look_again(state, workload)
+
+
+def admission_rejected(state: State, operation: AdmitShare) -> None:
+    operation.workload.busy = False
+    closing.look_again(state, operation.workload)
+
+
+def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, mod_revision: int, turn: Turn) -> None:
+    """Makes the queue and the wishes of stopping agree with a share as stored; also the last step of a takeover."""
+    require(bool(share.metadata.name), "I7: a share has a name")
+    workload.share, workload.mod_revision = share, mod_revision
+    specs = {} if share.removed else {task.name: task for task in share.spec.tasks}
+    generations = {template.task: template.generation for template in share.templates}
+    for name in dict.fromkeys((*workload.tasks, *specs)):
+        task = state.task(workload, name)
+        task.spec = specs.get(name)
+        task.template_generation = generations.get(name, share.metadata.generation)
+        if task.spec:
+            task.request = request_of(task.spec)
+        _open_task(state, task, turn)
+    state.mark_changed(workload)
+
+
+def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
+    old, since_ms = task.cls, turn.now_ms
+    if old:
+        state.queue.drop(old)
+        if old.size and old.request == task.request:
+            since_ms = old.queued_ms
+    task.cls = _new_class(task) if task.spec else None
+    if task.cls:
+        fresh = [i for i in range(task.replicas) if i not in task.entries and i not in task.in_flight]
+        state.queue.put(task.cls, fresh, since_ms)
+    for index in sorted(task.entries):
+        entry = task.entries[index]
+        state.retally(entry)
+        if not entry.bound:
+            if index not in task.in_flight:
+                closing.requeue(state, entry, turn.now_ms)
+        elif not entry.wanted:
+            closing.stop(state, entry, "not wanted", turn)
+    closing.roll(state, task, turn)
+
+
+def _new_class(task: TaskEntry) -> SchedulingClass:
+    spec = task.owner.share.spec
+    band = spec.priority or objects_pb2.PRIORITY_DEFAULT
+    return SchedulingClass(task.owner.tenant, task.owner.name, task.name, int(band), task.request)

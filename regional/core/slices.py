@@ -1,0 +1,64 @@
+"""Slices: what the region was granted, applied in order, acknowledged after the commit, lowered as work drains."""
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+from regional.core import transactions
+from regional.core.commands import SendUp
+from regional.core.ledger import TenantAccount, is_newer
+from regional.core.state import State, Turn
+from regional.core.transactions import ApplySlice
+
+
+def slice_arrived(state: State, stamp: regional_pb2.SliceStamp, turn: Turn) -> None:
+    account = state.account(stamp.slice.tenant)
+    if is_newer(stamp, account.record) and (account.stamp is None or _supersedes(stamp, account.stamp)):
+        account.stamp = stamp
+        state.unsettled_slices[account.tenant] = account
+    elif account.mod_revision:
+        acknowledge(state, account, turn)
+
+
+def _supersedes(stamp: regional_pb2.SliceStamp, other: regional_pb2.SliceStamp) -> bool:
+    return (stamp.store_life, stamp.slice.epoch, stamp.slice.seq) > (
+        other.store_life,
+        other.slice.epoch,
+        other.slice.seq,
+    )
+
+
+def next_slice(state: State, lane: int) -> ApplySlice | None:
+    while state.unsettled_slices:
+        account = state.unsettled_slices.pop(next(iter(state.unsettled_slices)))
+        record = account.next_record()
+        if record is not None:
+            account.applying = record
+            return transactions.apply_slice(state.root, lane, account, record)
+    return None
+
+
+def slice_committed(state: State, operation: ApplySlice, revision: int, turn: Turn) -> None:
+    account = operation.account
+    account.applying = None
+    adopt(state, account, operation.record, revision)
+    acknowledge(state, account, turn)
+
+
+def adopt(state: State, account: TenantAccount, record: objects_pb2.RegionSlice, mod_revision: int) -> None:
+    account.adopt(record, mod_revision)
+    state.epoch = max(state.epoch, record.epoch)
+    state.freed_tenants[account.tenant] = None
+    state.unsettled_slices[account.tenant] = account
+
+
+def slice_rejected(state: State, operation: ApplySlice) -> None:
+    account = operation.account
+    account.applying = None
+    state.unsettled_slices[account.tenant] = account
+    state.freed_tenants[account.tenant] = None
+
+
+def acknowledge(state: State, account: TenantAccount, turn: Turn) -> None:
+    """Absolute, committed numbers; sent again whenever they changed and when the global plane is back."""
+    ack = account.acknowledgement(state.region, state.authority.term)
+    if state.uplink:
+        account.reported = ack
+        turn.do(SendUp(regional_pb2.UplinkMessage(slice_ack=ack)))

@@ -1,0 +1,408 @@
+"""What a regional leader knows: the committed records, their indices and sums, and what is in flight.
+
+The only place that changes records in memory, so that indices and sums (node table, ledger, tallies) cannot drift from
+them: `put_slot`, `put_node`, `put_zombie`. Records are the published messages and never mutated. Decides nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.errors import require
+from atoll.lane import Authority, Plan
+from atoll.model.lifecycle import SLOT, step
+from atoll.model.resources import Vector, vector
+from atoll.model.slots import AttemptId, SlotName, attempt_id
+from atoll.store import keys
+from regional.config import CoreSettings
+from regional.core.commands import Command
+from regional.core.events import NodeHello
+from regional.core.filters import Request
+from regional.core.ledger import TenantAccount
+from regional.core.liveness import Liveness
+from regional.core.node_table import NodeTable
+from regional.core.placement import ClassRow
+from regional.core.queue import Queue, SchedulingClass
+from regional.core.scores import counts_copies
+from regional.core.transactions import Operation
+
+BOUND = objects_pb2.SLOT_STATE_BOUND
+WAITING = objects_pb2.SLOT_STATE_WAITING
+NOTHING_ASKED = Request(Vector())
+DONE = objects_pb2.SLOT_STATE_DONE
+CLOSED = agent_pb2.ATTEMPT_PHASE_CLOSED
+
+
+@dataclass(slots=True)
+class Turn:
+    """One call of `handle`: the time, and the commands so far."""
+
+    now_ms: int
+    commands: list[Command] = field(default_factory=list)
+
+    def do(self, command: Command) -> None:
+        self.commands.append(command)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over the wanted replicas of a task at its present template; `up`: of any template, still serving."""
+
+    bound: int = 0
+    started: int = 0
+    ready: int = 0
+    serving: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    up: int = 0
+
+    def add(self, other: "Tally", sign: int) -> None:
+        self.bound += sign * other.bound
+        self.started += sign * other.started
+        self.ready += sign * other.ready
+        self.serving += sign * other.serving
+        self.succeeded += sign * other.succeeded
+        self.failed += sign * other.failed
+        self.up += sign * other.up
+
+
+@dataclass(slots=True, eq=False)
+class SlotEntry:
+    """One slot that has a record."""
+
+    key: bytes
+    task: "TaskEntry"
+    index: int
+    record: objects_pb2.Slot
+    mod_revision: int
+    vector: Vector
+    busy: bool = False  # a transaction on it is in flight
+    closing: str = ""  # why its attempt is asked to stop
+    status: agent_pb2.AttemptStatus | None = None  # of the bound attempt, as last reported
+    counted: Tally | None = None  # what it adds to its task's tally
+
+    @property
+    def name(self) -> SlotName:
+        return SlotName(self.task.owner.tenant, self.task.owner.name, self.task.name, self.index)
+
+    @property
+    def attempt(self) -> AttemptId:
+        return attempt_id(self.record.attempt)
+
+    @property
+    def bound(self) -> bool:
+        return self.record.state == BOUND
+
+    @property
+    def wanted(self) -> bool:
+        return self.index < self.task.replicas
+
+    @property
+    def outdated(self) -> bool:
+        """Made from another template, or for a workload of the same name that was deleted."""
+        return self.record.uid != self.task.owner.uid or self.record.generation < self.task.template_generation
+
+
+@dataclass(slots=True, eq=False)
+class TaskEntry:
+    """One task of a workload; `spec` is None when the share names it no more."""
+
+    owner: "WorkloadEntry"
+    name: str
+    spec: objects_pb2.Task | None = None
+    request: Request = NOTHING_ASKED
+    template_generation: int = 0
+    rolling: bool = False  # outdated replicas wait for their turn to stop
+    entries: dict[int, SlotEntry] = field(default_factory=dict)
+    in_flight: set[int] = field(default_factory=set)  # indices a BIND is under way for
+    copies: dict[int, int] = field(default_factory=dict)  # bound, or about to be, by row of the node table
+    cls: SchedulingClass | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def replicas(self) -> int:
+        return self.spec.replicas if self.spec else 0
+
+    def move_copies(self, row: int, by: int) -> None:
+        count = self.copies.get(row, 0) + by
+        if count:
+            self.copies[row] = count
+        else:
+            del self.copies[row]
+
+
+@dataclass(slots=True, eq=False)
+class WorkloadEntry:
+    """One share as admitted. `next_share` is newer and not committed yet."""
+
+    tenant: str
+    name: str
+    key: bytes
+    share: objects_pb2.Share = field(default_factory=objects_pb2.Share)
+    mod_revision: int = 0
+    tasks: dict[str, TaskEntry] = field(default_factory=dict)
+    next_share: objects_pb2.Share | None = None
+    busy: bool = False
+    report: bytes = b""  # as last sent up
+
+    @property
+    def uid(self) -> str:
+        return self.share.metadata.uid
+
+    @property
+    def generation(self) -> int:
+        return self.share.metadata.generation
+
+    def entries(self) -> Iterator[SlotEntry]:
+        for task in self.tasks.values():
+            yield from task.entries.values()
+
+
+@dataclass(slots=True, eq=False)
+class ZombieEntry:
+    key: bytes
+    record: objects_pb2.Zombie
+    mod_revision: int
+    busy: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class NodeEntry:
+    """One node. Times and liveness are columns of `Liveness`; capacity and use of the node table, at `row`."""
+
+    name: str
+    key: bytes
+    row: int
+    record: objects_pb2.Node = field(default_factory=objects_pb2.Node)
+    mod_revision: int = 0
+    session: int = 0
+    welcomed: bool = False  # this session has had its Welcome and Sync
+    hello: NodeHello | None = None  # of a session that waits for its Welcome
+    next_record: objects_pb2.Node | None = None  # to be written
+    busy: bool = False
+    slots: dict[bytes, SlotEntry] = field(default_factory=dict)
+    zombies: dict[bytes, ZombieEntry] = field(default_factory=dict)
+
+
+class State:
+    def __init__(self, region: str, settings: CoreSettings, authority: Authority, revision: int, now_ms: int) -> None:
+        self.region = region
+        self.settings = settings
+        self.authority = authority
+        self.root = authority.root
+        self.revision = revision  # everything committed up to here is known
+        self.epoch = 0
+        self.table = NodeTable()
+        self.liveness = Liveness(now_ms)
+        self.nodes: dict[str, NodeEntry] = {}
+        self.sessions: dict[int, NodeEntry] = {}
+        self.workloads: dict[tuple[str, str], WorkloadEntry] = {}
+        self.accounts: dict[str, TenantAccount] = {}
+        self.zombies: dict[bytes, ZombieEntry] = {}
+        self.queue = Queue()
+        self.rows: dict[TaskEntry | Request, ClassRow] = {}  # answers by request, oldest first
+        self.in_flight: dict[int, Operation] = {}
+        self.last_attempt = 0
+        self.last_plan = 0
+        self.last_decision = 0
+        self.applied_sent_ms = 0  # when the newest applied transaction of this term was sent
+        self.uplink = False
+        # what topics have still to do, in order of arrival
+        self.releases: dict[bytes, SlotEntry] = {}  # bound, and their certificate has come
+        self.clears: dict[bytes, ZombieEntry] = {}  # their certificate has come
+        self.lost: dict[str, NodeEntry] = {}  # LOST as committed, with work to move
+        self.unsettled_nodes: dict[str, NodeEntry] = {}  # with a record to write
+        self.unsettled_shares: dict[tuple[str, str], WorkloadEntry] = {}  # with a share to admit
+        self.unsettled_slices: dict[str, TenantAccount] = {}  # with a slice to apply, or draining
+        self.forgettable: dict[tuple[str, str], WorkloadEntry] = {}  # with ended, unwanted slots
+        self.asked: list[tuple[int, Plan]] = []
+        # what may have cured parked classes since they were last looked at
+        self.freed_rows: dict[int, None] = {}
+        self.freed_tenants: dict[str, None] = {}
+        self.nodes_changed = False
+        # what is to be told upwards
+        self.changed: dict[tuple[str, str], WorkloadEntry] = {}
+
+    # ---- lookups
+
+    def slot(self, name: objects_pb2.SlotId) -> SlotEntry | None:
+        workload = self.workloads.get((name.tenant, name.workload))
+        task = workload.tasks.get(name.task) if workload else None
+        return task.entries.get(name.index) if task else None
+
+    def account(self, tenant: str) -> TenantAccount:
+        found = self.accounts.get(tenant)
+        if found is None:
+            found = self.accounts[tenant] = TenantAccount(tenant)
+        return found
+
+    def workload(self, tenant: str, name: str) -> WorkloadEntry:
+        found = self.workloads.get((tenant, name))
+        if found is None:
+            found = WorkloadEntry(tenant, name, keys.region_workload(self.root, tenant, name))
+            self.workloads[tenant, name] = found
+        return found
+
+    def task(self, workload: WorkloadEntry, name: str) -> TaskEntry:
+        found = workload.tasks.get(name)
+        if found is None:
+            found = workload.tasks[name] = TaskEntry(workload, name)
+        return found
+
+    def node(self, name: str) -> NodeEntry:
+        found = self.nodes.get(name)
+        if found is None:
+            row = self.table.add(name)
+            self.liveness.cover(self.table.size)
+            found = self.nodes[name] = NodeEntry(name, keys.node(self.root, name), row)
+        return found
+
+    def class_row(self, task: TaskEntry) -> ClassRow:
+        """The remembered answers for the task's request, shared by all that ask alike."""
+        key = task if counts_copies(task.request) else task.request
+        row = self.rows.pop(key, None)
+        if row is None or row.request != task.request:
+            row = ClassRow(self.table, task.request)
+        self.rows[key] = row
+        if len(self.rows) > self.settings.cached_classes:
+            del self.rows[next(iter(self.rows))]
+        return row
+
+    def total_capacity(self) -> Vector:
+        return Vector(*self.table.capacity[: self.table.size].sum(axis=0).tolist())
+
+    def next_attempt(self) -> objects_pb2.Attempt:
+        """Never goes back: the term first, then this leader's counter."""
+        self.last_attempt += 1
+        return objects_pb2.Attempt(term=self.authority.term, n=self.last_attempt)
+
+    def token(self, attempt: objects_pb2.Attempt) -> objects_pb2.Token:
+        return objects_pb2.Token(
+            store_life=self.authority.store_life, epoch=self.epoch, term=self.authority.term, attempt=attempt
+        )
+
+    # ---- records
+
+    def put_slot(
+        self, task: TaskEntry, index: int, record: objects_pb2.Slot, mod_revision: int, *, charged: bool = False
+    ) -> SlotEntry:
+        """The slot as now stored. `charged`: its node was charged when the BIND was sent."""
+        entry = task.entries.get(index)
+        if entry is None:
+            key = keys.slot(self.root, record.id)
+            entry = SlotEntry(key, task, index, record, mod_revision, vector(record.vector))
+            task.entries[index] = entry
+        else:
+            step(SLOT, entry.record.state, record.state)
+            self._uncount_slot(entry)
+            entry.record, entry.mod_revision, entry.vector = record, mod_revision, vector(record.vector)
+        entry.status, entry.closing = None, ""
+        if entry.bound:
+            node = self.node(record.node)
+            node.slots[entry.key] = entry
+            self.account(task.owner.tenant).bound += entry.vector
+            if not charged:
+                self.table.charge(node.row, entry.vector.amounts())
+                task.move_copies(node.row, 1)
+        self.retally(entry)
+        return entry
+
+    def drop_slot(self, entry: SlotEntry) -> None:
+        """The slot's record was deleted."""
+        self._uncount_slot(entry)
+        if entry.counted:
+            entry.task.tally.add(entry.counted, -1)
+        del entry.task.entries[entry.index]
+
+    def _uncount_slot(self, entry: SlotEntry) -> None:
+        if entry.bound:
+            node = self.nodes[entry.record.node]
+            del node.slots[entry.key]
+            self.account(entry.task.owner.tenant).bound -= entry.vector
+            self.table.credit(node.row, entry.vector.amounts())
+            entry.task.move_copies(node.row, -1)
+            self.freed_rows[node.row] = None
+            self.freed_tenants[entry.task.owner.tenant] = None
+
+    def retally(self, entry: SlotEntry) -> None:
+        """Counts the entry anew after its record, status or share changed."""
+        tally = entry.task.tally
+        if entry.counted:
+            tally.add(entry.counted, -1)
+        entry.counted = count = _count(entry)
+        tally.add(count, 1)
+        self.mark_changed(entry.task.owner)
+
+    def mark_changed(self, workload: WorkloadEntry) -> None:
+        self.changed[workload.tenant, workload.name] = workload
+
+    def put_node(self, node: NodeEntry, record: objects_pb2.Node, mod_revision: int) -> None:
+        node.record, node.mod_revision = record, mod_revision
+        self.table.describe(
+            node.row,
+            vector(record.capacity).amounts(),
+            {label.key: label.value for label in record.metadata.labels},
+            ((t.key, t.value, int(t.effect)) for t in record.taints),
+            record.cordoned or record.draining,
+        )
+        self.nodes_changed = True
+
+    def set_ready(self, node: NodeEntry, ready: bool) -> None:
+        self.table.set_ready(node.row, ready)
+        self.nodes_changed = self.nodes_changed or ready
+
+    def put_zombie(self, key: bytes, record: objects_pb2.Zombie, mod_revision: int) -> ZombieEntry:
+        require(key not in self.zombies, "I7: an attempt is a zombie once")
+        entry = ZombieEntry(key, record, mod_revision)
+        node = self.node(record.node)
+        self.zombies[key] = node.zombies[key] = entry
+        amount = vector(record.vector)
+        self.account(record.slot.tenant).zombie += amount
+        self.table.charge(node.row, amount.amounts())
+        return entry
+
+    def drop_zombie(self, entry: ZombieEntry) -> None:
+        node = self.nodes[entry.record.node]
+        del self.zombies[entry.key]
+        del node.zombies[entry.key]
+        amount = vector(entry.record.vector)
+        self.account(entry.record.slot.tenant).zombie -= amount
+        self.table.credit(node.row, amount.amounts())
+        self.freed_rows[node.row] = None
+        self.freed_tenants[entry.record.slot.tenant] = None
+
+    def check(self) -> None:
+        """The sums that hold between any two events; for tests and the simulator."""
+        for node in self.nodes.values():
+            held = [entry.vector for entry in node.slots.values()]
+            held += [vector(z.record.vector) for z in node.zombies.values()]
+            used = Vector(*self.table.used[node.row].tolist())
+            flying = Vector()
+            for operation in self.in_flight.values():
+                flying += operation.charged_to(node.name)
+            require(sum(held, flying) == used, f"I3: node {node.name} is charged for what it holds")
+        for tenant, account in self.accounts.items():
+            slots = [e for (t, _), w in self.workloads.items() if t == tenant for e in w.entries() if e.bound]
+            require(sum((e.vector for e in slots), Vector()) == account.bound, f"I3: U of {tenant}")
+            account.check()
+
+
+def _count(entry: SlotEntry) -> Tally:
+    count = Tally()
+    status = entry.status
+    if entry.bound and status and not entry.closing:
+        job = entry.task.owner.share.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
+        running = status.phase == agent_pb2.ATTEMPT_PHASE_RUNNING
+        count.up = int(running and (status.ready or job))
+    if not entry.wanted or entry.outdated:
+        return count
+    if entry.bound:
+        count.bound = 1
+        if status:
+            count.started = int(status.started_ms > 0)
+            count.ready = int(status.ready)
+            count.serving = int(status.serving)
+    elif entry.record.state == DONE:
+        succeeded = entry.record.exit.reason == "Completed"
+        count.succeeded, count.failed = int(succeeded), int(not succeeded)
+    return count

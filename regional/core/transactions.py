@@ -1,0 +1,242 @@
+"""Every transaction of a regional leader, each written once.
+
+A function here builds the compares and writes of one operation and says which invariant they keep; lane, term and store
+life are added by the lane. What the leader does when it is settled lives with its topic. Limits of the store: 128
+compares and 128 writes, of which the lane takes 3 and 1.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atoll.api.v1 import objects_pb2
+from atoll.lane import Plan
+from atoll.model.resources import Vector
+from atoll.store import keys
+from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is
+
+if TYPE_CHECKING:
+    from regional.core.ledger import TenantAccount
+    from regional.core.state import NodeEntry, SlotEntry, TaskEntry, WorkloadEntry, ZombieEntry
+
+COMPARES = MAX_OPERATIONS - 3
+WRITES = MAX_OPERATIONS - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A plan in flight on a lane, with what its settlement needs."""
+
+    lane: int
+    plan: Plan
+
+    def charged_to(self, node: str) -> Vector:
+        """What was charged to a node when this was sent; given back if it is rejected."""
+        return Vector()
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One slot of a BIND: the record to be, and where its replica goes."""
+
+    task: "TaskEntry"
+    index: int
+    row: int
+    record: objects_pb2.Slot
+    avoid: str  # for the queue, should it come back
+
+
+@dataclass(frozen=True, slots=True)
+class Bind(Operation):
+    bindings: tuple[Binding, ...]
+    charges: tuple[tuple[str, Vector], ...]  # by tenant
+    decisions: tuple[objects_pb2.Decision, ...]
+
+    def charged_to(self, node: str) -> Vector:
+        return sum((b.task.request.vector for b in self.bindings if b.record.node == node), Vector())
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """One slot of a RELEASE or REPLACE: its next record, and the zombie left behind, if any."""
+
+    entry: "SlotEntry"
+    record: objects_pb2.Slot
+    zombie: tuple[bytes, objects_pb2.Zombie] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Operation):
+    released: tuple[Released, ...]
+    credits: tuple[tuple[str, Vector], ...]  # by tenant, as negative charges
+
+
+@dataclass(frozen=True, slots=True)
+class Clear(Operation):
+    zombies: tuple["ZombieEntry", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplySlice(Operation):
+    account: "TenantAccount"
+    record: objects_pb2.RegionSlice
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitShare(Operation):
+    workload: "WorkloadEntry"
+    share: objects_pb2.Share
+
+
+@dataclass(frozen=True, slots=True)
+class WriteNodes(Operation):
+    records: tuple[tuple["NodeEntry", objects_pb2.Node], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget(Operation):
+    workload: "WorkloadEntry"
+    entries: tuple["SlotEntry", ...]
+    whole: bool  # the workload's record goes with them
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Operation):
+    reply_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Touch(Operation):
+    pass
+
+
+def bind(
+    root: bytes,
+    lane: int,
+    bindings: Sequence[Binding],
+    nodes: Iterable["NodeEntry"],
+    accounts: Iterable[tuple["TenantAccount", Vector]],
+    decisions: Iterable[objects_pb2.Decision],
+) -> Bind:
+    """I1, I3, I9. Slots are absent or as read; their workloads, nodes and the tenants' slices are unchanged, so nothing
+    is bound beyond a limit, to a lost node, or for a generation that a newer one has stopped."""
+    accounts = tuple(accounts)
+    compares, writes = [], []
+    for b in bindings:
+        entry = b.task.entries.get(b.index)
+        key = entry.key if entry else keys.slot(root, b.record.id)
+        compares.append(mod_is(key, entry.mod_revision if entry else 0))
+        writes.append(Put(key, _stored(b.record)))
+    compares += [mod_is(node.key, node.mod_revision) for node in nodes]
+    workloads = {b.task.owner.key: b.task.owner for b in bindings}
+    compares += [mod_is(key, workload.mod_revision) for key, workload in workloads.items()]
+    compares += [mod_is(keys.region_slice(root, a.tenant), a.mod_revision) for a, _ in accounts]
+    writes += [_lane_use(root, lane, account, charge) for account, charge in accounts]
+    return Bind(
+        lane,
+        Plan("BIND", tuple(compares), tuple(writes)),
+        tuple(bindings),
+        tuple((account.tenant, charge) for account, charge in accounts),
+        tuple(decisions),
+    )
+
+
+def release(
+    root: bytes, lane: int, released: Sequence[Released], credits: Iterable[tuple["TenantAccount", Vector]]
+) -> Release:
+    """I1, I3. Each slot is as it was when its attempt's certificate was seen (the agent closed it, or its fence has
+    passed), so no attempt but the closed one loses its binding; the credit is exactly what that attempt held."""
+    return _leave("RELEASE", root, lane, released, credits, ())
+
+
+def replace(
+    root: bytes,
+    lane: int,
+    released: Sequence[Released],
+    credits: Iterable[tuple["TenantAccount", Vector]],
+    nodes: Iterable["NodeEntry"],
+) -> Release:
+    """I1, I7. Without a certificate: the slot is free for a new attempt elsewhere only together with a zombie that
+    accounts for the old one; the node is still lost."""
+    return _leave("REPLACE", root, lane, released, credits, nodes)
+
+
+def _leave(
+    name: str,
+    root: bytes,
+    lane: int,
+    released: Sequence[Released],
+    credits: Iterable[tuple["TenantAccount", Vector]],
+    nodes: Iterable["NodeEntry"],
+) -> Release:
+    credits = tuple(credits)
+    compares = [mod_is(r.entry.key, r.entry.mod_revision) for r in released]
+    compares += [mod_is(node.key, node.mod_revision) for node in nodes]
+    writes = [Put(r.entry.key, _stored(r.record)) for r in released]
+    for r in released:
+        if r.zombie:
+            compares.append(mod_is(r.zombie[0], 0))
+            writes.append(Put(r.zombie[0], _stored(r.zombie[1])))
+    writes += [_lane_use(root, lane, account, credit) for account, credit in credits]
+    plan = Plan(name, tuple(compares), tuple(writes))
+    return Release(lane, plan, tuple(released), tuple((account.tenant, credit) for account, credit in credits))
+
+
+def clear(lane: int, zombies: Sequence["ZombieEntry"]) -> Clear:
+    """I7. A zombie goes when its attempt's certificate has come, and only once."""
+    compares = tuple(mod_is(z.key, z.mod_revision) for z in zombies)
+    return Clear(lane, Plan("CLEAR", compares, tuple(Delete(z.key) for z in zombies)), tuple(zombies))
+
+
+def apply_slice(root: bytes, lane: int, account: "TenantAccount", record: objects_pb2.RegionSlice) -> ApplySlice:
+    """I3. C moves in the order of (epoch, seq) and never below what is bound or may be bound by a plan in flight."""
+    key = keys.region_slice(root, account.tenant)
+    plan = Plan("APPLY-SLICE", (mod_is(key, account.mod_revision),), (Put(key, _stored(record)),))
+    return ApplySlice(lane, plan, account, record)
+
+
+def admit_share(lane: int, workload: "WorkloadEntry", share: objects_pb2.Share) -> AdmitShare:
+    """I9. From its commit on no BIND of an older generation can apply: they compare this record."""
+    plan = Plan("ADMIT-SHARE", (mod_is(workload.key, workload.mod_revision),), (Put(workload.key, _stored(share)),))
+    return AdmitShare(lane, plan, workload, share)
+
+
+def write_nodes(lane: int, records: Sequence[tuple["NodeEntry", objects_pb2.Node]]) -> WriteNodes:
+    """I1. A node's move between READY and LOST is seen by every BIND and REPLACE that names it."""
+    compares = tuple(mod_is(node.key, node.mod_revision) for node, _ in records)
+    writes = tuple(Put(node.key, _stored(record)) for node, record in records)
+    return WriteNodes(lane, Plan("NODE", compares, writes), tuple(records))
+
+
+def forget(lane: int, workload: "WorkloadEntry", entries: Sequence["SlotEntry"], whole: bool) -> Forget:
+    """I7. Records of replicas that have ended and are wanted no more; the workload's own with the last of them."""
+    compares = [mod_is(workload.key, workload.mod_revision), *(mod_is(e.key, e.mod_revision) for e in entries)]
+    writes = [Delete(e.key) for e in entries]
+    if whole:
+        writes.append(Delete(workload.key))
+    return Forget(lane, Plan("FORGET", tuple(compares), tuple(writes)), workload, tuple(entries), whole)
+
+
+def asked(lane: int, reply_to: int, plan: Plan) -> Asked:
+    """A guarded write of another part of the process, under this leader's authority."""
+    return Asked(lane, plan, reply_to)
+
+
+def touch(lane: int) -> Touch:
+    """I5. Proves that this leader's term still rules: agents are acknowledged only shortly after such proof."""
+    return Touch(lane, Plan("TOUCH"))
+
+
+def _lane_use(root: bytes, lane: int, account: "TenantAccount", charge: Vector) -> Put:
+    return Put(keys.used(root, account.tenant, lane), _stored(account.lane_sum(lane, charge)))
+
+
+def _stored(
+    message: objects_pb2.Slot
+    | objects_pb2.LaneUse
+    | objects_pb2.RegionSlice
+    | objects_pb2.Share
+    | objects_pb2.Node
+    | objects_pb2.Zombie,
+) -> bytes:
+    return message.SerializeToString(deterministic=True)

@@ -1,0 +1,143 @@
+"""What the API answers from a leader's memory: pure functions of the state which return new messages and change
+nothing but remembered scores."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.model import explain
+from atoll.model.resources import Vector
+from atoll.model.slots import SlotName
+from regional.core.placement import explain_node, explain_refusals
+from regional.core.reports import summary as region_summary
+from regional.core.state import NodeEntry, State, TaskEntry
+
+
+def summary(state: State) -> objects_pb2.RegionSummary:
+    return region_summary(state)
+
+
+def list_nodes(state: State, now_ms: int, *, after: str = "", limit: int | None = None) -> list[objects_pb2.Node]:
+    """Nodes with their use and the age of their heartbeat, in the order of names: the first `limit` behind `after`."""
+    names = sorted(name for name, node in state.nodes.items() if node.mod_revision and name > after)
+    return [_node(state, state.nodes[name], now_ms) for name in names[:limit]]
+
+
+def _node(state: State, node: NodeEntry, now_ms: int) -> objects_pb2.Node:
+    view = objects_pb2.Node()
+    view.CopyFrom(node.record)
+    row = node.row
+    interval_ms = int(state.liveness.heartbeat_ms[row])
+    view.heartbeat_age_ms = max(0, now_ms - int(state.liveness.heard_ms[row]))
+    silent = view.heartbeat_age_ms > state.settings.suspect_after_heartbeats * interval_ms
+    if view.state == objects_pb2.NODE_STATE_READY and (silent or not state.table.ready[row]):
+        view.state = objects_pb2.NODE_STATE_SUSPECT
+    view.used.CopyFrom(Vector(*state.table.used[row].tolist()).to_proto())
+    view.slots = len(node.slots)
+    view.metadata.revision = node.mod_revision
+    return view
+
+
+def list_slots(
+    state: State, tenant: str = "", workload: str = "", *, after: SlotName | None = None, limit: int | None = None
+) -> list[regional_pb2.SlotView]:
+    """Of one workload, of a tenant, or of all; waiting ones included, in the order of names: the first `limit` behind
+    `after`."""
+    names = ((task, i) for task, i in _slots(state, tenant, workload) if after is None or _name(task, i) > after)
+    return [_slot(task, index) for task, index in islice(names, limit)]
+
+
+def _name(task: TaskEntry, index: int) -> SlotName:
+    return SlotName(task.owner.tenant, task.owner.name, task.name, index)
+
+
+def _slots(state: State, tenant: str, workload: str) -> Iterator[tuple[TaskEntry, int]]:
+    for key in sorted(state.workloads):
+        if tenant in ("", key[0]) and workload in ("", key[1]):
+            for _, task in sorted(state.workloads[key].tasks.items()):
+                for index in _indices(task):
+                    yield task, index
+
+
+def _indices(task: TaskEntry) -> list[int]:
+    extra = sorted(index for index in task.entries if index >= task.replicas)
+    return [*range(task.replicas), *extra]
+
+
+def _slot(task: TaskEntry, index: int) -> regional_pb2.SlotView:
+    entry = task.entries.get(index)
+    if entry:
+        return regional_pb2.SlotView(slot=entry.record, attempt=entry.status)
+    owner = task.owner
+    waiting = objects_pb2.Slot(
+        id=objects_pb2.SlotId(tenant=owner.tenant, workload=owner.name, task=task.name, index=index),
+        state=objects_pb2.SLOT_STATE_WAITING,
+        generation=owner.generation,
+        vector=task.request.vector.to_proto(),
+        uid=owner.uid,
+    )
+    return regional_pb2.SlotView(slot=waiting)
+
+
+def why(
+    state: State, request: regional_pb2.WhyRequest, now_ms: int, *, limit: int | None = None
+) -> regional_pb2.WhyResponse:
+    """Why slots are where they are, now; decisions are added by who keeps the journal. No such slot: no answer.
+    What is the same for all of a task is found once."""
+    workload = state.workloads.get((request.tenant, request.workload))
+    if workload is None or not workload.tasks:
+        return regional_pb2.WhyResponse()
+    task = workload.tasks.get(request.task) if request.task else next(iter(workload.tasks.values()))
+    if task is None:
+        return regional_pb2.WhyResponse()
+    common = regional_pb2.SlotWhy()
+    if task.cls:
+        common.waiting_ms = max(0, now_ms - task.cls.queued_ms)
+        common.queue_position = state.queue.position(task.cls)
+        common.reasons.extend(_reasons_now(state, task))
+    if request.node:
+        _explain_node(state, task, request.node, common)
+    wanted = [i for i in _indices(task) if request.index in (-1, i)]
+    return regional_pb2.WhyResponse(slots=[_why(task, i, common, now_ms) for i in wanted[:limit]])
+
+
+def _why(task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int) -> regional_pb2.SlotWhy:
+    record = _slot(task, index).slot
+    answer = regional_pb2.SlotWhy(id=record.id, state=record.state)
+    if common.HasField("on_node"):
+        answer.on_node.CopyFrom(common.on_node)
+    if record.state == objects_pb2.SLOT_STATE_BOUND:
+        answer.node = record.node
+    elif record.not_before_ms > now_ms:
+        detail = f"{record.exit.reason}, try {record.tries}"
+        answer.reasons.append(explain.reason(explain.BACK_OFF, detail=detail))
+    elif record.state != objects_pb2.SLOT_STATE_DONE:
+        answer.waiting_ms, answer.queue_position = common.waiting_ms, common.queue_position
+        answer.reasons.extend(common.reasons)
+    return answer
+
+
+def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReason]:
+    account = state.account(task.owner.tenant)
+    if not account.affordable(task.request.vector):
+        missing = account.missing(task.request.vector)
+        return [explain.reason(explain.QUOTA, detail=f"{missing} missing of {account.ceiling()}")]
+    row = state.class_row(task)
+    refusals = explain_refusals(row, task.copies)
+    if len(row.feasible()):
+        return [explain.reason(explain.QUEUED)]
+    return list(refusals.reasons)
+
+
+def _explain_node(state: State, task: TaskEntry, name: str, answer: regional_pb2.SlotWhy) -> None:
+    node = state.nodes.get(name)
+    if node is None:
+        answer.on_node.code = "NoSuchNode"
+        answer.on_node.message = f"the region has no node {name}"
+        return
+    refusal = explain_node(state.class_row(task), node.row, task.copies)
+    if refusal:
+        answer.on_node.CopyFrom(refusal)
+    else:
+        answer.on_node.code = "Feasible"
+        answer.on_node.message = f"{name} could take it"

@@ -1,0 +1,183 @@
+"""How a node becomes a member: a join token is traded for a certificate of the region's issuer.
+
+Invariants: only a token's hash is stored; it is bound to this region, to its pool and perhaps to one node's name; it
+is spent once, by a guarded write that compares its record, before the certificate leaves. The same node asking again
+with the same key, because the answer was lost, gets its certificate again. Pool and trusted labels come from the token.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from atoll import tokens
+from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
+from atoll.clock import Clock
+from atoll.errors import Busy, Invalid, Mistake, NotAuthenticated, Unavailable
+from atoll.identity import Identity, NodeCertificate, RegionIssuer, ca_digest
+from atoll.lane import Plan
+from atoll.model.names import mistake_in_label_key, mistake_in_label_value, mistake_in_name
+from atoll.store import keys
+from atoll.store.store import Compare, Delete, KeyValue, Put, Store, StoreUnavailable, absent, mod_is, prefix_end
+from regional.config import Settings
+from regional.writes import GuardedWrites
+
+LONGEST_TTL_S = 1_800
+_SWEPT = 20  # expired tokens deleted beside a new one
+
+
+class Enrolment:
+    """Join, Renew and the making of join tokens. Only the leader's writes succeed; a standby need not be asked."""
+
+    def __init__(
+        self, settings: Settings, issuer: RegionIssuer, ca_pem: bytes, store: Store, writes: GuardedWrites, clock: Clock
+    ) -> None:
+        self._region = settings.region
+        self._root = keys.region_root(settings.region)
+        self._issuer = issuer
+        self._ca_pem = ca_pem
+        self._ca_digest = ca_digest(ca_pem)
+        self._store = store
+        self._writes = writes
+        self._clock = clock
+        self._throttle = _Throttle(settings.join_attempts_per_s, settings.join_throttled_hosts)
+
+    async def create(self, request: regional_pb2.CreateJoinTokenRequest) -> regional_pb2.CreateJoinTokenResponse:
+        """Raises Invalid with every mistake, Conflict, OutcomeUnknown, Unavailable."""
+        if mistakes := _mistakes(request):
+            raise Invalid("the join token cannot be made", tuple(mistakes))
+        now_ms = self._clock.now_ms()
+        token = tokens.mint_join(self._ca_digest)
+        record = objects_pb2.JoinToken(
+            id=token.id,
+            hash=token.hash(),
+            region=self._region,
+            pool=request.pool,
+            node=request.node,
+            expires_ms=now_ms + (request.ttl_s or LONGEST_TTL_S) * 1000,
+            labels=sorted(request.labels, key=lambda label: label.key),
+        )
+        key = keys.join_token(self._root, token.id)
+        expired = await self._expired(now_ms)
+        compares: list[Compare] = [absent(key), *(mod_is(item.key, item.mod_revision) for item in expired)]
+        deletes = [Delete(item.key) for item in expired]
+        await self._writes.write(Plan("JOIN-TOKEN", tuple(compares), (_put(key, record), *deletes)))
+        record.ClearField("hash")
+        return regional_pb2.CreateJoinTokenResponse(token=token.text(), record=record)
+
+    async def join(self, request: agent_pb2.JoinRequest, peer: str) -> agent_pb2.JoinResponse:
+        """Raises Busy, Invalid, NotAuthenticated; Conflict or OutcomeUnknown when the token's use was not written."""
+        now_ms = self._clock.now_ms()
+        self._throttle.admit(peer.rpartition(":")[0], now_ms)
+        if mistake := mistake_in_name(request.node):
+            raise Invalid("the node cannot join", (Mistake("node", mistake),))
+        record, item = await self._proven(request, now_ms)
+        labels = [(label.key, label.value) for label in record.labels]
+        certificate = self._issuer.sign_node(
+            request.csr_pem, node=request.node, pool=record.pool, labels=labels, now_ms=now_ms
+        )
+        used_by = f"{request.node} {_key_digest(request.csr_pem)}"
+        if record.used_ms and record.used_by != used_by:
+            raise NotAuthenticated("the join token has been used", hint="Ask an operator for a new one.")
+        if not record.used_ms:
+            used = objects_pb2.JoinToken()
+            used.CopyFrom(record)
+            used.used_ms, used.used_by = now_ms, used_by
+            await self._writes.write(Plan("JOIN", (mod_is(item.key, item.mod_revision),), (_put(item.key, used),)))
+        return self._response(certificate)
+
+    def renew(self, request: agent_pb2.RenewRequest, identity: Identity) -> agent_pb2.JoinResponse:
+        """A fresh certificate for the same node, pool and labels. Raises Invalid."""
+        return self._response(
+            self._issuer.sign_node(
+                request.csr_pem,
+                node=identity.node,
+                pool=identity.pool,
+                labels=identity.labels,
+                now_ms=self._clock.now_ms(),
+            )
+        )
+
+    async def _proven(self, request: agent_pb2.JoinRequest, now_ms: int) -> tuple[objects_pb2.JoinToken, KeyValue]:
+        """The stored record of the token that was shown. Whoever does not know the secret learns nothing of it."""
+        token = tokens.parse_join(request.token)
+        if token is None or token.ca_digest != self._ca_digest:
+            raise NotAuthenticated("this is no join token of this cluster")
+        try:
+            item, _ = await self._store.get(keys.join_token(self._root, token.id))
+        except StoreUnavailable as error:
+            raise Unavailable(f"the region's store does not answer: {error}") from error
+        record = objects_pb2.JoinToken.FromString(item.value) if item else objects_pb2.JoinToken(hash=bytes(32))
+        if not token.matches(record.hash) or item is None:
+            raise NotAuthenticated(f"region {self._region} does not know this join token")
+        if record.region != self._region:
+            raise NotAuthenticated(f"the join token is for region {record.region}")
+        if record.node and record.node != request.node:
+            raise NotAuthenticated(f"the join token is for node {record.node}")
+        if now_ms >= record.expires_ms:
+            raise NotAuthenticated("the join token has expired", hint="Ask an operator for a new one.")
+        return record, item
+
+    async def _expired(self, now_ms: int) -> Sequence[KeyValue]:
+        prefix = keys.join_token(self._root, "")
+        try:
+            page = await self._store.range(prefix, prefix_end(prefix))
+        except StoreUnavailable as error:
+            raise Unavailable(f"the region's store does not answer: {error}") from error
+        return [i for i in page.items if objects_pb2.JoinToken.FromString(i.value).expires_ms <= now_ms][:_SWEPT]
+
+    def _response(self, certificate: NodeCertificate) -> agent_pb2.JoinResponse:
+        return agent_pb2.JoinResponse(
+            certificate_pem=certificate.certificate_pem,
+            ca_pem=self._ca_pem,
+            expires_ms=certificate.expires_ms,
+            region=self._region,
+        )
+
+
+class _Throttle:
+    """At most `per_s` attempts a second from one host, remembered for the `hosts` that asked last."""
+
+    def __init__(self, per_s: int, hosts: int) -> None:
+        self._per_s = per_s
+        self._hosts = hosts
+        self._seen: OrderedDict[str, tuple[int, int]] = OrderedDict()  # host → (start of its second, attempts in it)
+
+    def admit(self, host: str, now_ms: int) -> None:
+        """Raises Busy."""
+        since_ms, count = self._seen.get(host, (now_ms, 0))
+        if now_ms - since_ms >= 1_000:
+            since_ms, count = now_ms, 0
+        self._seen[host] = (since_ms, count + 1)
+        self._seen.move_to_end(host)
+        if len(self._seen) > self._hosts:
+            self._seen.popitem(last=False)
+        if count >= self._per_s:
+            raise Busy("too many attempts to join from this host", retry_after_ms=1_000 - (now_ms - since_ms))
+
+
+def _mistakes(request: regional_pb2.CreateJoinTokenRequest) -> list[Mistake]:
+    found = []
+    for path, name in (("pool", request.pool), ("node", request.node)):
+        if name and (mistake := mistake_in_name(name)):
+            found.append(Mistake(path, mistake))
+    if not 0 <= request.ttl_s <= LONGEST_TTL_S:
+        found.append(Mistake("ttl_s", f"must be 1 to {LONGEST_TTL_S} seconds, or 0 for the longest"))
+    for i, label in enumerate(request.labels):
+        if mistake := mistake_in_label_key(label.key) or mistake_in_label_value(label.value):
+            found.append(Mistake(f"labels[{i}]", mistake))
+    if len({label.key for label in request.labels}) < len(request.labels):
+        found.append(Mistake("labels", "a key stands twice"))
+    return found
+
+
+def _put(key: bytes, record: objects_pb2.JoinToken) -> Put:
+    return Put(key, record.SerializeToString(deterministic=True))
+
+
+def _key_digest(csr_pem: bytes) -> str:
+    key = x509.load_pem_x509_csr(csr_pem).public_key()
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).hexdigest()[:32]

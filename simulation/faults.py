@@ -1,0 +1,63 @@
+"""Which faults one seed gets, and how often. Every seed draws its own subset, so that rare combinations meet.
+
+Decides probabilities and periods only; world.py makes them happen.
+"""
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Probabilities per transaction or per message; mean periods in milliseconds, 0 = never."""
+
+    not_sent: float = 0.0
+    unknown_before: float = 0.0  # never applied, the answer never comes
+    unknown_after: float = 0.0  # applied at once, the answer never comes
+    unknown_late: float = 0.0  # the answer never comes, applied some seconds later
+    slow_store: float = 0.0  # the answer takes up to a second
+    message_delay_ms: int = 5  # at most, one way
+    session_break_every_ms: int = 0
+    agent_crash_every_ms: int = 0
+    agent_pause_every_ms: int = 0
+    node_reboot_every_ms: int = 0
+    node_isolation_every_ms: int = 0
+    leader_crash_every_ms: int = 0
+    leader_pause_every_ms: int = 0
+    replica_exit_every_ms: int = 0
+    start_failure: float = 0.0
+    stale_share: float = 0.0  # a share or slice is delivered again, later, after newer ones
+    clock_rate: float = 0.0  # clocks run between 1 - rate and 1 + rate
+
+
+NO_FAULTS = Faults()
+
+
+def draw(rng: random.Random) -> Faults:
+    """A random subset of all faults, each at a random strength."""
+
+    def some(probability: float, value: float) -> float:
+        return value * rng.uniform(0.2, 1.0) if rng.random() < probability else 0.0
+
+    def every(probability: float, period_ms: int) -> int:
+        return int(period_ms * rng.uniform(0.5, 2.0)) if rng.random() < probability else 0
+
+    return Faults(
+        not_sent=some(0.5, 0.05),
+        unknown_before=some(0.5, 0.05),
+        unknown_after=some(0.5, 0.05),
+        unknown_late=some(0.5, 0.05),
+        slow_store=some(0.3, 0.1),
+        message_delay_ms=rng.choice([2, 20, 200]),
+        session_break_every_ms=every(0.5, 8_000),
+        agent_crash_every_ms=every(0.5, 20_000),
+        agent_pause_every_ms=every(0.4, 20_000),
+        node_reboot_every_ms=every(0.4, 40_000),
+        node_isolation_every_ms=every(0.4, 40_000),
+        leader_crash_every_ms=every(0.5, 20_000),
+        leader_pause_every_ms=every(0.4, 20_000),
+        replica_exit_every_ms=every(0.5, 3_000),
+        start_failure=some(0.3, 0.2),
+        stale_share=some(0.4, 0.3),
+        clock_rate=some(0.5, 0.01),
+    )

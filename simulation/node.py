@@ -1,0 +1,197 @@
+"""One node in the simulator: a disk, the runs on it, and an agent process with the production core.
+
+Decides nothing about replicas. Runs outlive their agent, as real processes do; a reboot ends them. The disk holds the
+last checkpoint that was written whole, and the guard's last word.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from agent.config import Timing
+from agent.core import commands, events
+from agent.core.fencing import Saved
+from agent.core.machine import Machine
+from agent.core.runs import Exit, Found, RunName
+from atoll.api.v1 import agent_pb2, objects_pb2
+from simulation.process import Process
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+REDIAL_MS = 400
+TIMING = Timing()
+GUARD_PERIOD_MS = 200  # how late the guard process looks, at most
+
+
+@dataclass(slots=True)
+class Run:
+    """A process group: alive until `exit` is set."""
+
+    exit: Exit | None = None
+    started_ms: int = 0
+    stopping: bool = False
+
+
+class Node(Process):
+    def __init__(self, world: "World", name: str, capacity: objects_pb2.Resources, rate: float) -> None:
+        super().__init__(world.kernel, name, rate)
+        self.world = world
+        self.capacity = capacity
+        self.runs: dict[RunName, Run] = {}
+        self.isolated = False
+        self.machine: Machine | None = None
+        self.session = 0
+        self._incarnation = 1
+        self._disk: Saved | None = None
+        self._writing: Saved | None = None
+        self._guard_ack_ms: int | None = None
+        self._guarded: dict[RunName, int] = {}
+        self._guard_wakes: set[int] = set()
+        self._wake_scheduled_ms: int | None = None
+
+    # ---- life
+
+    def start(self) -> None:
+        super().start()
+        self.session = 0
+        self._wake_scheduled_ms = None
+        self.machine = Machine(agent_pb2.Hello(node=self.name, capacity=self.capacity), TIMING)
+        found = tuple(Found(name, run.exit, run.started_ms) for name, run in sorted(self.runs.items()))
+        self._post(events.Booted(self._disk, self._incarnation, found, self._guard_ack_ms))
+        self._dial()
+
+    def kill(self) -> None:
+        """A checkpoint under way is whole on the disk, or not there at all."""
+        super().kill()
+        if self._writing and self.kernel.chance(0.5):
+            self._disk = self._writing
+        self._writing = None
+        self.machine = None
+        self.world.break_session(self.session)
+
+    def reboot(self) -> None:
+        """Everything on it ends at once."""
+        self.kill()
+        self._incarnation += 1
+        self.runs.clear()
+        self._guarded.clear()
+        self._guard_wakes.clear()
+        self._guard_ack_ms = None
+
+    # ---- its session
+
+    def _dial(self) -> None:
+        session = self.world.dial(self)
+        if not session:
+            self.after(self.kernel.between(REDIAL_MS // 2, REDIAL_MS), f"dial {self.name}", self._dial)
+            return
+        self.session = session
+        self._post(events.Connected(session))
+
+    def receive(self, session: int, message: agent_pb2.RegionMessage) -> None:
+        if session == self.session:
+            self._post(events.RegionSaid(session, message))
+
+    def disconnected(self, session: int) -> None:
+        if session != self.session:
+            return
+        self.session = 0
+        self._post(events.Disconnected(session))
+        self.after(self.kernel.between(REDIAL_MS // 2, REDIAL_MS), f"dial {self.name}", self._dial)
+
+    # ---- the core
+
+    def _post(self, event: events.Event) -> None:
+        assert self.machine is not None
+        for command in self.machine.handle(event, self.clock_ms()):
+            self._execute(command)
+        deadline = self.machine.next_deadline()
+        if deadline is None or (self._wake_scheduled_ms is not None and self._wake_scheduled_ms <= deadline):
+            return
+        self._wake_scheduled_ms = deadline
+        self.after(self.due_in(deadline), f"wake {self.name}", lambda: self._wake(deadline))
+
+    def _wake(self, scheduled_ms: int) -> None:
+        if self._wake_scheduled_ms == scheduled_ms:
+            self._wake_scheduled_ms = None
+            self._post(events.Woke())
+
+    def _execute(self, command: commands.Command) -> None:
+        match command:
+            case commands.SendUp(session=session, message=message):
+                self.world.to_region(session, message)
+            case commands.WriteCheckpoint(version=version, saved=saved):
+                self._writing = saved
+                self.after(self.kernel.between(1, 5), "checkpoint", lambda: self._written(version))
+            case commands.StartReplica(run=run):
+                self._start_run(run)
+            case commands.StopReplica(run=run, grace_ms=grace_ms):
+                self._stop_run(run, grace_ms)
+            case commands.ProbeReplica(probe_id=probe_id, run=run):
+                answer = events.ProbeAnswered(probe_id, run in self.runs and self.runs[run].exit is None)
+                self.after(self.kernel.between(1, 20), "probe", lambda: self._post(answer))
+            case commands.Guard():
+                self._arm_guard(command)
+            case commands.Reconnect(session=session):
+                self.world.break_session(session)
+
+    def _written(self, version: int) -> None:
+        self._disk, self._writing = self._writing, None
+        self._post(events.CheckpointWritten(version))
+
+    # ---- the guard, a process of its own: it acts though the agent is paused or dead
+
+    def _arm_guard(self, guard: commands.Guard) -> None:
+        self._guard_ack_ms = guard.last_ack_ms
+        self._guarded = {deadline.run: deadline.deadline_ms for deadline in guard.deadlines}
+        boot = self._incarnation
+        for deadline in sorted({deadline.deadline_ms for deadline in guard.deadlines} - self._guard_wakes):
+            self._guard_wakes.add(deadline)
+            delay_ms = self.due_in(deadline) + self.kernel.between(0, GUARD_PERIOD_MS)
+            self.kernel.after(delay_ms, "guard", partial(self._guard_acts, boot, deadline))
+
+    def _guard_acts(self, boot: int, wake_ms: int) -> None:
+        if boot != self._incarnation:
+            return
+        self._guard_wakes.discard(wake_ms)
+        for run, deadline_ms in self._guarded.items():
+            if self.clock_ms() >= deadline_ms:
+                self._end_run(boot, run, stopped=False)
+
+    # ---- runs
+
+    def _start_run(self, name: RunName) -> None:
+        """The run exists from now on; the news of it needs some time, and the agent."""
+        answer: events.Event = events.DriverStarted(name)
+        if self.kernel.chance(self.world.faults.start_failure):
+            answer = events.DriverStartFailed(name, "no such program")
+        else:
+            self.runs[name] = Run(started_ms=self.clock_ms())
+            self.world.checkers.started(self, name)
+        self.after(self.kernel.between(5, 50), "started", lambda: self._post(answer))
+
+    def _stop_run(self, name: RunName, grace_ms: int) -> None:
+        run = self.runs.get(name)
+        if run is None or run.exit is not None or run.stopping:
+            return
+        run.stopping = True
+        boot = self._incarnation
+        # The driver's kill goes on even if the agent dies meanwhile; only the news of it needs the agent.
+        self.kernel.after(
+            self.kernel.between(1, max(1, grace_ms)), "stopped", lambda: self._end_run(boot, name, True)
+        )
+
+    def replica_exits(self, name: RunName) -> None:
+        self._end_run(self._incarnation, name, stopped=False)
+
+    def _end_run(self, boot: int, name: RunName, stopped: bool) -> None:
+        run = self.runs.get(name)
+        if boot != self._incarnation or run is None or run.exit is not None:
+            return
+        run.exit = Exit(143, "Stopped") if stopped else Exit(1, "Failed", at_ms=self.clock_ms())
+        event = events.DriverStopped(name, run.exit) if stopped else events.DriverExited(name, run.exit)
+        self.bound(lambda: self._post(event))()
+
+    def alive_runs(self) -> list[RunName]:
+        return [name for name, run in sorted(self.runs.items()) if run.exit is None]

@@ -1,0 +1,74 @@
+"""One process's way to the store, with the faults a write can meet. Verified against nothing: it *is* the fault model.
+
+Decides when a transaction is applied and what the sender hears of it. The store itself is the memory store, which the
+contract suite holds to a real etcd.
+"""
+
+from collections.abc import Callable
+
+from atoll.store.memory_state import MemoryState
+from atoll.store.store import NotSent, Outcome, Read, Txn, Unknown, prefix_end
+from simulation.faults import NO_FAULTS, Faults
+from simulation.kernel import Kernel
+
+DEADLINE_MS = 300
+LATEST_MS = 5_000  # how late a transaction of unknown outcome may still be applied
+
+
+class StoreClient:
+    def __init__(self, kernel: Kernel, state: MemoryState, faults: Faults) -> None:
+        self._kernel = kernel
+        self._state = state
+        self._faults = faults
+        self.unknowns = 0
+
+    def heal(self) -> None:
+        """From now on every transaction is answered."""
+        self._faults = NO_FAULTS
+
+    def transact(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
+        """Sends once; `done` hears one outcome."""
+        kernel, faults = self._kernel, self._faults
+        draw = kernel.random.random()
+        for probability, act in (
+            (faults.not_sent, self._not_sent),
+            (faults.unknown_before, self._lost_before),
+            (faults.unknown_after, self._lost_after),
+            (faults.unknown_late, self._late),
+        ):
+            if draw < probability:
+                act(txn, done)
+                return
+            draw -= probability
+        latency = kernel.between(1, 1000) if kernel.chance(faults.slow_store) else kernel.between(1, 4)
+        kernel.after(latency, "store", lambda: self._answer(self._state.transact(txn), done))
+
+    def list_all(self, prefix: bytes, done: Callable[[Read], None]) -> None:
+        """Every key under `prefix`, as of the moment the store answers."""
+        self._kernel.after(
+            self._kernel.between(1, 4), "list", lambda: done(self._state.range(prefix, prefix_end(prefix)))
+        )
+
+    def _answer(self, outcome: Outcome, done: Callable[[Outcome], None]) -> None:
+        self._kernel.after(1, "answer", lambda: done(outcome))
+
+    def _not_sent(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
+        self._kernel.after(1, "not-sent", lambda: done(NotSent("no connection")))
+
+    def _lost_before(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
+        self._unknown(done)
+
+    def _lost_after(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
+        self._kernel.after(2, "store", lambda: self._silently(txn))
+        self._unknown(done)
+
+    def _late(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
+        self._kernel.after(self._kernel.between(1, LATEST_MS), "store-late", lambda: self._silently(txn))
+        self._unknown(done)
+
+    def _silently(self, txn: Txn) -> None:
+        self._state.transact(txn)
+
+    def _unknown(self, done: Callable[[Outcome], None]) -> None:
+        self.unknowns += 1
+        self._kernel.after(DEADLINE_MS, "deadline", lambda: done(Unknown("deadline")))

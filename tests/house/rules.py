@@ -1,0 +1,71 @@
+"""House rules that no linter knows, executed. Prints every breach and exits 1 when there is one.
+
+Run by `make check`. The rules: a file stays under 400 lines and a function under 50; a core's machine.py under 200 and
+the auditor under 400; no folder or module is called by a word that says nothing; stored protos have no map<>; a core
+imports no numpy.random; nothing unfinished is checked in.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST_LINES = {"machine.py": 200}
+FILE_LINES = 400
+FUNCTION_LINES = 50
+EMPTY_WORDS = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "shared"}
+UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+
+
+def tracked() -> list[Path]:
+    """Files git knows or would add, relative to the root, without generated code."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    paths = [Path(n) for n in names if n]
+    return [p for p in paths if (ROOT / p).is_file() and "_pb2" not in p.name]
+
+
+def breaches(path: Path) -> Iterator[str]:
+    words = {part.removesuffix(".py") for part in path.parts}
+    if bad := words & EMPTY_WORDS:
+        yield f"{path}: a name that says nothing: {', '.join(sorted(bad))}"
+    if path.suffix == ".proto":
+        text = (ROOT / path).read_text()
+        if re.search(r"\bmap\s*<", text):
+            yield f"{path}: map<> has no order; use repeated entries"
+    if path.suffix == ".py":
+        yield from python_breaches(path, (ROOT / path).read_text())
+
+
+def python_breaches(path: Path, text: str) -> Iterator[str]:
+    lines = text.count("\n")
+    allowed = MOST_LINES.get(path.name, FILE_LINES) if "core" in path.parts else FILE_LINES
+    if lines > allowed:
+        yield f"{path}: {lines} lines, allowed {allowed}: split it by noun"
+    for number, line in enumerate(text.split("\n"), 1):
+        if path.name != "rules.py" and UNFINISHED.search(line):
+            yield f"{path}:{number}: unfinished: {line.strip()}"
+    tree = ast.parse(text)
+    if lines and path.parts[0] != "tests" and not ast.get_docstring(tree):
+        yield f"{path}: no module docstring: what does it decide, and what does it leave to others?"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > FUNCTION_LINES:
+                yield f"{path}:{node.lineno}: {node.name} has {length} lines, allowed {FUNCTION_LINES}"
+        if "core" in path.parts and isinstance(node, ast.Attribute) and ast.unparse(node).endswith("np.random"):
+            yield f"{path}:{node.lineno}: a core draws no random numbers"
+
+
+def main() -> None:
+    found = [breach for path in tracked() for breach in breaches(path)]
+    print("\n".join(found))
+    if found:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

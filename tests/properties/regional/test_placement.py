@@ -1,0 +1,188 @@
+"""Filters, scores and the batch against a plain Python reference, on random clusters."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atoll.api.v1 import objects_pb2
+from atoll.model import explain
+from atoll.model.resources import DIMENSIONS, Vector
+from atoll.model.selectors import matches, tolerates
+from regional.core import scores
+from regional.core.filters import FILTERS, HARD_TAINTS, Request, request_of
+from regional.core.node_table import NodeTable
+from regional.core.placement import ClassRow, Filling, explain_refusals
+
+KEYS, VALUES = ("zone", "disk", "slots"), ("a", "b", "7", "12", "-3")
+Effect = objects_pb2.TaintEffect
+
+
+@dataclass
+class PlainNode:
+    capacity: tuple[int, ...]
+    used: tuple[int, ...]
+    labels: dict[str, str]
+    taints: list[tuple[str, str, int]]
+    ready: bool
+    cordoned: bool
+
+
+amounts = st.tuples(*(st.integers(0, 12) for _ in DIMENSIONS))
+taints = st.lists(
+    st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES), st.sampled_from([1, 2, 3])), max_size=2, unique=True
+)
+nodes = st.lists(
+    st.builds(
+        PlainNode,
+        capacity=amounts,
+        used=st.just((0,) * len(DIMENSIONS)),
+        labels=st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=3),
+        taints=taints,
+        ready=st.booleans() | st.just(True),
+        cordoned=st.sampled_from([False, False, True]),
+    ),
+    min_size=1,
+    max_size=14,
+)
+requirements = st.builds(
+    lambda key, operator, value: objects_pb2.LabelRequirement(
+        key=key, operator=operator, values=[] if operator in (3, 4) else [value]
+    ),
+    st.sampled_from(KEYS),
+    st.sampled_from([1, 2, 3, 4, 5, 6]),
+    st.sampled_from(VALUES),
+)
+tasks = st.builds(
+    lambda asked, selector, requires, prefers, tolerated, strategy: objects_pb2.Task(
+        name="main",
+        resources=objects_pb2.ResourceRequirements(requests=Vector(*asked).to_proto()),
+        node_selector=[objects_pb2.Label(key=k, value=v) for k, v in sorted(selector.items())],
+        requires=requires,
+        prefers=[objects_pb2.LabelPreference(requirement=r, weight=w) for r, w in prefers],
+        tolerations=[objects_pb2.Toleration(key=k, value=v, effect=Effect.ValueType(e)) for k, v, e in tolerated],
+        strategy=strategy,
+    ),
+    st.tuples(*(st.integers(0, 4) for _ in DIMENSIONS)),
+    st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=1),
+    st.lists(requirements, max_size=1),
+    st.lists(st.tuples(requirements, st.integers(1, 100)), max_size=2),
+    st.lists(st.tuples(st.sampled_from(("", *KEYS)), st.sampled_from(("", *VALUES)), st.integers(0, 3)), max_size=2),
+    st.sampled_from(["", scores.BIN_PACK, scores.SPREAD]),
+)
+
+
+def table_of(plain: list[PlainNode]) -> NodeTable:
+    table = NodeTable()
+    for number, node in enumerate(plain):
+        row = table.add(f"n{number}")
+        table.describe(row, node.capacity, node.labels, node.taints, node.cordoned)
+        table.set_ready(row, node.ready)
+    return table
+
+
+def first_refusal(node: PlainNode, used: tuple[int, ...], task: objects_pb2.Task) -> str:
+    """The reason code of the first filter that refuses, "" when none does."""
+    if not node.ready:
+        return explain.NODE_NOT_READY
+    if node.cordoned:
+        return explain.NODE_CORDONED
+    if any(node.labels.get(label.key) != label.value for label in task.node_selector):
+        return explain.NODE_SELECTOR
+    if not all(matches(r, node.labels) for r in task.requires):
+        return explain.NODE_REQUIREMENT
+    hard = [t for t in node.taints if t[2] in HARD_TAINTS]
+    if any(not any(tolerates(toleration, *taint) for toleration in task.tolerations) for taint in hard):
+        return explain.TAINT
+    asked = request_of(task).vector.amounts()
+    for i, name in enumerate(DIMENSIONS):
+        if asked[i] and asked[i] > node.capacity[i] - used[i]:
+            return explain.INSUFFICIENT[name]
+    return ""
+
+
+@given(nodes, tasks)
+def test_refusals_are_those_of_the_plain_definition(plain: list[PlainNode], task: objects_pb2.Task) -> None:
+    table = table_of(plain)
+    row = ClassRow(table, request_of(task))
+    row.refresh({})
+    found = [FILTERS[n].code if n >= 0 else "" for n in row.refusal.tolist()]
+    assert found == [first_refusal(node, node.used, task) for node in plain]
+    counted = {r.code: r.nodes for r in explain_refusals(row, {}).reasons}
+    assert counted == {code: found.count(code) for code in found if code}
+
+
+def reference(table: NodeTable, plain: list[PlainNode], task: objects_pb2.Task, count: int) -> list[int]:
+    """Every node scored anew after each single replica."""
+    request = request_of(task)
+    asked = np.array(request.vector.amounts(), np.int64)
+    used = [np.array(node.used, np.int64) for node in plain]
+    copies = [0] * len(plain)
+    chosen: list[int] = []
+    while len(chosen) < count:
+        best: tuple[float, int] | None = None
+        for i, node in enumerate(plain):
+            if first_refusal(node, tuple(used[i].tolist()), task):
+                continue
+            rows = np.array([i])
+            value = scores.total(
+                table, request, rows, (used[i] + asked)[None, :], np.array([copies[i]], np.int32)
+            ).tolist()[0]
+            if best is None or value > best[0]:
+                best = (value, i)
+        if best is None:
+            return chosen
+        chosen.append(best[1])
+        used[best[1]] = used[best[1]] + asked
+        copies[best[1]] += 1
+    return chosen
+
+
+@given(nodes, tasks, st.integers(1, 12), st.integers(1, 4))
+def test_a_batch_is_what_one_by_one_would_choose(
+    plain: list[PlainNode], task: objects_pb2.Task, count: int, first: int
+) -> None:
+    table = table_of(plain)
+    filling = Filling(ClassRow(table, request_of(task)), count, {})
+    chosen = filling.take(first)
+    for row in chosen:
+        table.charge(row, request_of(task).vector.amounts())
+    filling.charged()
+    chosen += filling.take(count - len(chosen))
+    assert chosen == reference(table_of(plain), plain, task, count)
+
+
+@given(nodes, tasks)
+def test_scores_are_between_zero_and_one(plain: list[PlainNode], task: objects_pb2.Task) -> None:
+    table = table_of(plain)
+    row = ClassRow(table, request_of(task))
+    row.refresh({})
+    feasible = row.score[row.feasible()]
+    assert feasible.dtype == np.float32
+    assert ((feasible >= 0) & (feasible <= 1.000001)).all()
+
+
+@given(nodes, tasks, st.lists(st.tuples(st.integers(0, 13), st.integers(0, 3)), max_size=8))
+def test_a_repaired_row_equals_a_fresh_one(
+    plain: list[PlainNode], task: objects_pb2.Task, changes: list[tuple[int, int]]
+) -> None:
+    table = table_of(plain)
+    row = ClassRow(table, request_of(task))
+    row.refresh({})
+    for number, kind in changes:
+        at = number % len(plain)
+        node = plain[at]
+        if kind == 0:
+            table.set_ready(at, not table.ready[at])
+        elif kind == 1:
+            table.describe(at, node.capacity, {"zone": "b"}, [("zone", "a", 1)], False)
+        elif kind == 2:
+            table.charge(at, (1, 1, 1, 1))
+        else:
+            table.describe(table.add(f"more{table.size}"), (9, 9, 9, 9), {}, (), False)
+    row.refresh({})
+    fresh = ClassRow(table, Request(**{f: getattr(row.request, f) for f in Request.__slots__}))
+    fresh.refresh({})
+    assert row.refusal.tolist() == fresh.refusal.tolist()
+    assert row.score.tolist() == fresh.score.tolist()

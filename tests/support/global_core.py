@@ -1,0 +1,219 @@
+"""The global core over a memory store, without a loop: real machine, real lanes, real transactions, no waiting.
+
+What the core asks for is done at once, but for commits when `hold_commits` is set: then a test decides when and how
+each ends. At the end of a test the whole history is audited (`clean`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from google.protobuf.message import Message
+
+from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
+from atoll.audit import Auditor
+from atoll.errors import AtollError
+from atoll.lane import Authority, Lane
+from atoll.model.resources import Vector
+from atoll.store import keys
+from atoll.store.memory_state import MemoryState
+from atoll.store.store import Applied, Put, Refused, Txn
+from global_cp.config import CoreSettings
+from global_cp.core import commands, events
+from global_cp.core.commands import Command
+from global_cp.core.machine import Machine
+from global_cp.core.records import Records
+
+HARD = objects_pb2.ACCOUNT_HARD
+QUOTA, UNIT, NOTHING = Vector(10_000, 10_000), Vector(500, 256), Vector()
+DEFAULTS = CoreSettings()
+
+
+class GlobalCore:
+    def __init__(self, settings: CoreSettings = DEFAULTS, state: MemoryState | None = None) -> None:
+        self.settings = settings
+        self.state = state or MemoryState()
+        self.now_ms = 1_000_000
+        self.machine = Machine(settings)
+        self.after_commit: Callable[[], None] = lambda: None  # called at each revision
+        self.hold_commits = False
+        self.held: deque[commands.Commit] = deque()
+        self.replies: dict[int, commands.Reply] = {}
+        self.published: list[global_pb2.WorkloadEvent] = []
+        self.down: dict[int, list[regional_pb2.DownlinkMessage]] = {}
+        self.closed: dict[int, str] = {}
+        self.resigned: list[str] = []
+        self.lanes: dict[int, Lane] = {}
+        self._events: deque[events.Event] = deque()
+        self._lease = 0
+        self._asked = 0
+        self._requests = 0
+
+    # ---- authority
+
+    def elect(self) -> Authority:
+        """A new leader, after the end of the old one."""
+        if self._lease:
+            self.state.revoke(self._lease)
+        self._lease = self.state.grant(3_600, now_ms=0).id
+        leader = objects_pb2.Leader(name="g", nonce=str(self.state.revision))
+        put = Put(keys.leader(keys.GLOBAL), leader.SerializeToString(), self._lease)
+        outcome = self.state.transact(Txn(success=(put,)))
+        assert isinstance(outcome, Applied)
+        authority = Authority(keys.GLOBAL, term=outcome.revision)
+        listed = self.state.range(keys.GLOBAL, b"/g0")
+        revisions = {item.key: item.mod_revision for item in listed.items}
+        self.held.clear()
+        self.lanes = {
+            index: Lane(authority, index, revisions.get(keys.lane(keys.GLOBAL, index), 0))
+            for index in range(self.settings.lanes)
+        }
+        self.post(events.LeadershipWon(authority, listed.items, listed.revision))
+        return authority
+
+    # ---- the loop
+
+    def post(self, event: events.Event) -> None:
+        """Handles the event and all that follows from it, one event after the other as the loop does."""
+        self._events.append(event)
+        if len(self._events) > 1:
+            return  # posted by what is being handled
+        while self._events:
+            self._do(self.machine.handle(self._events[0], self.now_ms))
+            self._events.popleft()
+
+    def pass_time(self, ms: int) -> None:
+        """Wakes the core at each of its deadlines on the way."""
+        end = self.now_ms + ms
+        while (due := self.machine.next_deadline()) is not None and due <= end:
+            self.now_ms = max(due, self.now_ms + 1)
+            self.post(events.Woke())
+        self.now_ms = end
+
+    def release(self, count: int = 1_000_000) -> None:
+        """Carries out held commits, the oldest first."""
+        for _ in range(min(count, len(self.held))):
+            self._commit(self.held.popleft())
+
+    def _do(self, issued: Sequence[Command]) -> None:
+        for command in issued:
+            match command:
+                case commands.Commit():
+                    self.held.append(command)
+                    if not self.hold_commits:
+                        self.release()
+                case commands.Reply():
+                    assert command.reply_to not in self.replies, "answered twice"
+                    self.replies[command.reply_to] = command
+                case commands.Publish():
+                    self.published.append(command.event)
+                case commands.SendDown():
+                    self.down.setdefault(command.session, []).append(command.message)
+                case commands.CloseSession():
+                    self.closed[command.session] = command.reason
+                case commands.Resign():
+                    self.resigned.append(command.reason)
+
+    def _commit(self, command: commands.Commit) -> None:
+        lane = self.lanes[command.lane]
+        outcome = self.state.transact(lane.begin(command.plan))
+        assert isinstance(outcome, Applied | Refused)
+        settled = lane.settle(outcome)
+        assert not isinstance(settled, Txn)
+        self.after_commit()
+        self.post(events.PlanSettled(command.plan_id, settled, self.now_ms))
+
+    # ---- users
+
+    def start(self, request: Message, token: objects_pb2.UserToken | None = None) -> int:
+        """Asks for a change; where its answer will be in `replies`."""
+        if not request.request_id:  # type: ignore[attr-defined]
+            self._requests += 1
+            request.request_id = f"r{self._requests}"  # type: ignore[attr-defined]
+        self._asked += 1
+        self.post(events.MutationAsked(self._asked, request, token))
+        return self._asked
+
+    def ask(self, request: Message, token: objects_pb2.UserToken | None = None) -> "Message | AtollError":
+        return self.replies[self.start(request, token)].answer
+
+    def tenant(self, name: str = "acme", quota: Vector = QUOTA) -> "Message | AtollError":
+        return self.ask(global_pb2.ApplyTenantRequest(tenant=tenant(name, quota)))
+
+    def apply(self, workload: objects_pb2.Workload, **fields: object) -> "Message | AtollError":
+        return self.ask(global_pb2.ApplyWorkloadRequest(workload=workload, **fields))  # type: ignore[arg-type]
+
+    # ---- regions
+
+    def connect(self, session: int, region: str = "north", term: int = 1, epoch: int = 0) -> None:
+        hello = regional_pb2.RegionHello(region=region, term=term, epoch=epoch)
+        self.post(events.RegionConnected(session, region, hello))
+
+    def say(self, session: int, **body: Message) -> None:
+        self.post(events.RegionSaid(session, regional_pb2.UplinkMessage(**body)))  # type: ignore[arg-type]
+
+    def sent(self, session: int, kind: str) -> list[Message]:
+        """The messages of one kind that went down a session."""
+        return [getattr(m, kind) for m in self.down.get(session, []) if m.WhichOneof("body") == kind]
+
+    # ---- what is stored
+
+    @property
+    def records(self) -> Records:
+        """As the core has them; the same as the store has, which is checked here."""
+        assert self.machine.reign is not None
+        mine = self.machine.reign.records
+        if not self.held:
+            stored = Records()
+            listed = self.state.range(keys.GLOBAL, b"/g0")
+            stored.load(listed.items, listed.revision)
+            for name in ("tenants", "workloads", "statuses", "budgets", "slices", "acks", "regions", "shares"):
+                assert getattr(mine, name).items() == getattr(stored, name).items(), name
+        return mine
+
+    def clean(self) -> None:
+        """Every invariant held at every revision."""
+        auditor = Auditor()
+        for batch in self.state.batches(b"/", 1):
+            auditor.feed(batch)
+        verdict = auditor.verdict()
+        assert not verdict.broken, "\n".join(map(str, verdict.violations))
+
+
+def tenant(name: str = "acme", quota: Vector = QUOTA) -> objects_pb2.Tenant:
+    return objects_pb2.Tenant(
+        metadata=objects_pb2.Metadata(name=name), spec=objects_pb2.TenantSpec(quota=quota.to_proto())
+    )
+
+
+def workload(
+    name: str = "web", replicas: int = 2, unit: Vector = UNIT, owner: str = "acme", **spec: object
+) -> objects_pb2.Workload:
+    task = objects_pb2.Task(
+        name="main",
+        replicas=replicas,
+        command=["run"],
+        resources=objects_pb2.ResourceRequirements(requests=unit.to_proto()),
+    )
+    return objects_pb2.Workload(
+        metadata=objects_pb2.Metadata(name=name, tenant=owner),
+        spec=objects_pb2.WorkloadSpec(tasks=[task], **spec),  # type: ignore[arg-type]
+    )
+
+
+def ack(slice_: objects_pb2.Slice, limit: Vector, bound: Vector = NOTHING, term: int = 1) -> objects_pb2.SliceAck:
+    """What a region that applied `slice_` says."""
+    use = objects_pb2.AccountUse(account=HARD, limit=limit.to_proto(), bound=bound.to_proto())
+    return objects_pb2.SliceAck(
+        tenant=slice_.tenant, region=slice_.region, region_term=term, epoch=slice_.epoch, seq=slice_.seq, uses=[use]
+    )
+
+
+def report(share: objects_pb2.Share, *, closed: bool = False, **counts: int) -> regional_pb2.WorkloadReport:
+    return regional_pb2.WorkloadReport(
+        tenant=share.metadata.tenant,
+        workload=share.metadata.name,
+        generation=share.metadata.generation,
+        uid=share.metadata.uid,
+        counts=objects_pb2.SlotCounts(**counts),
+        closed=closed,
+    )

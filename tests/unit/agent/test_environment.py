@@ -1,0 +1,25 @@
+from agent.environment import environment
+from atoll.api.v1 import objects_pb2
+from tests.support.agent_core import assign, run
+
+
+def test_a_run_knows_itself_and_cannot_be_told_otherwise() -> None:
+    task = objects_pb2.Task(
+        command=["x"],
+        env=[objects_pb2.Label(key="COLOUR", value="blue"), objects_pb2.Label(key="ATOLL_TOKEN", value="forged")],
+        ports=[objects_pb2.Port(name="http-api", number=8080)],
+    )
+    told = dict(environment(run(3), assign(3, term=5, task=task), "n1"))
+    assert told == {
+        "COLOUR": "blue",
+        "ATOLL_NODE": "n1",
+        "ATOLL_TENANT": "acme",
+        "ATOLL_WORKLOAD": "web",
+        "ATOLL_TASK": "main",
+        "ATOLL_INDEX": "0",
+        "ATOLL_SLOT": "acme/web/main/0",
+        "ATOLL_ATTEMPT": "1.3",
+        "ATOLL_TOKEN": "1.1.5.1.3",
+        "ATOLL_GENERATION": "3",
+        "ATOLL_PORT_HTTP_API": "8080",
+    }

@@ -1,0 +1,73 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from agent.core.commands import ProbeReplica
+from agent.core.events import ProbeAnswered
+from agent.drivers.driver import RunSpec
+from agent.drivers.fake import Behaviour, FakeDriver
+from agent.probes import Probes
+from atoll.api.v1 import objects_pb2
+from tests.support.agent_core import run
+
+STATUS = {
+    "/ok": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "/sick": b"HTTP/1.1 503 No\r\n\r\n",
+    "/odd": b"hello\n",
+    "/mute": b"",
+}
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readline()
+        writer.write(STATUS[line.split()[1].decode()] if line else b"")
+        if b"/mute" not in line:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def ask(probe: objects_pb2.Probe, timeout_ms: int = 5000) -> tuple[bool, str]:
+    driver = FakeDriver(lambda notice: None, lambda name, spec: Behaviour(check=(False, "exit code 4")))
+    driver.start(run(), RunSpec(objects_pb2.Task(), ()))
+    driver.advance(10)
+    answer = await Probes(driver, 1).check(ProbeReplica(9, run(), probe, timeout_ms))
+    assert isinstance(answer, ProbeAnswered)
+    assert answer.probe_id == 9
+    return answer.ok, answer.message
+
+
+def http(port: int, path: str) -> objects_pb2.Probe:
+    return objects_pb2.Probe(http=objects_pb2.HttpCheck(port=port, path=path))
+
+
+async def test_http(port: int) -> None:
+    assert await ask(http(port, "/ok")) == (True, "status 204")
+    assert await ask(http(port, "/sick")) == (False, "status 503")
+    assert await ask(http(port, "/odd")) == (False, "the answer is not HTTP")
+    ok, message = await ask(http(port, "/ok HTTP/1.1\r\nX: y"))
+    assert not ok and "cannot be asked for" in message
+
+
+async def test_a_mute_server_is_answered_for_in_time(port: int) -> None:
+    assert await ask(http(port, "/mute"), 50) == (False, "no answer within 50 ms")
+
+
+async def test_tcp(port: int) -> None:
+    assert await ask(objects_pb2.Probe(tcp=objects_pb2.TcpCheck(port=port))) == (True, "")
+    listener = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    closed_port = listener.sockets[0].getsockname()[1]
+    listener.close()
+    await listener.wait_closed()
+    ok, message = await ask(objects_pb2.Probe(tcp=objects_pb2.TcpCheck(port=closed_port)))
+    assert not ok and message
+
+
+async def test_a_command_is_the_drivers() -> None:
+    check = objects_pb2.Probe(command=objects_pb2.CommandCheck(command=["false"]))
+    assert await ask(check) == (False, "exit code 4")

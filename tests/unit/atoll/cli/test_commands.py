@@ -1,0 +1,128 @@
+"""Commands against an in-memory cluster: what they print where, and their exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from atoll import manifest
+from atoll.api.v1 import objects_pb2
+from atoll.cli.output import visible
+from tests.support.fake_global import FakeCluster
+from tests.unit.atoll.cli.conftest import Run
+
+RUN = ("run", "hello", "--replicas", "3", "--", "sleep", "9")
+MANIFEST = "apiVersion: atoll/v1\nkind: Workload\nmetadata: {{name: {name}}}\nspec: {{task: {{command: [x]}}}}\n"
+
+
+class TestApply:
+    def test_waits_and_keeps_data_and_progress_apart(self, atoll: Run, cluster: FakeCluster, home: Path) -> None:
+        (home / "a.yaml").write_text(MANIFEST.format(name="hello"))
+        result = atoll("apply", "-f", "a.yaml")
+        assert (result.code, result.out) == (0, "workload/hello created\n")
+        assert "admitted → queued → bound 1/1 → started → ready 1/1 → serving 1/1 (" in result.err
+        assert atoll("apply", "-f", "a.yaml", "--no-wait").out == "workload/hello unchanged\n"
+
+    def test_tenants_go_first_and_a_dry_run_changes_nothing(self, atoll: Run, cluster: FakeCluster, home: Path) -> None:
+        tenant = "apiVersion: atoll/v1\nkind: Tenant\nmetadata: {name: shop}\nspec: {quota: {cpu: 1}}\n"
+        (home / "all.yaml").write_text(MANIFEST.format(name="a") + "---\n" + tenant)
+        assert atoll("apply", "-f", "all.yaml", "--dry-run").code == 0
+        assert not cluster.plane.workloads
+        assert not cluster.plane.tenants
+        assert atoll("apply", "-f", "all.yaml").out == "tenant/shop created\nworkload/a created\n"
+
+    def test_a_servers_mistake_has_its_line(self, atoll: Run, cluster: FakeCluster, home: Path) -> None:
+        (home / "a.yaml").write_text(MANIFEST.format(name="HELLO"))
+        result = atoll("apply", "-f", "a.yaml")
+        assert result.code == 2
+        assert "a.yaml:3:18: metadata.name: is not allowed" in result.err
+
+    def test_what_was_printed_can_be_applied(self, atoll: Run, cluster: FakeCluster, home: Path) -> None:
+        atoll(*RUN)
+        for style in ("yaml", "json"):
+            (home / "again").write_text(atoll("get", "workload", "hello", "-o", style).out)
+            assert atoll("apply", "-f", "again").out == "workload/hello unchanged\n"
+
+
+class TestExitCodes:
+    def test_not_placed_in_time(self, atoll: Run, cluster: FakeCluster) -> None:
+        cluster.plane.placing = False
+        result = atoll(*RUN[:4], "--timeout", "0.2", *RUN[4:])
+        assert result.code == 3
+        assert "Error E2103: 3 of 3 replicas of hello are not placed" in result.err
+        assert "Try   atoll why hello" in result.err
+
+    def test_conflict(self, atoll: Run, cluster: FakeCluster) -> None:
+        assert atoll(*RUN[:2], "--request-id", "r1", *RUN[2:]).code == 0
+        assert atoll("run", "other", "--request-id", "r1", "--", "x").code == 4
+
+    def test_not_allowed(self, atoll: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ATOLL_TOKEN", "atoll-user.0123456789abcdef.forged")
+        assert atoll("get", "workloads").code == 5
+
+    def test_unreachable(self, atoll: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ATOLL_ADDRESS", "127.0.0.1:1")
+        assert atoll("logs", "hello").code == 6
+
+    def test_not_found(self, atoll: Run, cluster: FakeCluster) -> None:
+        assert atoll("get", "workload", "nobody").code == 1
+        assert atoll("wait", "nobody", "--for", "deleted").code == 0
+
+
+class TestShowing:
+    def test_every_format(self, atoll: Run, cluster: FakeCluster) -> None:
+        atoll(*RUN)
+        assert atoll("get", "workloads").out.startswith("NAME   READY  STATE    AGE\nhello  3/3    serving")
+        assert "TENANT" in atoll("get", "workloads", "-o", "wide").out
+        assert atoll("list", "workloads", "-o", "name").out == "workload/hello\n"
+        assert json.loads(atoll("get", "workloads", "-o", "json").out)["items"][0]["kind"] == "Workload"
+        assert json.loads(atoll("get", "workload", "hello", "-o", "jsonl").out)["metadata"]["name"] == "hello"
+        (document,) = manifest.parse(atoll("get", "workload", "hello", "-o", "yaml").out)
+        assert document.message.metadata.name == "hello"  # type: ignore[attr-defined]
+        assert atoll("get", "regions").code == 0
+        assert atoll("status").out.startswith("cluster test at 127.0.0.1:")
+
+    def test_hostile_names_cannot_move_the_cursor(self, atoll: Run, cluster: FakeCluster) -> None:
+        out = atoll("get", "slots", "hello").out
+        assert "n\\x1b[2J1" in out
+        assert "\x1b" not in out
+
+    def test_why_unplaced_and_placed(self, atoll: Run, cluster: FakeCluster) -> None:
+        slot = objects_pb2.SlotId(tenant="default", workload="hello", task="main", index=0)
+        lacking = objects_pb2.PendingReason(code="InsufficientMemory", nodes=96, message="lack memory")
+        score = objects_pb2.NodeScore(node="n1", total=0.5, terms=[objects_pb2.ScoreTerm(name="spread", value=1)])
+        decision = objects_pb2.Decision(id="7-1", result="Bound", nodes=118, feasible=22, scores=[score])
+        cluster.region.why.slots.add(id=slot, waiting_ms=42_000, reasons=[lacking], queue_position=3)
+        cluster.region.why.slots.add(
+            id=slot, state=objects_pb2.SLOT_STATE_BOUND, node="n1", decision=decision, on_node=lacking
+        )
+        out = atoll("why", "hello").out
+        assert "hello/0  waiting for 42s, 3. in the queue\n  96 nodes lack memory (InsufficientMemory)\n" in out
+        assert "hello/0  bound on n1\n" in out
+        assert "22 of 118 nodes could take it" in out
+        assert len(json.loads(atoll("why", "hello", "-o", "json").out)) == 2
+
+    def test_logs_come_as_they_were_written(self, atoll: Run, cluster: FakeCluster) -> None:
+        assert atoll("logs", "hello/0").out == "one\ntwo\n"
+
+
+class TestDelete:
+    def test_asks_and_needs_somebody_to_ask(self, atoll: Run, cluster: FakeCluster) -> None:
+        atoll(*RUN)
+        result = atoll("delete", "hello")
+        assert result.code == 2
+        assert "hello: 3 running replicas" in result.err
+        assert cluster.plane.workloads
+        assert atoll("delete", "hello", "--yes").out == "workload/hello deleting\n"
+        assert not cluster.plane.workloads
+
+    def test_scale(self, atoll: Run, cluster: FakeCluster) -> None:
+        atoll(*RUN)
+        assert atoll("scale", "hello", "5").out == "workload/hello updated\n"
+        assert "5/5" in atoll("get", "workload", "hello").out
+
+
+def test_visible_keeps_what_can_be_seen() -> None:
+    assert visible("héllo 世界") == "héllo 世界"
+    assert visible("a\nb\x1b\u202e") == "a\\x0ab\\x1b\\u202e"
+    assert visible("a\nb", keep_lines=True) == "a\nb"

@@ -1,0 +1,131 @@
+"""Grants, shrinks and take-backs, step by step; the property tests look for what these steps do not think of."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from atoll.api.v1 import global_pb2, objects_pb2
+from atoll.errors import Conflict
+from atoll.model.resources import Vector, vector
+from global_cp.core.budgets import Purse, entitlements, granted, purse, shrink_target
+from tests.support.global_core import GlobalCore, ack, report, workload
+
+UNIT = Vector(500, 256)
+
+
+@pytest.fixture
+def core() -> Iterator[GlobalCore]:
+    world = GlobalCore()
+    world.elect()
+    world.connect(1)
+    world.tenant(quota=UNIT * 10)
+    yield world
+    world.clean()
+
+
+def _slice(core: GlobalCore) -> objects_pb2.Slice:
+    slice_ = core.records.slices.get("acme", "north")
+    assert slice_ is not None
+    return slice_
+
+
+def _operations(core: GlobalCore) -> list[str]:
+    lanes = [change for batch in core.state.batches(b"/g/lane/", 1) for change in batch.changes]
+    return [objects_pb2.Lane.FromString(change.item.value).operation for change in lanes if change.item]
+
+
+def test_a_grant_follows_demand_up_to_what_is_free(core: GlobalCore) -> None:
+    core.apply(workload(replicas=4))
+    first = _slice(core)
+    core.apply(workload(replicas=14))
+    assert granted(first) == UNIT * 4 and granted(_slice(core)) == UNIT * 10
+    assert _slice(core).seq > first.seq
+    assert purse(core.records.budgets.get("acme")).free == Vector()
+
+
+def test_a_shrink_takes_back_only_what_the_region_has_given_up(core: GlobalCore) -> None:
+    core.apply(workload(replicas=4))
+    core.apply(workload(replicas=1))
+    wanted = _slice(core)
+    assert granted(wanted) == UNIT * 4 and shrink_target(wanted) == UNIT
+    core.say(1, slice_ack=ack(wanted, UNIT * 3, UNIT * 3))
+    assert granted(_slice(core)) == UNIT * 3
+    core.say(1, slice_ack=ack(wanted, UNIT))  # of a seq that has passed
+    assert granted(_slice(core)) == UNIT * 3
+    core.say(1, slice_ack=ack(_slice(core), UNIT, UNIT))
+    assert granted(_slice(core)) == UNIT
+    assert _operations(core).count("TAKE-BACK") == 2
+
+
+def test_a_newer_target_supersedes_a_shrink(core: GlobalCore) -> None:
+    core.apply(workload(replicas=4))
+    core.apply(workload(replicas=1))
+    late = ack(_slice(core), UNIT)
+    core.apply(workload(replicas=3))
+    assert shrink_target(_slice(core)) == UNIT * 3
+    core.say(1, slice_ack=late)
+    assert granted(_slice(core)) == UNIT * 4
+
+
+def test_a_lower_quota_converges_as_budget_comes_back(core: GlobalCore) -> None:
+    core.apply(workload(replicas=8))
+    core.tenant(quota=UNIT * 5)
+    money = purse(core.records.budgets.get("acme"))
+    assert (money.target, money.effective, money.free) == (UNIT * 5, UNIT * 8, Vector())
+    assert shrink_target(_slice(core)) == UNIT * 5
+    core.say(1, slice_ack=ack(_slice(core), UNIT * 6, UNIT * 6))
+    assert purse(core.records.budgets.get("acme")).effective == UNIT * 6
+    core.say(1, slice_ack=ack(_slice(core), UNIT * 5, UNIT * 5))
+    assert purse(core.records.budgets.get("acme")).effective == UNIT * 5
+
+
+def test_an_acknowledgement_is_kept_and_one_above_the_grant_ends_the_session(core: GlobalCore) -> None:
+    core.apply(workload(replicas=4))
+    core.say(1, slice_ack=ack(_slice(core), UNIT * 4, UNIT * 2))
+    kept = core.records.acks.get("north", "acme")
+    assert kept is not None and vector(kept.uses[0].bound) == UNIT * 2
+    core.say(1, slice_ack=ack(_slice(core), UNIT * 5))
+    assert "I3 (X)" in core.closed[1]
+    assert granted(_slice(core)) == UNIT * 4
+
+
+def test_validity_is_renewed_before_it_ends(core: GlobalCore) -> None:
+    core.apply(workload(replicas=1))
+    first = _slice(core)
+    core.pass_time(core.settings.slice_validity_ms)
+    assert _slice(core).valid_until_ms > first.valid_until_ms and granted(_slice(core)) == granted(first)
+    assert "RENEW" in _operations(core)
+
+
+def test_a_tenant_goes_when_its_budget_is_back_and_begins_above_its_old_seq(core: GlobalCore) -> None:
+    core.apply(workload(replicas=4))
+    core.ask(
+        global_pb2.CreateUserTokenRequest(name="ann", role=objects_pb2.ROLE_USER, tenant="acme"),
+        objects_pb2.UserToken(id="ab", hash=b"h"),
+    )
+    refused = core.ask(global_pb2.DeleteTenantRequest(name="acme"))
+    assert isinstance(refused, Conflict) and refused.code == "E3005"
+    core.ask(global_pb2.DeleteWorkloadRequest(tenant="acme", name="web"))
+    share = core.records.shares.get("north", "acme", "web")
+    assert share is not None
+    core.say(1, workload=report(share, closed=True))
+    core.ask(global_pb2.DeleteTenantRequest(name="acme"))
+    last = _slice(core)
+    core.say(1, slice_ack=ack(last, Vector()))
+    assert core.records.tenants.get("acme") is None and core.records.slices.get("acme", "north") is None
+    assert len(core.records.tokens) == 0
+    core.tenant()
+    core.apply(workload(replicas=1))
+    assert _slice(core).seq > last.seq + 1
+
+
+def test_budget_does_not_wander_between_regions() -> None:
+    quota, have = UNIT * 4, {"a": Vector(), "b": UNIT * 3}
+    assert entitlements(quota, {"a": UNIT * 4, "b": UNIT * 3}, have) == {"a": UNIT, "b": UNIT * 3}
+    assert entitlements(UNIT, {"a": UNIT * 4, "b": UNIT * 3}, have) == {"a": Vector(), "b": UNIT}
+
+
+def test_a_purse_keeps_its_identity_when_dimensions_move_apart() -> None:
+    purse_ = Purse(UNIT, UNIT, UNIT).paid(Vector(400, 0)).with_target(Vector(100, 1_000))
+    assert purse_.effective == Vector(400, 1_000) and purse_.free == Vector(0, 1_000)
+    assert purse_.returned(Vector(400, 0)).effective == Vector(100, 1_000)

@@ -1,0 +1,158 @@
+"""From a share to bound slots and back, against a store that really compares."""
+
+from atoll.api.v1 import objects_pb2
+from atoll.lane import Plan
+from atoll.model.resources import Vector
+from atoll.store.store import Put, absent
+from regional.core import commands, events
+from tests.support.regional_world import RegionalWorld, task
+
+
+def test_a_share_is_bound_and_its_node_is_told(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("web", task(replicas=3))
+    assert [s.id.index for s in world.slots()] == [0, 1, 2]
+    assigned = world.messages(session, "assign")
+    assert [a.slot.index for a in assigned] == [0, 1, 2]
+    assert {a.token.attempt.n for a in assigned} == {1, 2, 3}
+
+
+def test_nothing_is_dispatched_before_its_commit(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.hold = True
+    world.share("web", task())
+    assert not world.messages(session, "assign")
+    world.release_held()
+    assert [s.node for s in world.slots()] == ["n1"]
+    assert len(world.messages(session, "assign")) == 1
+
+
+def test_a_lost_bind_is_sealed_and_bound_again(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("web", task(replicas=0))
+    world.hold = True
+    world.share("web", task(replicas=2), generation=2)
+    admitted = world.held.pop()
+    world.settle(admitted)
+    (bind,) = world.held
+    world.held.clear()
+    world.hold = False
+    world.settle(bind, lose="before")
+    assert len(world.slots()) == 2
+    assert {s.attempt.n for s in world.slots()} == {3, 4}, "an attempt is never used twice"
+
+
+def test_a_bind_whose_answer_was_lost_after_it_applied_counts(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("web", task(replicas=0))
+    world.hold = True
+    world.share("web", task(replicas=2), generation=2)
+    world.settle(world.held.pop())
+    world.hold = False
+    world.settle(world.held.pop(), lose="after")
+    assert {s.attempt.n for s in world.slots()} == {1, 2}
+    assert len(world.messages(session, "assign")) == 2
+
+
+def test_a_certificate_frees_the_slot_for_a_new_attempt(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("web", task())
+    (first,) = world.slots()
+    world.run(session, [first])
+    world.close(session, first, reason="Stopped")
+    (second,) = world.slots()
+    assert (second.attempt.term, second.attempt.n) > (first.attempt.term, first.attempt.n)
+
+
+def test_removal_stops_everything_forgets_it_and_says_so(world: RegionalWorld) -> None:
+    world.uplink()
+    session = world.join("n1")
+    world.share("web", task(replicas=2))
+    bound = world.slots()
+    world.share("web", task(replicas=2), removed=True)
+    assert [s.slot.index for s in world.messages(session, "stop")] == [0, 1]
+    world.close(session, *bound)
+    world.advance(1_000, beating=[session])
+    assert world.reports("web")[-1].closed
+    assert not world.state.workloads
+    assert not world.slots()
+    assert not world.slots(objects_pb2.SLOT_STATE_DONE)
+
+
+def test_an_unknown_removed_share_is_reported_closed_at_once(world: RegionalWorld) -> None:
+    world.uplink()
+    world.share("gone", task(), removed=True)
+    world.advance(1_000)
+    assert world.reports("gone")[-1].closed
+
+
+def test_a_standby_answers_writes_and_sends_agents_away() -> None:
+    world = RegionalWorld()
+    world.join("n1")
+    assert [type(c) for c in world.issued] == [commands.CloseSession]
+    assert world.machine.next_deadline() is None
+
+
+def test_losing_leadership_forgets_all_and_closes_sessions(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.tell(events.LeadershipLost("lease"))
+    assert world.machine.state is None
+    assert world.issued[-1] == commands.CloseSession(session, "not the leader: lease")
+
+
+def test_a_deposed_leader_resigns_and_its_plan_has_no_effect(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.hold = True
+    world.share("web", task())
+    old = world.machine
+    held, lanes = world.held[:], world.lanes
+    world.take_over()
+    world.machine, world.lanes = old, lanes
+    world.hold = False
+    world.settle(held[0])
+    assert any(isinstance(c, commands.Resign) for c in world.issued)
+    assert old.state is None
+    assert not world.slots()
+
+
+def test_a_new_leader_keeps_what_is_bound_and_binds_the_rest(world: RegionalWorld) -> None:
+    world.join("n1", capacity=Vector(2_000, 8_192))
+    world.share("web", task(replicas=4))
+    assert len(world.slots()) == 2
+    before = {s.id.index: s.attempt for s in world.slots()}
+    world.take_over()
+    assert {s.id.index: s.attempt for s in world.slots()} == before
+    world.join("n2")
+    assert len(world.slots()) == 4
+    after = {s.id.index: s.attempt for s in world.slots()}
+    assert all(after[i] == a for i, a in before.items())
+
+
+def test_same_input_same_output() -> None:
+    def story() -> list[str]:
+        world = RegionalWorld(lanes=2)
+        world.win()
+        world.grant("acme", Vector(9_000, 90_000), seq=1)
+        sessions = [world.join(f"n{i}") for i in range(3)]
+        world.share("web", task(replicas=7))
+        world.share("db", task(replicas=5), tenant="acme")
+        world.advance(30_000, beating=sessions[:2])
+        return [repr(c) for c in world.issued]
+
+    assert story() == story()
+
+
+def test_an_idle_leader_proves_its_term_each_second(world: RegionalWorld) -> None:
+    before = world.store.revision
+    world.advance(10_000)
+    assert 8 <= world.store.revision - before <= 10
+
+
+def test_a_guarded_write_is_carried_out_and_answered(world: RegionalWorld) -> None:
+    key = b"/r/east/join/x"
+    record = objects_pb2.JoinToken(id="x", region="east").SerializeToString()
+    plan = Plan("JOIN", (absent(key),), (Put(key, record),))
+    world.tell(events.WriteAsked(7, plan))
+    world.tell(events.WriteAsked(8, plan))
+    replies = [c for c in world.issued if isinstance(c, commands.Reply)]
+    assert [(r.reply_to, bool(r.error)) for r in replies] == [(7, False), (8, True)]

@@ -1,0 +1,211 @@
+"""Hello, silence, loss, fences and the brake, on virtual time."""
+
+from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.resources import Vector
+from regional.core import commands, events
+from regional.core.liveness import surely_stopped_ms
+from tests.support.regional_world import RegionalWorld, status, task
+
+READY, LOST = objects_pb2.NODE_STATE_READY, objects_pb2.NODE_STATE_LOST
+LOST_AFTER_MS = 16_000  # 5 heartbeats of 3 s, and a check
+
+
+def test_a_session_is_welcomed_after_its_record_is_committed(world: RegionalWorld) -> None:
+    world.hold = True
+    session = world.join("n1")
+    assert session not in world.sent
+    world.release_held()
+    kinds = [m.WhichOneof("body") for m in world.sent[session]]
+    assert kinds == ["welcome", "sync"]
+    (welcome,) = world.messages(session, "welcome")
+    assert (welcome.heartbeat_ms, welcome.fence_after_ms) == (3_000, 12_000)
+
+
+def test_trusted_labels_come_from_the_certificate_only(world: RegionalWorld) -> None:
+    world.join("n1", labels={"zone": "a", "trusted/pool": "mine"}, trusted=(("trusted/rack", "r1"),))
+    labels = {label.key: label.value for label in world.node("n1").metadata.labels}
+    assert labels == {"zone": "a", "trusted/rack": "r1"}
+
+
+def test_a_second_session_of_a_node_ends_the_first(world: RegionalWorld) -> None:
+    first = world.join("n1")
+    second = world.join("n1")
+    assert commands.CloseSession(first, "the node has opened another session") in world.issued
+    world.share("web", task())
+    assert world.messages(second, "assign")
+    world.tell(events.NodeSessionEnded(first))
+    assert world.state.nodes["n1"].session == second
+
+
+def test_a_node_that_obeyed_a_newer_leader_is_sent_away(world: RegionalWorld) -> None:
+    hello = agent_pb2.Hello(node="n1", incarnation=1, highest_term=10**9)
+    world.tell(events.NodeHello(9, "n1", "", (), hello))
+    assert isinstance(world.issued[-1], commands.CloseSession)
+    assert not world.state.nodes
+
+
+def test_heartbeats_are_acknowledged_only_shortly_after_proof(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.tell(events.NodeHeartbeat(session, 1))
+    assert [a.seq for a in world.messages(session, "ack")] == [1]
+    world.hold = True
+    world.advance(4_000, beating=[session])
+    answered = len(world.messages(session, "ack"))
+    world.advance(4_000, beating=[session])
+    assert len(world.messages(session, "ack")) == answered, "no applied transaction for more than T_l"
+    world.release_held()
+    world.advance(1_000, beating=[session])
+    assert len(world.messages(session, "ack")) > answered
+
+
+def test_keep_work_of_a_lost_node_is_replaced_and_leaves_a_zombie(world: RegionalWorld) -> None:
+    world.join("n1")
+    other = None
+    world.share("web", task())
+    (first,) = world.slots()
+    other = world.join("n2")
+    world.advance(LOST_AFTER_MS, beating=[other])
+    assert world.node("n1").state == LOST
+    (second,) = world.slots()
+    assert second.node == "n2"
+    assert second.attempt.n > first.attempt.n
+    (zombie,) = world.zombies()
+    assert (zombie.node, zombie.attempt) == ("n1", first.attempt)
+
+
+def test_a_returning_node_stops_what_was_replaced_and_its_zombie_is_cleared(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("web", task())
+    (first,) = world.slots()
+    other = world.join("n2")
+    world.advance(LOST_AFTER_MS, beating=[other])
+    back = world.join("n1", inventory=[status(first, agent_pb2.ATTEMPT_PHASE_RUNNING)])
+    assert not world.messages(back, "sync")[0].assignments
+    assert world.messages(back, "stop")[0].token.attempt == first.attempt
+    world.close(back, first)
+    assert not world.zombies()
+    assert world.node("n1").state == READY
+
+
+def test_a_node_that_is_heard_again_in_time_keeps_its_work(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("web", task())
+    (first,) = world.slots()
+    world.advance(10_000)
+    assert not world.state.table.ready[world.state.nodes["n1"].row], "suspect: no new work"
+    world.tell(events.NodeHeartbeat(session, 1))
+    world.advance(60_000, beating=[session])
+    assert world.slots() == [first]
+    assert not world.zombies()
+
+
+def test_the_leaders_own_downtime_counts_against_nobody(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("web", task())
+    world.now_ms += 120_000
+    world.tell(events.Woke())
+    assert world.node("n1").state == READY
+    world.advance(14_000)
+    assert world.node("n1").state == READY
+    world.advance(2_000)
+    assert world.node("n1").state == LOST
+    assert session
+
+
+def test_after_a_takeover_every_node_gets_a_full_grace_period(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("web", task())
+    world.advance(14_000)
+    world.take_over()
+    world.advance(14_000)
+    assert world.node("n1").state == READY
+    world.advance(2_000)
+    assert world.node("n1").state == LOST
+
+
+def test_exclusive_work_moves_only_when_its_fence_has_surely_passed(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("db", task(), run_class=objects_pb2.RUN_CLASS_EXCLUSIVE)
+    other = world.join("n2")
+    world.tell(events.NodeHeartbeat(session, 1))
+    fence_ms = surely_stopped_ms(world.settings, 12_000)
+    assert fence_ms == 17_344
+    world.advance(fence_ms, beating=[other])
+    assert [s.node for s in world.slots()] == ["n1"]
+    world.advance(1_000, beating=[other])
+    assert [s.node for s in world.slots()] == ["n2"]
+    assert not world.zombies()
+
+
+def test_bounded_work_has_its_own_longer_fence(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("db", task(), run_class=objects_pb2.RUN_CLASS_BOUNDED, bounded_s=60)
+    other = world.join("n2")
+    world.advance(60_000, beating=[other])
+    assert [s.node for s in world.slots()] == ["n1"]
+    world.advance(8_000, beating=[other])
+    assert [s.node for s in world.slots()] == ["n2"]
+
+
+def test_after_a_takeover_exclusive_work_waits_for_the_old_leaders_acknowledgements(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("db", task(), run_class=objects_pb2.RUN_CLASS_EXCLUSIVE)
+    world.take_over()
+    other = world.join("n2")
+    world.advance(4_000 + 17_344, beating=[other])
+    assert [s.node for s in world.slots()] == ["n1"]
+    world.advance(1_000, beating=[other])
+    assert [s.node for s in world.slots()] == ["n2"]
+
+
+def test_when_many_fall_silent_together_keep_work_stays(world: RegionalWorld) -> None:
+    sessions = [world.join(f"n{i}", capacity=Vector(1_000, 1_024)) for i in range(10)]
+    world.share("web", task(replicas=10))
+    world.share("db", task(cpu=0, memory=1), run_class=objects_pb2.RUN_CLASS_EXCLUSIVE)
+    (exclusive,) = [s for s in world.slots() if s.id.workload == "db"]
+    before = {s.id.index: s.node for s in world.slots() if s.id.workload == "web"}
+    assert exclusive.node == "n0"
+    world.advance(120_000, beating=sessions[3:])
+    web = {s.id.index: s.node for s in world.slots() if s.id.workload == "web"}
+    assert web == before
+    assert not world.zombies()
+    assert [s.node for s in world.slots() if s.id.workload == "db"] != ["n0"], "its fence is proof enough"
+    world.join("n0")
+    world.advance(20_000, beating=[*sessions[3:], 11])
+    assert world.node("n1").state == LOST, "two silent nodes are their own trouble"
+
+
+def test_one_after_the_other_is_not_the_regions_trouble(world: RegionalWorld) -> None:
+    sessions = [world.join(f"n{i}") for i in range(10)]
+    for silent in range(1, 4):
+        world.advance(70_000, beating=sessions[silent:])
+        assert world.node(f"n{silent - 1}").state == LOST
+
+
+def test_an_assignment_that_never_arrived_is_in_the_next_sync(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("web", task())
+    (slot,) = world.slots()
+    again = world.join("n1")
+    (sync,) = world.messages(again, "sync")
+    assert [a.token.attempt for a in sync.assignments] == [slot.attempt]
+    assert sync.assignments[0].task.name == "main"
+
+
+def test_an_attempt_without_a_binding_is_stopped(world: RegionalWorld) -> None:
+    stray = objects_pb2.Slot(
+        id=objects_pb2.SlotId(tenant="acme", workload="old", task="main", index=0),
+        attempt=objects_pb2.Attempt(term=1, n=1),
+    )
+    session = world.join("n1", inventory=[status(stray, agent_pb2.ATTEMPT_PHASE_RUNNING)])
+    assert [s.slot for s in world.messages(session, "stop")] == [stray.id]
+
+
+def test_a_certificate_in_the_inventory_releases_the_slot(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("job", task(), type=objects_pb2.WORKLOAD_TYPE_JOB)
+    (slot,) = world.slots()
+    done = status(slot, agent_pb2.ATTEMPT_PHASE_CLOSED, exit=objects_pb2.Exit(reason="Completed"))
+    again = world.join("n1", inventory=[done])
+    assert not world.messages(again, "sync")[0].assignments
+    assert [s.exit.reason for s in world.slots(objects_pb2.SLOT_STATE_DONE)] == ["Completed"]

@@ -1,0 +1,106 @@
+"""Order, ranges, parking and back-off of scheduling classes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atoll.model import explain
+from atoll.model.resources import Vector
+from regional.core.filters import Cure, Request
+from regional.core.queue import Queue, SchedulingClass
+
+REQUEST = Request(Vector(1_000))
+
+
+def cls(workload: str, tenant: str = "acme", band: int = 3) -> SchedulingClass:
+    return SchedulingClass(tenant, workload, "main", band, REQUEST)
+
+
+def drain(queue: Queue, shares: dict[str, float]) -> list[str]:
+    order = []
+    while found := queue.pick(lambda tenant: shares[tenant]):
+        found.take(1)
+        order.append(found.workload)
+    return order
+
+
+def test_band_then_share_then_age() -> None:
+    queue = Queue()
+    for workload, tenant, band, at in (
+        ("late", "acme", 3, 20),
+        ("early", "acme", 3, 10),
+        ("other", "best", 3, 30),
+        ("urgent", "acme", 5, 40),
+        ("idle", "best", 1, 0),
+    ):
+        queue.put(cls(workload, tenant, band), (0,), at)
+    assert drain(queue, {"acme": 0.5, "best": 0.1}) == ["urgent", "other", "early", "late", "idle"]
+
+
+def test_parked_work_is_woken_only_by_what_may_cure_it() -> None:
+    queue = Queue()
+    one = cls("one")
+    queue.put(one, range(3), 0)
+    queue.park(one, frozenset({Cure.RESOURCES}), (explain.reason(explain.NO_NODES),))
+    assert queue.pick(lambda _: 0.0) is None
+    queue.wake(Cure.QUOTA, lambda _: True)
+    queue.wake(Cure.RESOURCES, lambda _: False)
+    assert queue.pick(lambda _: 0.0) is None
+    queue.wake(Cure.RESOURCES, lambda _: True)
+    assert queue.pick(lambda _: 0.0) is one
+
+
+def test_more_of_a_parked_class_stays_parked() -> None:
+    queue = Queue()
+    one = cls("one")
+    queue.put(one, (0,), 0)
+    queue.park(one, frozenset({Cure.NODES}), ())
+    queue.put(one, (1,), 5)
+    assert queue.pick(lambda _: 0.0) is None
+    assert (one.size, queue.position(one)) == (2, 0)
+
+
+def test_delayed_replicas_come_back_at_their_time_with_their_avoided_node() -> None:
+    queue = Queue()
+    one = cls("one")
+    queue.delay(one, 4, 1_000, "n1")
+    assert queue.next_due_ms() == 1_000
+    assert not list(queue.due(999))
+    assert list(queue.due(1_000)) == [(one, 4, "n1")]
+    queue.put(one, (4,), 1_000, "n1")
+    queue.put(one, (0, 1), 1_000)
+    assert one.take(9) == ([4], "n1")
+    assert one.take(9) == ([0, 1], "")
+
+
+def test_a_dropped_class_is_never_picked_nor_due() -> None:
+    queue = Queue()
+    one = cls("one")
+    queue.put(one, (0,), 0)
+    queue.delay(one, 1, 10, "n1")
+    queue.drop(one)
+    assert queue.pick(lambda _: 0.0) is None
+    assert not list(queue.due(10))
+
+
+def test_position_counts_within_the_tenant() -> None:
+    queue = Queue()
+    first, second = cls("first"), cls("second")
+    queue.put(first, (0,), 1)
+    queue.put(second, (0,), 2)
+    assert (queue.position(first), queue.position(second)) == (1, 2)
+
+
+@given(st.lists(st.sets(st.integers(0, 30)), max_size=6), st.lists(st.integers(1, 9), max_size=12))
+def test_ranges_are_sets(puts: list[set[int]], takes: list[int]) -> None:
+    one, plain = cls("one"), set[int]()
+    for indices in puts:
+        fresh = indices - plain
+        one.put(fresh)
+        plain |= fresh
+    for count in takes:
+        taken, _ = one.take(count)
+        assert taken == sorted(plain)[: len(taken)]
+        assert len(taken) == min(count, len(plain))
+        plain -= set(taken)
+    assert one.size == len(plain)
+    assert list(one.indices()) == sorted(plain)

@@ -1,0 +1,34 @@
+from atoll.api.v1 import objects_pb2
+from regional.timeline import Timeline
+
+
+def filled(count: int, limit: int = 100) -> Timeline:
+    timeline = Timeline(limit)
+    for i in range(1, count + 1):
+        timeline.announce(objects_pb2.Event(type=f"e{i}", tenant="odd" if i % 2 else "even"))
+    return timeline
+
+
+def seqs(events: list[objects_pb2.Event]) -> list[int]:
+    return [event.seq for event in events]
+
+
+def test_events_are_numbered_in_order_and_the_oldest_fall_out() -> None:
+    events = filled(10, limit=4).select(lambda _: True, after_seq=0, limit=100)
+    assert [(e.seq, e.type) for e in events] == [(7, "e7"), (8, "e8"), (9, "e9"), (10, "e10")]
+
+
+def test_without_a_start_the_newest_wanted_ones_oldest_first() -> None:
+    assert seqs(filled(10).select(lambda e: e.tenant == "odd", after_seq=0, limit=3)) == [5, 7, 9]
+
+
+def test_with_a_start_the_first_wanted_ones_after_it() -> None:
+    assert seqs(filled(10).select(lambda e: e.tenant == "odd", after_seq=3, limit=2)) == [5, 7]
+
+
+def test_an_announced_event_is_never_changed() -> None:
+    timeline, event = Timeline(10), objects_pb2.Event(type="Bound")
+    timeline.announce(event)
+    (shown,) = timeline.select(lambda _: True, after_seq=0, limit=1)
+    assert shown.seq == 1
+    assert event == objects_pb2.Event(type="Bound")
