@@ -9,6 +9,7 @@ started here may be assumed.
 import fcntl
 import hashlib
 import os
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,12 +67,14 @@ def decode(data: bytes) -> Stored:
 
 
 class Checkpoint:
-    """Of one agent process, which holds the lock until it ends. `write` may be called from any one thread at a time."""
+    """Of one agent process, which holds the lock until it ends. `write` may be called from any thread."""
 
     def __init__(self, state_dir: Path) -> None:
         """Raises Unavailable when the folder cannot be used, or another agent uses it."""
         self._folder = state_dir
         self._path = state_dir / "checkpoint"
+        self._writing = threading.Lock()
+        self._closed = False
         self.lost = ""  # why an earlier checkpoint could not be believed
         try:
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,11 +99,17 @@ class Checkpoint:
 
     def write(self, saved: Saved) -> None:
         """Durable when it returns. Raises OSError; then the old one or the new one is there, whole."""
-        self._stored = replace(self._stored, saved=saved)
-        replace_durably(self._path, encode(self._stored))
+        with self._writing:
+            if self._closed:
+                raise OSError("the checkpoint is closed")
+            self._stored = replace(self._stored, saved=saved)
+            replace_durably(self._path, encode(self._stored))
 
     def close(self) -> None:
-        os.close(self._lock)
+        """Gives up the lock, after a write under way: the next agent must not find its file replaced by this one."""
+        with self._writing:
+            self._closed = True
+            os.close(self._lock)
 
     def _write_first(self) -> None:
         try:

@@ -40,12 +40,12 @@ class Settings:
     log_mib: int = 8  # kept of each run's output, at most
     finished_runs: int = 100  # kept for their logs, at most
     reconnect_min_ms: int = 200
-    reconnect_max_ms: int = 10_000
+    reconnect_max_ms: int = 3_000
     send_queue: int = 1_000  # messages; a session whose queue is full is left
     probes_at_once: int = 64
     renew_check_s: int = 30
-    guard: bool = True
     kill_wait_s: float = 5.0
+    timing: Timing = field(default_factory=Timing)
 
     def __post_init__(self) -> None:
         if not self.region_programs:

@@ -26,7 +26,7 @@ def boottime_ms() -> int:
 
 
 def read_deadlines(state_dir: Path) -> dict[str, Any]:
-    """`last_ack_ms` and `runs` as written in this boot of the host; empty when there is nothing to believe."""
+    """What the agent wrote in this boot of the host; empty when there is nothing to believe."""
     try:
         record = json.loads((state_dir / "guard.json").read_bytes())
     except (OSError, ValueError):

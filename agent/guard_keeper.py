@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from agent.core.commands import Guard
+from agent.core.lease import LeaseTerms
 from agent.drivers.proc import boot_id
 from agent.guard import boottime_ms, read_deadlines, try_lock
 from atoll.clock import Clock
@@ -20,17 +21,21 @@ class GuardKeeper:
         self._process: subprocess.Popen[bytes] | None = None
         self._needed = False
 
-    def last_ack_ms(self) -> int | None:
-        """When the last heartbeat that an earlier agent process knew acknowledged was sent, in the clock's time."""
-        acked = read_deadlines(self._state_dir).get("last_ack_ms")
-        return acked + self._offset_ms() if isinstance(acked, int) else None
+    def terms(self) -> LeaseTerms | None:
+        """Of an earlier agent process's lease, in this clock's time."""
+        record = read_deadlines(self._state_dir)
+        acked, fence_after = record.get("last_ack_ms"), record.get("fence_after_ms")
+        if not isinstance(acked, int) or not isinstance(fence_after, int):
+            return None
+        return LeaseTerms(acked + self._offset_ms(), fence_after)
 
     def write(self, guard: Guard) -> None:
         """In force when it returns. Raises OSError. No fsync: after a crash of the host there is nothing to kill."""
         offset_ms = self._offset_ms()
         record = {
             "boot_id": boot_id(),
-            "last_ack_ms": guard.last_ack_ms - offset_ms,
+            "last_ack_ms": guard.terms.last_ack_ms - offset_ms,
+            "fence_after_ms": guard.terms.fence_after_ms,
             "runs": [[str(d.run), d.deadline_ms - offset_ms] for d in guard.deadlines],
         }
         temporary = self._path.with_suffix(".new")

@@ -7,7 +7,6 @@ are begun at once and answered by the driver's notices; a checkpoint is written 
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from importlib import metadata
 from typing import Any
 
 import structlog
@@ -15,7 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from agent import inventory
 from agent.checkpoint import Checkpoint
-from agent.config import Settings, Timing
+from agent.config import Settings
 from agent.core import commands, events
 from agent.core.machine import Machine
 from agent.drivers.driver import Driver, Notify, RunSpec
@@ -27,6 +26,7 @@ from agent.guard_keeper import GuardKeeper
 from agent.probes import Probes
 from agent.queries import Queries
 from agent.session import Session
+from atoll import __version__
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.clock import Clock
 from atoll.errors import AtollError
@@ -52,7 +52,7 @@ class Agent:
         self._enrolment = enrolment
         self._guard = GuardKeeper(settings.state_dir, clock)
         self._core: CoreLoop[events.Event, commands.Command] = CoreLoop(
-            Machine(_hello(settings), Timing()), clock, self._execute, events.Woke()
+            Machine(_hello(settings), settings.timing), clock, self._execute, events.Woke()
         )
         self._background: list[Coroutine[Any, Any, None]] = []
         self._driver = self._make_driver(self._core.post, clock)
@@ -69,9 +69,7 @@ class Agent:
         STORAGE_OK.set(1)
         found = tuple(self._driver.adopt())
         log.info("booted", incarnation=self._checkpoint.incarnation, found=len(found), lost=self._checkpoint.lost)
-        self._core.post(
-            events.Booted(self._checkpoint.saved, self._checkpoint.incarnation, found, self._guard.last_ack_ms())
-        )
+        self._core.post(events.Booted(self._checkpoint.saved, self._checkpoint.incarnation, found, self._guard.terms()))
         try:
             async with asyncio.TaskGroup() as group:
                 for work in (self._core.run(), self._connect(ready), self._watch_guard()):
@@ -179,6 +177,6 @@ def _hello(settings: Settings) -> agent_pb2.Hello:
         node=settings.name,
         capacity=inventory.capacity(settings),
         labels=[objects_pb2.Label(key=key, value=value) for key, value in sorted(settings.labels.items())],
-        version=metadata.version("atoll"),
+        version=__version__,
         address=settings.address,
     )

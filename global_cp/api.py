@@ -118,12 +118,13 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
     async def ListWorkloads(self, request: pb.ListWorkloadsRequest, context: Context) -> pb.ListWorkloadsResponse:
         """Pages are in order of tenant and name; each is of the revision it tells."""
         _check_selector(request.selector)
-        records = await self._records()
+        reign = await self._seat.leading()
+        records = reign.records
         size = min(request.page_size, self._settings.page_size)
         size = size if size > 0 else self._settings.page_size
         tenant, _, name = request.page_token.partition("/")
         found = views.workloads(records, request.tenant, request.selector, (tenant, name), size + 1)
-        answer = pb.ListWorkloadsResponse(workloads=found[:size], revision=records.revision)
+        answer = pb.ListWorkloadsResponse(workloads=found[:size], revision=reign.complete_revision)
         if len(found) > size:
             last = found[size - 1].metadata
             answer.next_page_token = f"{last.tenant}/{last.name}"

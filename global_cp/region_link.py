@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import Gauge
 
 from atoll.api.v1 import agent_pb2, regional_pb2, regional_pb2_grpc
-from atoll.errors import AtollError, Invalid, NotAllowed, Unavailable
+from atoll.errors import AtollError, Conflict, Invalid, NotAllowed, NotPlaced, Unavailable
 from atoll.rpc import Context, identity_of
 from atoll.status import STATUS
 from global_cp.config import Settings
@@ -27,6 +27,13 @@ SESSIONS = Gauge("atoll_global_region_sessions", "Regions connected to this proc
 Up: TypeAlias = regional_pb2.UplinkMessage
 Down: TypeAlias = regional_pb2.DownlinkMessage
 Answer: TypeAlias = regional_pb2.ForwardAnswer | AtollError
+_FAMILIES: dict[str, type[AtollError]] = {
+    "E1": Invalid,
+    "E2": NotPlaced,
+    "E3": Conflict,
+    "E4": NotAllowed,
+    "E5": Unavailable,
+}
 _log = structlog.get_logger()
 
 
@@ -200,9 +207,6 @@ def _offer(waiting: asyncio.Queue[Answer], answer: Answer) -> None:
 
 
 def error_of_code(code: str, message: str) -> AtollError:
-    """The error a region tells by its stable code."""
-    kinds = [kind for kind in STATUS if kind("").code == code] + [
-        kind for kind in STATUS if kind("").code[:2] == code[:2]
-    ]
-    kind = kinds[0] if kinds else AtollError
+    """The error a region tells by its stable code; a code that is new here is of its family's general kind."""
+    kind = next((kind for kind in STATUS if kind("").code == code), _FAMILIES.get(code[:2], AtollError))
     return kind(message, code=code)

@@ -7,7 +7,7 @@ reign ends. Invariant: events are in order of revision, and a watcher sees each 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from atoll.api.v1 import global_pb2
 from atoll.errors import Expired, Unavailable
@@ -18,13 +18,15 @@ Event = global_pb2.WorkloadEvent
 
 
 class WatchRing:
-    def __init__(self, records: Records, *, size: int, progress_s: float) -> None:
+    def __init__(self, records: Records, revision: Callable[[], int], *, size: int, progress_s: float) -> None:
+        """`revision`: up to which every event has been published."""
         self._records = records
+        self._revision = revision
         self._size = size
         self._progress_s = progress_s
         self._events: deque[Event] = deque()
         self._dropped = 0  # events that left the ring
-        self._complete_after = records.revision  # every event of a later revision is, or was, in the ring
+        self._complete_after = revision()  # every event of a later revision is, or was, in the ring
         self._news = asyncio.Event()
         self._ended = False
 
@@ -47,7 +49,7 @@ class WatchRing:
         else:
             at = self._dropped + len(self._events)
             existing = views.workloads(self._records, tenant)
-            revision = self._records.revision
+            revision = self._revision()
             for workload in existing:
                 yield Event(type=global_pb2.EVENT_TYPE_EXISTS, workload=workload, revision=revision)
             yield Event(type=global_pb2.EVENT_TYPE_PROGRESS, revision=revision)
@@ -62,7 +64,7 @@ class WatchRing:
                 if tenant in ("", event.workload.metadata.tenant):
                     yield event
             elif not await self._more():
-                yield Event(type=global_pb2.EVENT_TYPE_PROGRESS, revision=self._records.revision)
+                yield Event(type=global_pb2.EVENT_TYPE_PROGRESS, revision=self._revision())
 
     def _position_after(self, revision: int) -> int:
         if revision < self._complete_after:

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2, regional_pb2_grpc
 from atoll.clock import Clock
 from atoll.errors import Invalid, Mistake, NotFound, NotPlaced, Unavailable
+from atoll.leadership import Leadership
 from atoll.model.slots import SlotName, slot_name
 from atoll.rpc import Context
 from regional.config import Settings
@@ -23,7 +24,6 @@ from regional.core.state import State
 from regional.dispatcher import Dispatcher
 from regional.join import Enrolment
 from regional.journal import Journal
-from regional.seat import Seat
 from regional.timeline import Timeline
 
 _Unary = Callable[[Any], Awaitable[Message]]
@@ -33,7 +33,7 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
     def __init__(
         self,
         settings: Settings,
-        seat: Seat,
+        leadership: Leadership,
         machine: Machine,
         journal: Journal,
         timeline: Timeline,
@@ -42,7 +42,7 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
         clock: Clock,
     ) -> None:
         self._settings = settings
-        self._seat = seat
+        self._leadership = leadership
         self._machine = machine
         self._journal = journal
         self._timeline = timeline
@@ -166,7 +166,7 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
         """The leader's. Raises NotFound for another region, Unavailable on a standby."""
         if region not in ("", self._settings.region):
             raise NotFound(f"this is region {self._settings.region}, not {region[:63]!r}")
-        await self._seat.require_leading()
+        await self._leadership.require_leading()
         if self._machine.state is None:
             raise Unavailable("the region's leader is about to resign")
         return self._machine.state

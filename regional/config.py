@@ -14,8 +14,8 @@ class CoreSettings:
 
     # transactions
     lanes: int = 1
-    bind_batch_slots: int = 100
-    release_batch_slots: int = 100
+    bind_batch_slots: int = 120
+    release_batch_slots: int = 120
     touch_after_ms: int = 1_000  # an idle leader proves itself this often
     refused_pause_ms: int = 1_000  # of a lane whose plan was refused for no reason of ours
 

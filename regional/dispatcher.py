@@ -16,11 +16,11 @@ from atoll.api.v1 import agent_pb2, agent_pb2_grpc, objects_pb2
 from atoll.clock import Clock
 from atoll.errors import Invalid, NotAllowed, Unavailable
 from atoll.identity import Identity
+from atoll.leadership import Leadership
 from atoll.rpc import Context, identity_of
 from regional.config import Settings
 from regional.core.events import Event, NodeHeartbeat, NodeHello, NodeSessionEnded, NodeStatus
 from regional.join import Enrolment
-from regional.seat import Seat
 
 SESSIONS = Gauge("atoll_region_sessions", "Open agent sessions.")
 CLOSED = Counter("atoll_region_sessions_closed", "Agent sessions closed by the region, by reason.", ["reason"])
@@ -67,7 +67,7 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
     def __init__(
         self,
         settings: Settings,
-        seat: Seat,
+        leadership: Leadership,
         enrolment: Enrolment,
         clock: Clock,
         *,
@@ -76,7 +76,7 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
         announce: Callable[[objects_pb2.Event], None],
     ) -> None:
         self._settings = settings
-        self._seat = seat
+        self._leadership = leadership
         self._enrolment = enrolment
         self._clock = clock
         self._post = post
@@ -106,7 +106,7 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
     # ---- from agents
 
     async def Join(self, request: agent_pb2.JoinRequest, context: Context) -> agent_pb2.JoinResponse:
-        await self._seat.require_leading()
+        await self._leadership.require_leading()
         return await self._enrolment.join(request, context.peer())
 
     async def Renew(self, request: agent_pb2.RenewRequest, context: Context) -> agent_pb2.JoinResponse:
@@ -119,8 +119,8 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
     ) -> AsyncIterator[agent_pb2.RegionMessage]:
         identity = identity_of(context)
         hello = await self._hello(request_iterator, identity)
-        if not self._seat.leading:
-            address = await self._seat.leader_address()
+        if not self._leadership.leading:
+            address = await self._leadership.leader_address()
             yield agent_pb2.RegionMessage(not_leader=agent_pb2.NotLeader(address=address))
             return
         session = self._open(identity, hello)

@@ -63,8 +63,8 @@ class Candidate(Process):
     def _campaign(self) -> None:
         state = self.world.state
         leader = state.get(keys.leader(self.root))
-        if leader is not None or self.leading:
-            self.after(CAMPAIGN_MS, f"campaign {self.name}", self._campaign)
+        if leader is not None or self.leading or self.store.cut_off:
+            self.after(CAMPAIGN_MS, b"campaign " + self.label, self._campaign)
             return
         lease = state.grant(LEASE_TTL_S, self.kernel.now_ms)
         self._lease = lease.id
@@ -83,17 +83,18 @@ class Candidate(Process):
         if not isinstance(outcome, Applied):
             # Whatever became of it: without the lease it cannot make a leader, and the next try has another one.
             self.world.state.revoke(lease)
-            self.after(CAMPAIGN_MS, f"campaign {self.name}", self._campaign)
+            self.after(CAMPAIGN_MS, b"campaign " + self.label, self._campaign)
             return
-        life = outcome.reads[0]
+        store_life = outcome.reads[0]
         authority = Authority(
             self.root,
             outcome.revision,
-            objects_pb2.StoreLife.FromString(life.value).number if life else 0,
-            life.mod_revision if life else 0,
+            objects_pb2.StoreLife.FromString(store_life.value).number if store_life else 0,
+            store_life.mod_revision if store_life else 0,
         )
-        self.after(KEEP_ALIVE_MS, "keep-alive", self._keep_alive)
-        self.store.list_all(self.root, lambda read: self.bound(lambda: self._take_over(authority, read))())
+        self.after(KEEP_ALIVE_MS, b"keep-alive", self._keep_alive)
+        life = self.life
+        self.store.list_all(self.root, lambda read: self.does(life, lambda: self._take_over(authority, read)))
 
     def _take_over(self, authority: Authority, read: Read) -> None:
         lanes = {item.key: item.mod_revision for item in read.items}
@@ -108,11 +109,12 @@ class Candidate(Process):
         if not self.leading:
             return
         try:
-            self.world.state.keep_alive(self._lease, self.kernel.now_ms)
+            if not self.store.cut_off:
+                self.world.state.keep_alive(self._lease, self.kernel.now_ms)
         except LeaseGone:
             self._lose("the lease is gone")
             return
-        self.after(KEEP_ALIVE_MS, "keep-alive", self._keep_alive)
+        self.after(KEEP_ALIVE_MS, b"keep-alive", self._keep_alive)
 
     def _lose(self, reason: str) -> None:
         if not self.leading:
@@ -121,7 +123,7 @@ class Candidate(Process):
         self.world.state.revoke(self._lease)
         self.post(events.LeadershipLost(reason))
         self.world.region_died(self)
-        self.after(CAMPAIGN_MS, f"campaign {self.name}", self._campaign)
+        self.after(CAMPAIGN_MS, b"campaign " + self.label, self._campaign)
 
     # ---- the core
 
@@ -137,7 +139,7 @@ class Candidate(Process):
         if deadline is None or (self._wake_scheduled_ms is not None and self._wake_scheduled_ms <= deadline):
             return
         self._wake_scheduled_ms = deadline
-        self.after(self.due_in(deadline), f"wake {self.name}", lambda: self._wake(deadline))
+        self.after(self.due_in(deadline), b"wake " + self.label, lambda: self._wake(deadline))
 
     def _wake(self, scheduled_ms: int) -> None:
         if self._wake_scheduled_ms != scheduled_ms:
@@ -157,7 +159,7 @@ class Candidate(Process):
             case commands.SendUp(message=message):
                 self.world.to_global(self, message)
             case commands.Resign(reason=reason):
-                self.after(0, "resign", lambda: self._lose(reason))
+                self.after(0, b"resign", lambda: self._lose(reason))
             case commands.Journal() | commands.Announce() | commands.Reply():
                 pass
 
@@ -167,7 +169,7 @@ class Candidate(Process):
     def _settle(self, plan_id: int, lane: Lane, outcome: Outcome) -> None:
         settled = lane.settle(outcome)
         if isinstance(settled, Txn):
-            self.after(5, "resend", lambda: self._send(plan_id, lane, settled))
+            self.after(5, b"resend", lambda: self._send(plan_id, lane, settled))
             return
         if not self.leading or lane is not self._lanes.get(lane.index):
             return
@@ -176,7 +178,8 @@ class Candidate(Process):
             self._lose(settled.message)
 
     def _heard(self, done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
-        return lambda outcome: self.bound(lambda: done(outcome))()
+        life = self.life
+        return lambda outcome: self.does(life, lambda: done(outcome))
 
     # ---- what others say
 

@@ -1,21 +1,21 @@
 """What must be true of a history, checked by code that shares nothing with the programs.
 
-At every revision: the auditor's rules over the records (I1, I3, I5, I6, I7, I9). At every start of a run: its binding was
-committed before (I7), no other attempt of its slot runs on that node, and no other attempt of an exclusive slot runs
-anywhere (I2). At every ack: the region's limit is within what it was granted (X). In the end, once faults have stopped:
-everything asked for runs, nothing else does, and the ledger equals the records.
+At every revision: the auditor's rules over the records (I1, I3, I5, I6, I7, I9), and the region's limit is within what
+it was granted (X). At every start of a run: its binding was committed before (I7), no other attempt of its slot runs on
+that node, and none of an exclusive workload anywhere (I2). In the end, once faults have stopped: everything asked for
+runs, nothing else does, and what was asked back has come back.
 """
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from agent.core.runs import RunName
-from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.api.v1 import objects_pb2
 from atoll.audit.auditor import Auditor
-from atoll.model.resources import Vector, vector
+from atoll.model.resources import Vector, total, vector
 from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
 from atoll.store import keys
-from atoll.store.store import Change
+from atoll.store.store import Change, prefix_end
 from regional.config import CoreSettings
 from simulation.author import template_generation
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 HARD = objects_pb2.ACCOUNT_HARD
+BOUND = objects_pb2.SLOT_STATE_BOUND
 ROLLING_DOWN_PERCENT = CoreSettings().rolling_down_percent
 
 
@@ -36,6 +37,7 @@ class Checkers:
         self._world = world
         self._auditor = Auditor()
         self._bound: dict[tuple[SlotName, AttemptId], tuple[str, str]] = {}  # every binding ever: its node and uid
+        self._now_bound: dict[SlotName, AttemptId] = {}
         self._exclusive: set[str] = set()  # uids of workloads
         self.revisions = 0
         self.bindings = 0
@@ -55,22 +57,29 @@ class Checkers:
 
     def _look_at(self, change: Change) -> None:
         parts = change.key.split(b"/")
-        if change.item is None or len(parts) < 4:
-            return
-        if parts[3] == b"slot":
-            slot = objects_pb2.Slot.FromString(change.item.value)
-            if slot.state == objects_pb2.SLOT_STATE_BOUND:
-                binding = (slot_name(slot.id), attempt_id(slot.attempt))
-                node, _ = self._bound.setdefault(binding, (slot.node, slot.uid))
-                self.bindings += 1
-                if node != slot.node:
-                    raise Violated(f"I1: attempt {binding[1]} of {binding[0]} was bound to {node} and to {slot.node}")
-        elif parts[3] == b"slice":
+        kind = parts[3] if len(parts) > 3 else b""
+        if kind == b"slot":
+            self._look_at_slot(change)
+        elif kind == b"slice" and change.item:
             self._check_slice(objects_pb2.RegionSlice.FromString(change.item.value))
-        elif parts[3] == b"workload":
+        elif kind == b"workload" and change.item:
             share = objects_pb2.Share.FromString(change.item.value)
             if share.spec.run_class == objects_pb2.RUN_CLASS_EXCLUSIVE:
                 self._exclusive.add(share.metadata.uid)
+
+    def _look_at_slot(self, change: Change) -> None:
+        item = change.item or change.previous
+        assert item is not None
+        slot = objects_pb2.Slot.FromString(item.value)
+        name, attempt = slot_name(slot.id), attempt_id(slot.attempt)
+        if change.item is None or slot.state != BOUND:
+            self._now_bound.pop(name, None)
+            return
+        self._now_bound[name] = attempt
+        self.bindings += 1
+        node, _ = self._bound.setdefault((name, attempt), (slot.node, slot.uid))
+        if node != slot.node:
+            raise Violated(f"I1: attempt {attempt} of {name} was bound to {node} and to {slot.node}")
 
     def _check_slice(self, slice_: objects_pb2.RegionSlice) -> None:
         granted = self._world.author.granted[slice_.tenant]
@@ -81,15 +90,15 @@ class Checkers:
     # ---- at every start
 
     def started(self, node: "Node", run: RunName) -> None:
-        """Legal beside it: on other nodes, older attempts of `keep` work, and attempts of a deleted workload that had
-        the same name."""
+        """Legal: a start by an old command while a zombie stands for the attempt. Legal beside it: on other nodes, older
+        attempts of `keep` work, and attempts of a deleted workload that had the same name."""
         bound_to, uid = self._binding(run)
         if bound_to != node.name:
             raise Violated(f"I7: {run} started on {node.name}, its binding is on {bound_to or 'no node'}")
+        if self._now_bound.get(run.slot) != run.rank.attempt and not self._is_zombie(node, run):
+            raise Violated(f"I7: {run} started on {node.name} after its binding had ended")
         for other in self._world.nodes if uid in self._exclusive else (node,):
-            for alive in other.alive_runs():
-                if alive.slot != run.slot or alive.rank == run.rank:
-                    continue
+            for alive in other.alive_in.get(run.slot, ()):
                 if other is node:
                     raise Violated(f"one attempt a node: {run} started on {node.name} while {alive} runs there")
                 if self._binding(alive)[1] == uid:
@@ -98,6 +107,10 @@ class Checkers:
     def _binding(self, run: RunName) -> tuple[str, str]:
         """Node and workload uid."""
         return self._bound.get((run.slot, run.rank.attempt), ("", ""))
+
+    def _is_zombie(self, node: "Node", run: RunName) -> bool:
+        key = keys.zombie(self._world.candidates[0].root, node.name, run.slot.to_proto(), run.rank.attempt.to_proto())
+        return self._world.state.get(key) is not None
 
     # ---- in the end
 
@@ -114,9 +127,27 @@ class Checkers:
                     return missing
         for slot in sorted(running):
             record = records.get(slot)
-            if record is None or record.state != objects_pb2.SLOT_STATE_BOUND:
+            if record is None or record.state != BOUND:
                 return f"I7: {slot} runs without a binding"
-        zombies = self._world.state.range(keys.region_root("eu-west") + b"zombie/", b"/r/eu-west/zombie0").items
+        return self._not_given_back() or self._left_over()
+
+    def _not_given_back(self) -> str:
+        """A has come down to what is wanted or still in use, and the leaders' sums agree with their records."""
+        for candidate in self._world.candidates:
+            if candidate.machine and candidate.machine.state:
+                candidate.machine.state.check()
+        author = self._world.author
+        for tenant, granted in author.granted.items():
+            used = total(
+                [vector(s.vector) for n, s in self._slots().items() if n.tenant == tenant and s.state == BOUND]
+            )
+            if not granted.fits(author.target(tenant).at_least(used)):
+                return f"{tenant} keeps {granted} of {author.target(tenant)}, it uses {used}"
+        return ""
+
+    def _left_over(self) -> str:
+        root = self._world.candidates[0].root
+        zombies = self._world.state.range(root + b"zombie/", prefix_end(root + b"zombie/")).items
         return f"{len(zombies)} zombies are left, first {zombies[0].key!r}" if zombies else ""
 
     def _missing(
@@ -135,7 +166,7 @@ class Checkers:
         for index in range(task.replicas):
             slot = SlotName(tenant, name, task.name, index)
             record = records.get(slot)
-            if record is None or record.state != objects_pb2.SLOT_STATE_BOUND:
+            if record is None or record.state != BOUND:
                 down += 1
                 if self._room(tenant, request):
                     return f"{slot} is not bound, and there is room"
@@ -149,13 +180,14 @@ class Checkers:
                 name,
                 task.name,
             ) and slot.index >= task.replicas
-            if beyond and record.state == objects_pb2.SLOT_STATE_BOUND:
+            if beyond and record.state == BOUND:
                 return f"{slot} is bound beyond {task.replicas} replicas"
         return outdated if down < max(1, task.replicas * ROLLING_DOWN_PERCENT // 100) else ""
 
     def _slots(self) -> dict[SlotName, objects_pb2.Slot]:
         found = {}
-        for item in self._world.state.range(b"/r/eu-west/slot/", b"/r/eu-west/slot0").items:
+        root = self._world.candidates[0].root
+        for item in self._world.state.range(root + b"slot/", prefix_end(root + b"slot/")).items:
             slot = objects_pb2.Slot.FromString(item.value)
             found[slot_name(slot.id)] = slot
         return found
@@ -163,7 +195,7 @@ class Checkers:
     def _room(self, tenant: str, request: Vector) -> bool:
         """Some node and the tenant's budget could take one more of these."""
         records = self._slots().values()
-        bound = [s for s in records if s.state in (objects_pb2.SLOT_STATE_BOUND, objects_pb2.SLOT_STATE_RESERVED)]
+        bound = [s for s in records if s.state in (BOUND, objects_pb2.SLOT_STATE_RESERVED)]
         spent = Vector()
         on_node: dict[str, Vector] = {}
         for slot in bound:

@@ -1,8 +1,9 @@
 """Runs the history of one seed: faults for most of its events, then peace, in which everything must converge."""
 
+import gc
 import random
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulation.faults import Faults, draw
 from simulation.world import World
@@ -26,12 +27,14 @@ class Outcome:
     failure: str
 
 
-def run(seed: int, events: int) -> Outcome:
-    """The whole history of `seed`: at least `events` events with faults, then until it converges."""
+def run(seed: int, events: int, **faults_of: float) -> Outcome:
+    """The whole history of `seed`: at least `events` events with faults, then until it converges. `faults_of` replaces
+    some of the faults the seed has drawn."""
     rng = random.Random(seed ^ 0x5EED)
-    faults = draw(rng)
+    faults = replace(draw(rng), **faults_of)  # type: ignore[arg-type]
     world = World(seed, faults, nodes=rng.randint(3, 8), lanes=rng.choice([1, 1, 4]))
     failure = ""
+    gc.disable()  # a history is short, and most of what it makes stays until its end
     try:
         world.begin()
         world.kernel.run(events=events)
@@ -39,6 +42,8 @@ def run(seed: int, events: int) -> Outcome:
         failure = _converge(world)
     except AssertionError as error:
         failure = f"{error}\n{traceback.format_exc(limit=-6)}"
+    finally:
+        gc.enable()
     kernel = world.kernel
     return Outcome(
         seed=seed,

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from agent.config import Timing
 from agent.core import commands, events
 from agent.core.fencing import Saved
+from agent.core.lease import LeaseTerms
 from agent.core.machine import Machine
 from agent.core.runs import Exit, Found, RunName
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.slots import SlotName
 from simulation.process import Process
 
 if TYPE_CHECKING:
@@ -21,16 +23,18 @@ if TYPE_CHECKING:
 
 REDIAL_MS = 400
 TIMING = Timing()
+FINISHED_RUNS = 20  # kept on the disk
 GUARD_PERIOD_MS = 200  # how late the guard process looks, at most
 
 
 @dataclass(slots=True)
 class Run:
-    """A process group: alive until `exit` is set."""
+    """A process group: alive until `exit` is set. `known`: this agent has heard that it started."""
 
+    started_ms: int
     exit: Exit | None = None
-    started_ms: int = 0
     stopping: bool = False
+    known: bool = False
 
 
 class Node(Process):
@@ -39,13 +43,14 @@ class Node(Process):
         self.world = world
         self.capacity = capacity
         self.runs: dict[RunName, Run] = {}
+        self.alive_in: dict[SlotName, list[RunName]] = {}
         self.isolated = False
         self.machine: Machine | None = None
         self.session = 0
         self._incarnation = 1
         self._disk: Saved | None = None
         self._writing: Saved | None = None
-        self._guard_ack_ms: int | None = None
+        self._guard_terms: LeaseTerms | None = None
         self._guarded: dict[RunName, int] = {}
         self._guard_wakes: set[int] = set()
         self._wake_scheduled_ms: int | None = None
@@ -57,8 +62,10 @@ class Node(Process):
         self.session = 0
         self._wake_scheduled_ms = None
         self.machine = Machine(agent_pb2.Hello(node=self.name, capacity=self.capacity), TIMING)
-        found = tuple(Found(name, run.exit, run.started_ms) for name, run in sorted(self.runs.items()))
-        self._post(events.Booted(self._disk, self._incarnation, found, self._guard_ack_ms))
+        found = tuple(Found(name, run.exit, run.started_ms) for name, run in self.runs.items())
+        for run in self.runs.values():
+            run.known = True
+        self._post(events.Booted(self._disk, self._incarnation, found, self._guard_terms))
         self._dial()
 
     def kill(self) -> None:
@@ -75,16 +82,17 @@ class Node(Process):
         self.kill()
         self._incarnation += 1
         self.runs.clear()
+        self.alive_in.clear()
         self._guarded.clear()
         self._guard_wakes.clear()
-        self._guard_ack_ms = None
+        self._guard_terms = None
 
     # ---- its session
 
     def _dial(self) -> None:
         session = self.world.dial(self)
         if not session:
-            self.after(self.kernel.between(REDIAL_MS // 2, REDIAL_MS), f"dial {self.name}", self._dial)
+            self.after(self.kernel.between(REDIAL_MS // 2, REDIAL_MS), b"dial " + self.label, self._dial)
             return
         self.session = session
         self._post(events.Connected(session))
@@ -98,7 +106,7 @@ class Node(Process):
             return
         self.session = 0
         self._post(events.Disconnected(session))
-        self.after(self.kernel.between(REDIAL_MS // 2, REDIAL_MS), f"dial {self.name}", self._dial)
+        self.after(self.kernel.between(REDIAL_MS // 2, REDIAL_MS), b"dial " + self.label, self._dial)
 
     # ---- the core
 
@@ -110,7 +118,7 @@ class Node(Process):
         if deadline is None or (self._wake_scheduled_ms is not None and self._wake_scheduled_ms <= deadline):
             return
         self._wake_scheduled_ms = deadline
-        self.after(self.due_in(deadline), f"wake {self.name}", lambda: self._wake(deadline))
+        self.after(self.due_in(deadline), b"wake " + self.label, lambda: self._wake(deadline))
 
     def _wake(self, scheduled_ms: int) -> None:
         if self._wake_scheduled_ms == scheduled_ms:
@@ -123,14 +131,15 @@ class Node(Process):
                 self.world.to_region(session, message)
             case commands.WriteCheckpoint(version=version, saved=saved):
                 self._writing = saved
-                self.after(self.kernel.between(1, 5), "checkpoint", lambda: self._written(version))
+                slow = self.kernel.chance(self.world.faults.slow_disk)
+                self.after(self.kernel.between(1, 1000 if slow else 5), b"checkpoint", lambda: self._written(version))
             case commands.StartReplica(run=run):
                 self._start_run(run)
             case commands.StopReplica(run=run, grace_ms=grace_ms):
                 self._stop_run(run, grace_ms)
             case commands.ProbeReplica(probe_id=probe_id, run=run):
                 answer = events.ProbeAnswered(probe_id, run in self.runs and self.runs[run].exit is None)
-                self.after(self.kernel.between(1, 20), "probe", lambda: self._post(answer))
+                self.after(self.kernel.between(1, 20), b"probe", lambda: self._post(answer))
             case commands.Guard():
                 self._arm_guard(command)
             case commands.Reconnect(session=session):
@@ -143,13 +152,13 @@ class Node(Process):
     # ---- the guard, a process of its own: it acts though the agent is paused or dead
 
     def _arm_guard(self, guard: commands.Guard) -> None:
-        self._guard_ack_ms = guard.last_ack_ms
+        self._guard_terms = guard.terms
         self._guarded = {deadline.run: deadline.deadline_ms for deadline in guard.deadlines}
         boot = self._incarnation
         for deadline in sorted({deadline.deadline_ms for deadline in guard.deadlines} - self._guard_wakes):
             self._guard_wakes.add(deadline)
             delay_ms = self.due_in(deadline) + self.kernel.between(0, GUARD_PERIOD_MS)
-            self.kernel.after(delay_ms, "guard", partial(self._guard_acts, boot, deadline))
+            self.kernel.after(delay_ms, b"guard", partial(self._guard_acts, boot, deadline))
 
     def _guard_acts(self, boot: int, wake_ms: int) -> None:
         if boot != self._incarnation:
@@ -163,13 +172,27 @@ class Node(Process):
 
     def _start_run(self, name: RunName) -> None:
         """The run exists from now on; the news of it needs some time, and the agent."""
-        answer: events.Event = events.DriverStarted(name)
         if self.kernel.chance(self.world.faults.start_failure):
-            answer = events.DriverStartFailed(name, "no such program")
-        else:
-            self.runs[name] = Run(started_ms=self.clock_ms())
-            self.world.checkers.started(self, name)
-        self.after(self.kernel.between(5, 50), "started", lambda: self._post(answer))
+            failed = events.DriverStartFailed(name, "no such program")
+            self.after(self.kernel.between(5, 50), b"start failed", lambda: self._post(failed))
+            return
+        self._forget_finished()
+        self.runs[name] = Run(started_ms=self.clock_ms())
+        self.world.checkers.started(self, name)
+        self.alive_in.setdefault(name.slot, []).append(name)
+        self.after(self.kernel.between(5, 50), b"started", lambda: self._tell_start(name))
+
+    def _tell_start(self, name: RunName) -> None:
+        run = self.runs[name]
+        run.known = True
+        self._post(events.DriverStarted(name))
+        if run.exit is not None:
+            self._post(events.DriverExited(name, run.exit))
+
+    def _forget_finished(self) -> None:
+        finished = [name for name, run in self.runs.items() if run.exit is not None and run.known]
+        for name in finished[:-FINISHED_RUNS]:
+            del self.runs[name]
 
     def _stop_run(self, name: RunName, grace_ms: int) -> None:
         run = self.runs.get(name)
@@ -178,9 +201,7 @@ class Node(Process):
         run.stopping = True
         boot = self._incarnation
         # The driver's kill goes on even if the agent dies meanwhile; only the news of it needs the agent.
-        self.kernel.after(
-            self.kernel.between(1, max(1, grace_ms)), "stopped", lambda: self._end_run(boot, name, True)
-        )
+        self.kernel.after(self.kernel.between(1, max(1, grace_ms)), b"stopped", lambda: self._end_run(boot, name, True))
 
     def replica_exits(self, name: RunName) -> None:
         self._end_run(self._incarnation, name, stopped=False)
@@ -190,8 +211,12 @@ class Node(Process):
         if boot != self._incarnation or run is None or run.exit is not None:
             return
         run.exit = Exit(143, "Stopped") if stopped else Exit(1, "Failed", at_ms=self.clock_ms())
-        event = events.DriverStopped(name, run.exit) if stopped else events.DriverExited(name, run.exit)
-        self.bound(lambda: self._post(event))()
+        self.alive_in[name.slot].remove(name)
+        if not self.alive_in[name.slot]:
+            del self.alive_in[name.slot]
+        if run.known:
+            event = events.DriverStopped(name, run.exit) if stopped else events.DriverExited(name, run.exit)
+            self.does(self.life, lambda: self._post(event))
 
     def alive_runs(self) -> list[RunName]:
-        return [name for name, run in sorted(self.runs.items()) if run.exit is None]
+        return [name for _, names in sorted(self.alive_in.items()) for name in names]

@@ -16,6 +16,7 @@ class Process:
     def __init__(self, kernel: Kernel, name: str, rate: float) -> None:
         self.kernel = kernel
         self.name = name
+        self.label = name.encode()
         self.life = 0
         self.alive = False
         self.paused = False
@@ -30,23 +31,18 @@ class Process:
         """The true delay until the local clock shows `local_ms`."""
         return max(1, int((local_ms - self.clock_ms()) / self._rate) + 1)
 
-    def after(self, delay_ms: int, name: str, action: Callable[[], None]) -> None:
+    def after(self, delay_ms: int, name: bytes, action: Callable[[], None]) -> None:
         """As `Kernel.after`, for this life of this process."""
-        self.kernel.after(delay_ms, name, self.bound(action))
+        self.kernel.after(delay_ms, name, action, self)
 
-    def bound(self, action: Callable[[], None]) -> Callable[[], None]:
-        """`action` if this life still runs then; later if it is paused; never if it has ended."""
-        life = self.life
-
-        def act() -> None:
-            if life != self.life or not self.alive:
-                return
-            if self.paused:
-                self._waiting.append(act)
-            else:
-                action()
-
-        return act
+    def does(self, life: int, action: Callable[[], None]) -> None:
+        """`action` if that life still runs; later if it is paused; never if it has ended."""
+        if life != self.life or not self.alive:
+            return
+        if self.paused:
+            self._waiting.append(action)
+        else:
+            action()
 
     def start(self) -> None:
         self.life += 1
@@ -65,7 +61,7 @@ class Process:
             return
         self.paused = True
         life = self.life
-        self.kernel.after(for_ms, f"resume {self.name}", lambda: self._resume(life))
+        self.kernel.after(for_ms, b"resume " + self.label, lambda: self._resume(life))
 
     def _resume(self, life: int) -> None:
         if life != self.life:

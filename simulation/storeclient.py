@@ -7,7 +7,7 @@ contract suite holds to a real etcd.
 from collections.abc import Callable
 
 from atoll.store.memory_state import MemoryState
-from atoll.store.store import NotSent, Outcome, Read, Txn, Unknown, prefix_end
+from atoll.store.store import NotSent, Outcome, Put, Read, Txn, Unknown, prefix_end
 from simulation.faults import NO_FAULTS, Faults
 from simulation.kernel import Kernel
 
@@ -20,15 +20,23 @@ class StoreClient:
         self._kernel = kernel
         self._state = state
         self._faults = faults
+        self.cut_off = False  # nothing gets through, while the process talks to all others as before
         self.unknowns = 0
 
     def heal(self) -> None:
         """From now on every transaction is answered."""
-        self._faults = NO_FAULTS
+        self._faults, self.cut_off = NO_FAULTS, False
 
     def transact(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
         """Sends once; `done` hears one outcome."""
         kernel, faults = self._kernel, self._faults
+        for operation in txn.success:
+            if isinstance(operation, Put):
+                kernel.note(operation.key)
+                kernel.note(operation.value)
+        if self.cut_off:
+            (self._not_sent if kernel.chance(0.5) else self._lost_before)(txn, done)
+            return
         draw = kernel.random.random()
         for probability, act in (
             (faults.not_sent, self._not_sent),
@@ -41,29 +49,35 @@ class StoreClient:
                 return
             draw -= probability
         latency = kernel.between(1, 1000) if kernel.chance(faults.slow_store) else kernel.between(1, 4)
-        kernel.after(latency, "store", lambda: self._answer(self._state.transact(txn), done))
+        kernel.after(latency, b"store", lambda: self._answer(self._state.transact(txn), done))
 
     def list_all(self, prefix: bytes, done: Callable[[Read], None]) -> None:
-        """Every key under `prefix`, as of the moment the store answers."""
-        self._kernel.after(
-            self._kernel.between(1, 4), "list", lambda: done(self._state.range(prefix, prefix_end(prefix)))
-        )
+        """Every key under `prefix`, as of the moment the store answers; asked again until it does."""
+        kernel = self._kernel
+
+        def read() -> None:
+            if self.cut_off:
+                kernel.after(DEADLINE_MS, b"list", read)
+            else:
+                done(self._state.range(prefix, prefix_end(prefix)))
+
+        kernel.after(kernel.between(1, 4), b"list", read)
 
     def _answer(self, outcome: Outcome, done: Callable[[Outcome], None]) -> None:
-        self._kernel.after(1, "answer", lambda: done(outcome))
+        self._kernel.after(1, b"answer", lambda: done(outcome))
 
     def _not_sent(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
-        self._kernel.after(1, "not-sent", lambda: done(NotSent("no connection")))
+        self._kernel.after(1, b"not-sent", lambda: done(NotSent("no connection")))
 
     def _lost_before(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
         self._unknown(done)
 
     def _lost_after(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
-        self._kernel.after(2, "store", lambda: self._silently(txn))
+        self._kernel.after(2, b"store", lambda: self._silently(txn))
         self._unknown(done)
 
     def _late(self, txn: Txn, done: Callable[[Outcome], None]) -> None:
-        self._kernel.after(self._kernel.between(1, LATEST_MS), "store-late", lambda: self._silently(txn))
+        self._kernel.after(self._kernel.between(1, LATEST_MS), b"store-late", lambda: self._silently(txn))
         self._unknown(done)
 
     def _silently(self, txn: Txn) -> None:
@@ -71,4 +85,4 @@ class StoreClient:
 
     def _unknown(self, done: Callable[[Outcome], None]) -> None:
         self.unknowns += 1
-        self._kernel.after(DEADLINE_MS, "deadline", lambda: done(Unknown("deadline")))
+        self._kernel.after(DEADLINE_MS, b"deadline", lambda: done(Unknown("deadline")))

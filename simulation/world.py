@@ -7,6 +7,8 @@ within one direction of one session, and those in flight when a session breaks m
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from google.protobuf.message import Message
+
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.model.resources import Vector
 from atoll.store.memory_state import MemoryState
@@ -20,6 +22,7 @@ from simulation.node import Node
 
 REGION = "eu-west"
 EXPIRY_CHECK_MS = 500
+LONGEST_STALL_MS = 30_000
 
 
 @dataclass(slots=True)
@@ -63,17 +66,19 @@ class World:
             process.start()
         for tenant in TENANTS:
             self.author.set_budget(tenant, Vector(cpu_milli=20_000, memory_mib=40_960))
-        self._repeat(EXPIRY_CHECK_MS, "leases", lambda: self.state.expire(self.kernel.now_ms))
-        self._sometimes(2_000, "author", self.author.act)
+        self._repeat(EXPIRY_CHECK_MS, b"leases", lambda: self.state.expire(self.kernel.now_ms))
+        self._sometimes(2_000, b"author", self.author.act)
         faults = self.faults
-        self._sometimes(faults.session_break_every_ms, "break", self._break_some_session)
-        self._sometimes(faults.agent_crash_every_ms, "agent crash", lambda: self._restart(self._some_node()))
-        self._sometimes(faults.agent_pause_every_ms, "agent pause", lambda: self._pause(self._some_node()))
-        self._sometimes(faults.node_reboot_every_ms, "reboot", lambda: self._reboot(self._some_node()))
-        self._sometimes(faults.node_isolation_every_ms, "isolation", lambda: self._isolate(self._some_node()))
-        self._sometimes(faults.leader_crash_every_ms, "leader crash", lambda: self._restart(self._some_candidate()))
-        self._sometimes(faults.leader_pause_every_ms, "leader pause", lambda: self._pause(self._some_candidate()))
-        self._sometimes(faults.replica_exit_every_ms, "replica exit", self._some_replica_exits)
+        self._sometimes(faults.session_break_every_ms, b"break", self._break_some_session)
+        self._sometimes(faults.session_stall_every_ms, b"stall", self._stall_some_session)
+        self._sometimes(faults.agent_crash_every_ms, b"agent crash", lambda: self._restart(self._some_node()))
+        self._sometimes(faults.agent_pause_every_ms, b"agent pause", lambda: self._pause(self._some_node()))
+        self._sometimes(faults.node_reboot_every_ms, b"reboot", lambda: self._reboot(self._some_node()))
+        self._sometimes(faults.node_isolation_every_ms, b"isolation", lambda: self._isolate(self._some_node()))
+        self._sometimes(faults.leader_crash_every_ms, b"leader crash", lambda: self._restart(self._some_candidate()))
+        self._sometimes(faults.leader_pause_every_ms, b"leader pause", lambda: self._pause(self._some_candidate()))
+        self._sometimes(faults.store_cut_every_ms, b"store cut", lambda: self._cut_off(self._some_candidate()))
+        self._sometimes(faults.replica_exit_every_ms, b"replica exit", self._some_replica_exits)
 
     def heal(self) -> None:
         """No more faults and no more changes: from now on everything must converge."""
@@ -90,14 +95,14 @@ class World:
     def healed(self) -> bool:
         return self.faults is NO_FAULTS
 
-    def _repeat(self, period_ms: int, name: str, action: Callable[[], None]) -> None:
+    def _repeat(self, period_ms: int, name: bytes, action: Callable[[], None]) -> None:
         def again() -> None:
             action()
             self.kernel.after(period_ms, name, again)
 
         self.kernel.after(period_ms, name, again)
 
-    def _sometimes(self, mean_ms: int, name: str, action: Callable[[], None]) -> None:
+    def _sometimes(self, mean_ms: int, name: bytes, action: Callable[[], None]) -> None:
         """At random intervals around `mean_ms`, until healed."""
         if not mean_ms:
             return
@@ -125,7 +130,9 @@ class World:
 
     def _start_later(self, process: Node | Candidate, delay_ms: int) -> None:
         life = process.life
-        self.kernel.after(delay_ms, f"start {process.name}", lambda: process.start() if process.life == life else None)
+        self.kernel.after(
+            delay_ms, b"start " + process.label, lambda: process.start() if process.life == life else None
+        )
 
     def _reboot(self, node: Node) -> None:
         if node.alive:
@@ -142,11 +149,28 @@ class World:
         def rejoin() -> None:
             node.isolated = False
 
-        self.kernel.after(self.kernel.between(1_000, 60_000), f"rejoin {node.name}", rejoin)
+        self.kernel.after(self.kernel.between(1_000, 60_000), b"rejoin " + node.label, rejoin)
+
+    def _cut_off(self, candidate: Candidate) -> None:
+        store = candidate.store
+        store.cut_off = True
+
+        def rejoin() -> None:
+            store.cut_off = False
+
+        self.kernel.after(self.kernel.between(1_000, 60_000), b"rejoin " + candidate.label, rejoin)
 
     def _break_some_session(self) -> None:
         if self.sessions:
             self.break_session(self.kernel.random.choice(sorted(self.sessions)))
+
+    def _stall_some_session(self) -> None:
+        """What is sent from now on arrives late, all at once and in order, as after lost packets."""
+        if self.sessions:
+            session = self.sessions[self.kernel.random.choice(sorted(self.sessions))]
+            until_ms = self.kernel.now_ms + self.kernel.between(1_000, LONGEST_STALL_MS)
+            session.up_ms = max(session.up_ms, until_ms)
+            session.down_ms = max(session.down_ms, until_ms)
 
     def _some_replica_exits(self) -> None:
         runs = [(node, run) for node in self.nodes for run in node.alive_runs()]
@@ -170,7 +194,7 @@ class World:
         session = self.sessions.get(number)
         if session is None or not session.open_at_node:
             return
-        data = message.SerializeToString()
+        data = self._on_the_wire(message)
         session.up_ms = max(session.up_ms, self.kernel.now_ms + self._delay())
         self._for_region(session, session.up_ms - self.kernel.now_ms, lambda: self._arrive_up(session, data))
 
@@ -187,7 +211,7 @@ class World:
         session = self.sessions.get(number)
         if session is None or not session.open_at_region:
             return
-        data = message.SerializeToString()
+        data = self._on_the_wire(message)
         session.down_ms = max(session.down_ms, self.kernel.now_ms + self._delay())
         self._for_node(session, session.down_ms - self.kernel.now_ms, lambda: self._arrive_down(session, data))
 
@@ -219,14 +243,19 @@ class World:
 
     def _for_node(self, session: Session, delay_ms: int, action: Callable[[], None]) -> None:
         if session.node.life == session.node_life:
-            session.node.after(delay_ms, "down", action)
+            session.node.after(delay_ms, b"down", action)
 
     def _for_region(self, session: Session, delay_ms: int, action: Callable[[], None]) -> None:
         if session.candidate.life == session.candidate_life:
-            session.candidate.after(delay_ms, "up", action)
+            session.candidate.after(delay_ms, b"up", action)
 
     def _delay(self) -> int:
         return self.kernel.between(1, self.faults.message_delay_ms)
+
+    def _on_the_wire(self, message: Message) -> bytes:
+        data = message.SerializeToString()
+        self.kernel.note(data)
+        return data
 
     # ---- the region and the author
 
@@ -246,9 +275,9 @@ class World:
                     self.sessions.pop(number)
 
     def to_global(self, candidate: Candidate, message: regional_pb2.UplinkMessage) -> None:
-        data = message.SerializeToString()
+        data = self._on_the_wire(message)
         self.kernel.after(
-            self._delay(), "uplink", lambda: self.author.hear(regional_pb2.UplinkMessage.FromString(data))
+            self._delay(), b"uplink", lambda: self.author.hear(regional_pb2.UplinkMessage.FromString(data))
         )
 
     def to_region_from_global(self, message: regional_pb2.DownlinkMessage) -> None:
@@ -259,9 +288,9 @@ class World:
                 self._deliver(self._leader, message, self.kernel.between(100, 10_000))
 
     def _deliver(self, candidate: Candidate, message: regional_pb2.DownlinkMessage, delay_ms: int = 0) -> None:
-        data = message.SerializeToString()
+        data = self._on_the_wire(message)
         candidate.after(
             delay_ms or self._delay(),
-            "downlink",
+            b"downlink",
             lambda: candidate.heard_from_global(regional_pb2.DownlinkMessage.FromString(data)),
         )

@@ -7,6 +7,7 @@ on. A Guard is emitted before the StartReplica it covers, and the shell carries 
 from dataclasses import dataclass
 
 from agent.core.fencing import Saved
+from agent.core.lease import LeaseTerms
 from agent.core.runs import RunName
 from atoll.api.v1 import agent_pb2, objects_pb2
 
@@ -61,9 +62,9 @@ class GuardDeadline:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The whole truth for the guard process, which kills each run at its deadline; `last_ack_ms` is for Booted."""
+    """The whole truth for the guard process, which kills each run at its deadline; `terms` are for the next Booted."""
 
-    last_ack_ms: int
+    terms: LeaseTerms
     deadlines: tuple[GuardDeadline, ...]
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from agent.core.fencing import Saved
+from agent.core.lease import LeaseTerms
 from agent.core.runs import Exit, Found, RunName
 from atoll.api.v1 import agent_pb2
 
@@ -11,14 +12,14 @@ from atoll.api.v1 import agent_pb2
 class Booted:
     """Always the first event. `saved` is None on a new node and when the checkpoint was lost or corrupt.
 
-    `found`: every run of this node the drivers know of. `last_ack_ms`: send time of the last heartbeat known to be
-    acknowledged, as the guard has it; None when it is not known.
+    `found`: every run of this node the drivers know of. `terms`: of the lease, as the guard has them; None
+    when they are not known.
     """
 
     saved: Saved | None
     incarnation: int
     found: tuple[Found, ...]
-    last_ack_ms: int | None
+    terms: LeaseTerms | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,35 @@ work the same + its own bound; `keep` work has none. Send time, not receipt: the
 is later. An acknowledgement counts only in the session and term it was asked in.
 """
 
+from dataclasses import dataclass
+
 from atoll.api.v1 import agent_pb2, objects_pb2
 
 MOST_PENDING = 64
-DEFAULT_FENCE_AFTER_MS = 12_000  # until the first Welcome after a start of the agent
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """What deadlines are counted from; kept by the guard across a restart of the agent."""
+
+    last_ack_ms: int  # send time of the last acknowledged heartbeat; -1 = none is known
+    fence_after_ms: int
 
 
 class Lease:
-    def __init__(self, last_ack_ms: int | None, now_ms: int) -> None:
+    def __init__(self, terms: LeaseTerms | None, now_ms: int) -> None:
         # Not known: the work found here may already be late, so it counts as last acknowledged long ago.
-        self.last_ack_ms = -1 if last_ack_ms is None else min(last_ack_ms, now_ms)
+        self.last_ack_ms = min(terms.last_ack_ms, now_ms) if terms else -1
         self.heartbeat_ms = 0
-        self._fence_after_ms = DEFAULT_FENCE_AFTER_MS
+        self._fence_after_ms = terms.fence_after_ms if terms else 0
         self._seq = 0
         self._pending: dict[int, int] = {}  # seq -> send time
         self._next_ms: int | None = None
         self._heard_ms = 0
+
+    @property
+    def terms(self) -> LeaseTerms:
+        return LeaseTerms(self.last_ack_ms, self._fence_after_ms)
 
     def welcome(self, welcome: agent_pb2.Welcome, now_ms: int) -> None:
         self.heartbeat_ms = welcome.heartbeat_ms
@@ -77,7 +90,3 @@ class Lease:
         if assign.run_class == objects_pb2.RUN_CLASS_BOUNDED:
             return self.last_ack_ms + assign.bounded_s * 1000
         return None
-
-
-def fenceable(assign: agent_pb2.Assign | None) -> bool:
-    return assign is not None and assign.run_class in (objects_pb2.RUN_CLASS_EXCLUSIVE, objects_pb2.RUN_CLASS_BOUNDED)

@@ -62,7 +62,7 @@ class Machine:
     def _adopt(self, event: events.Booted, now_ms: int) -> None:
         self._incarnation = event.incarnation
         self._ledger = Ledger(event.saved)
-        self._lease = Lease(event.last_ack_ms, now_ms)
+        self._lease = Lease(event.terms, now_ms)
         self._slots = Slots(self._ledger, self._lease, self._timing)
         self._report = Report(self._ledger, self._slots)
         self._slots.adopt(event.found, now_ms)
@@ -88,8 +88,9 @@ class Machine:
         if event.session != self._session:
             return
         body = event.message.WhichOneof("body") or ""
-        obeyed = self._welcome is not None and (self._synced or body in ("sync", "ack"))
-        if body in ("welcome", "not_leader") or (obeyed and body in _MESSAGES):
+        first = ("welcome",) if self._welcome is None else ("sync", "ack")
+        later = body in _MESSAGES and body != "welcome" and self._synced
+        if body == "not_leader" or body in first or later:
             _MESSAGES[body](self, getattr(event.message, body), now_ms)
 
     def _on_written(self, event: events.CheckpointWritten, now_ms: int) -> None:
@@ -115,13 +116,12 @@ class Machine:
     # ------------------------------------------------------------------ messages of the region
 
     def _on_welcome(self, welcome: agent_pb2.Welcome, now_ms: int) -> None:
-        if self._welcome is not None:
-            return
         if not self._ledger.obeys(Authority(welcome.store_life, welcome.epoch, welcome.term)):
             self._reconnect(f"a stale leader: term {welcome.term} is below {self._ledger.authority.term}")
         else:
             self._welcome = welcome
             self._lease.welcome(welcome, now_ms)
+            self._slots.lease_moved()
 
     def _on_ack(self, ack: agent_pb2.HeartbeatAck, now_ms: int) -> None:
         # Before the Sync an answer shows life, but is no lease: work may be assigned here that has moved away.

@@ -34,7 +34,8 @@ class Slots:
         self._deadlines: dict[SlotName, int] = {}
         self._probes: dict[int, tuple[Replica, Health, Kind]] = {}
         self._probe_id = 0
-        self._guarded = Guard(0, ())
+        self._guarded = Guard(lease.terms, ())
+        self._lease_has_moved = False
         self.asked_again: list[tuple[SlotName, Rank]] = []  # certificates to repeat; drained by the machine
 
     # ------------------------------------------------------------------ what was found at the start
@@ -151,8 +152,10 @@ class Slots:
                 self.touch(slot)
 
     def lease_moved(self) -> None:
+        """Later deadlines for what is guarded, and a chance for what waits for a lease."""
+        self._lease_has_moved = True
         for deadline in self._guarded.deadlines:
-            self.touch(deadline.run.slot)
+            self._set_deadline(deadline.run.slot)
         for slot, runs in self._replicas.items():
             if any(r.phase == ACCEPTED for r in runs.values()):
                 self.touch(slot)
@@ -166,10 +169,7 @@ class Slots:
             runs = self._runs(slot)
             for replica in list(runs.values()):
                 commands += self._step(replica, now_ms)
-            deadlines = [d for r in runs.values() if (d := self._deadline(r)) is not None]
-            self._deadlines.pop(slot, None)
-            if deadlines:
-                self._deadlines[slot] = min(deadlines)
+            self._set_deadline(slot)
             if not runs:
                 self._replicas.pop(slot, None)
         guard = self._guard(touched)
@@ -244,6 +244,9 @@ class Slots:
 
     def _guard(self, touched: list[SlotName]) -> Guard | None:
         """A new truth for the guard process, when there is one."""
+        if not touched and not self._lease_has_moved:
+            return None
+        self._lease_has_moved = False
         fresh = set(touched)
         kept = [d.run for d in self._guarded.deadlines if d.run.slot not in fresh]
         runs = [*kept, *(r.run for slot in touched for r in self.replicas(slot) if r.alive)]
@@ -253,11 +256,17 @@ class Slots:
             until_ms = self._lease.deadline_ms(replica.assign) if replica else None
             if until_ms is not None:
                 deadlines.append(GuardDeadline(run, until_ms + self._timing.guard_margin_ms))
-        guard = Guard(self._lease.last_ack_ms, tuple(deadlines))
+        guard = Guard(self._lease.terms, tuple(deadlines))
         if guard.deadlines == self._guarded.deadlines:
             return None
         self._guarded = guard
         return guard
+
+    def _set_deadline(self, slot: SlotName) -> None:
+        deadlines = [d for r in self.replicas(slot) if (d := self._deadline(r)) is not None]
+        self._deadlines.pop(slot, None)
+        if deadlines:
+            self._deadlines[slot] = min(deadlines)
 
     def _deadline(self, replica: Replica) -> int | None:
         own = replica.next_deadline()

@@ -116,6 +116,8 @@ class FakeDriver:
         self._notify = _ignore
 
     def _started(self, name: RunName, run: _Run) -> None:
+        if run.phase is not _Phase.STARTING:
+            return
         if run.behaviour.fails:
             del self._runs[name]
             self._notify(DriverStartFailed(name, run.behaviour.fails))
@@ -126,7 +128,7 @@ class FakeDriver:
             self._later(run.behaviour.runs_ms, lambda: self._end(name, run, run.behaviour.code))
 
     def _end(self, name: RunName, run: _Run, code: int) -> None:
-        if run.phase is not _Phase.RUNNING:
+        if run.phase is _Phase.ENDED:
             return
         run.phase = _Phase.ENDED
         run.exit = Exit(code, "Completed" if code == 0 else "Failed", "", self._now_ms)

@@ -24,6 +24,7 @@ from agent.core.runs import Exit, Found, RunName
 from agent.drivers import proc, supervisor
 from agent.drivers.driver import Cursor, Notify, RunSpec
 from agent.drivers.run_folder import RunFolder, RunFolders
+from atoll.api.v1 import objects_pb2
 from atoll.model.slots import SlotName
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -226,6 +227,8 @@ class ProcessDriver:
     def _record(self, run: RunName, spec: RunSpec, folder: RunFolder) -> dict[str, object]:
         task = spec.task
         argv = [*task.command, *task.args]
+        if task.driver not in (objects_pb2.DRIVER_UNSPECIFIED, objects_pb2.DRIVER_PROCESS) or task.image:
+            raise ValueError("this node runs plain processes only")  # never an image's command outside its image
         if not argv:
             raise ValueError("a process needs a command")
         memory_mib = task.resources.limits.memory_mib or task.resources.requests.memory_mib

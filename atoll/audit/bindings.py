@@ -30,11 +30,11 @@ class BindingAudit:
     def __init__(self) -> None:
         self._workloads: defaultdict[Names, _Workload] = defaultdict(_Workload)
         self._term = 0
-        self._minted: set[int] = set()  # counters of the attempts of this term
+        self._minted: defaultdict[int, int] = defaultdict(int)  # attempts of this term: a bit each, in blocks
 
     def check(self, edits: Sequence[Edit], term: int, findings: Findings) -> None:
         if term != self._term:
-            self._term, self._minted = term, set()
+            self._term, self._minted = term, defaultdict(int)
         shares = [edit for edit in edits if edit.kind == "workload"]
         for edit in shares:
             self._workloads[edit.names].share = edit.after
@@ -76,10 +76,13 @@ class BindingAudit:
             findings.add("I7", edit.key, "reserved or bound without a workload")
         elif slot.uid == share.metadata.uid and slot.generation > share.metadata.generation:
             findings.add("I7", edit.key, f"generation {slot.generation} is above the workload's")
+        elif slot.uid != share.metadata.uid and slot.attempt != (edit.before or NEVER).attempt:
+            findings.add("I7", edit.key, f"bound for {slot.uid}, the workload is {share.metadata.uid}")
 
     def _check_attempt(self, edit: Edit, last: objects_pb2.Slot, findings: Findings) -> None:
         before, after = edit.before or NEVER, edit.after
         attempt, highest = _order(after), _order(last)
+        block, bit = after.attempt.n >> 12, 1 << (after.attempt.n & 0xFFF)
         if after.uid == last.uid and after.generation < last.generation:
             findings.add("I9", edit.key, f"generation {after.generation} came after {last.generation}")
         if before.state in CHARGED and attempt == _order(before):
@@ -87,10 +90,10 @@ class BindingAudit:
                 findings.add("I1", edit.key, f"attempt {_text(after)} moved from {before.node} to {after.node}")
         elif attempt <= highest:
             findings.add("I1", edit.key, f"attempt {_text(after)} came after {_text(last)}")
-        elif after.attempt.term != self._term or after.attempt.n in self._minted:
+        elif after.attempt.term != self._term or self._minted[block] & bit:
             findings.add("I1", edit.key, f"attempt {_text(after)} is not a fresh one of term {self._term}")
         if after.attempt.term == self._term:
-            self._minted.add(after.attempt.n)
+            self._minted[block] |= bit
 
 
 def _order(slot: objects_pb2.Slot) -> tuple[int, int]:

@@ -1,16 +1,16 @@
 """`dev`: a whole cluster on this machine, in the foreground; --once is the shortest way from a manifest to running."""
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import click
 
@@ -49,25 +49,37 @@ def dev(regions: int, agents: int, folder: Path | None, once: bool, documents: l
     """The ordinary programs and an etcd of their own, on free loopback ports. Needs no root and no network."""
     if once and not documents:
         raise click.UsageError("--once wants a manifest: -f examples/hello.yaml")
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
     home = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="atoll-dev-"))
-    cluster = DevCluster(home)
+    with _signals():
+        cluster = DevCluster(home)
+        try:
+            connection = start(cluster, regions, agents)
+            if documents:
+                connected(connection, lambda client: _apply(client, documents))
+            if once:
+                sys.exit(_judge(cluster, connection, documents))
+            _stay(cluster, connection)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping is bounded; half of it would leave processes behind
+            output.tell("stopping what was started")
+            cluster.stop()
+            if folder is None:
+                shutil.rmtree(home, ignore_errors=True)
+            else:
+                output.tell(f"data is kept in {home}")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM ends us as Ctrl-C does, and Ctrl-C does even where a shell started us with it ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
     try:
-        connection = start(cluster, regions, agents)
-        if documents:
-            connected(connection, lambda client: _apply(client, documents))
-        if once:
-            sys.exit(_judge(cluster, connection, documents))
-        _stay(cluster, connection)
+        yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping is bounded; half of it would leave processes behind
-        output.tell("stopping what was started")
-        cluster.stop()
-        if folder is None:
-            shutil.rmtree(home, ignore_errors=True)
-        else:
-            output.tell(f"data is kept in {home}")
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start(cluster: DevCluster, regions: int, agents: int) -> Connection:
@@ -84,8 +96,7 @@ def start(cluster: DevCluster, regions: int, agents: int) -> Connection:
     for name, program in started.items():
         output.tell(f"region {name} at {program.ready['programs']}")
         nodes = [f"{name}-n{number}" for number in range(1, agents + 1)]
-        new = [node for node in nodes if not (cluster.folder / node / "identity").exists()]
-        cluster.start_agents(program, {**dict.fromkeys(nodes, ""), **connected(connection, _join_tokens(name, new))})
+        cluster.start_agents(program, connected(connection, _join_tokens(name, nodes)))
         connected(connection, _nodes_ready(name, agents))
         output.tell(f"nodes {', '.join(nodes)}, process driver")
     connected(connection, _create_tenant)
@@ -172,7 +183,7 @@ def _judge(cluster: DevCluster, connection: Connection, documents: list[manifest
                 output.write("".join(line + "\n" for line in placement.explain(answer)) + "\n")
 
     connected(connection, show)
-    verdict = asyncio.run(verify.audit_store((cluster.etcd,), follow=False, until=None))
+    verdict = asyncio.run(verify.audit_store((cluster.etcd,)))
     verify.show(verdict)
     return EXIT_OBJECTIVE if verdict.violations else 0
 
@@ -209,7 +220,3 @@ def _forget(connection: Connection, before: contexts.Contexts) -> None:
     if NAME in before.named:
         named[NAME] = before.named[NAME]
     contexts.save(replace(now, named=named, current=before.current if now.current == NAME else now.current))
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

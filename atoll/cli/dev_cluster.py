@@ -1,8 +1,8 @@
 """The ordinary programs and an etcd as child processes on free loopback ports, all in one folder.
 
 Everything started is known by its process id and is stopped by it, in an order that leaves nothing running: agents,
-replicas, the programs of the control plane, etcd. Replicas outlive their agent by design, so they are found by the agent's
-state folder in their environment.
+replicas, the programs of the control plane, etcd. Replicas outlive their agent by design, so they are found by the
+agent's state folder in their environment.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ class DevCluster:
         return self._start(f"{region}-1", "regional", settings)
 
     def start_agents(self, region: Program, join_tokens: dict[str, str]) -> None:
-        """One for each node named; its token may be empty when the node has joined before."""
+        """One for each node named, with its join token; a node that has an identity does not use it."""
         started = []
         for node, token in join_tokens.items():
             state = self.folder / node

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+REACH_S = 4.0  # somebody is waiting for the answer
+
 
 def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Makes a command of `async def verb(client, …)`: adds --context and --tenant, and dials."""
@@ -20,7 +22,7 @@ def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         from atoll.sdk.client import AsyncClient
 
         async def run() -> None:
-            async with AsyncClient(context=context, tenant=tenant) as client:
+            async with AsyncClient(context=context, tenant=tenant, reach_s=REACH_S) as client:
                 await verb(client, **arguments)
 
         asyncio.run(run())

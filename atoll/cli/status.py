@@ -23,8 +23,8 @@ async def status(client: "AsyncClient") -> None:
     line = f"cluster {me.cluster} at {client.connection.address}; you are {me.name} ({role}, {scope})"
     output.write(output.visible(line) + "\n\n" + output.render(views.REGIONS, await client.regions.list(), "table"))
     workloads = await client.workloads.list(everywhere=not me.tenant)
-    waiting = [workload for workload in workloads if views.workload_state(workload) != "serving"]
-    output.write(f"\n{len(workloads)} workloads, {len(workloads) - len(waiting)} serving\n")
+    waiting = [workload for workload in workloads if views.workload_state(workload) not in ("serving", "done")]
+    output.write(f"\n{len(workloads)} workloads, {len(workloads) - len(waiting)} as they should be\n")
     if waiting:
         output.write(output.render(views.WORKLOADS, waiting, "table"))
         output.tell(f"Try   atoll why {output.visible(waiting[0].metadata.name)}")

@@ -1,5 +1,6 @@
 """`tenant` and `quota`."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -63,6 +64,21 @@ async def get(client: "AsyncClient", name: str, style: str) -> None:
 async def list_(client: "AsyncClient", style: str) -> None:
     """All tenants."""
     output.write(output.render(views.TENANTS, await client.tenants.list(), style))
+
+
+@tenant.command("delete", examples="  atoll tenant delete shop --yes\n")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@mutation
+@connected
+async def delete(client: "AsyncClient", name: str, yes: bool, request_id: str) -> None:
+    """Delete a tenant that has no workloads any more."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody is here to ask; say --yes")
+        click.confirm(f"Delete tenant {output.visible(name)}?", abort=True, err=True)
+    await client.tenants.delete(name, request_id=request_id)
+    output.write(f"tenant/{output.visible(name)} deleted\n")
 
 
 @quota.command("set", examples="  atoll quota set shop --cpu 40 --memory 128Gi\n")

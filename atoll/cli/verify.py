@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -31,35 +32,42 @@ def verify(endpoints: tuple[str, ...], follow: bool, until: int | None) -> None:
 
     Exit code 8 when one is broken. Shares no code with the programs that wrote the store.
     """
+    latest: list[audit.Verdict] = []
     try:
-        verdict = asyncio.run(audit_store(endpoints, follow=follow, until=until))
+        latest.append(asyncio.run(audit_store(endpoints, follow=follow, until=until, report=latest.append)))
     except KeyboardInterrupt:
-        sys.exit(0)
-    show(verdict)
-    if verdict.violations:
-        sys.exit(EXIT_OBJECTIVE)
+        output.tell("")
+    if latest:
+        show(latest[-1])
+        if latest[-1].violations:
+            sys.exit(EXIT_OBJECTIVE)
 
 
-async def audit_store(endpoints: tuple[str, ...], *, follow: bool, until: int | None) -> audit.Verdict:
-    """Audits the store with a line of progress a second. Raises Unavailable; Invalid for a store we do not take."""
+async def audit_store(
+    endpoints: tuple[str, ...],
+    *,
+    follow: bool = False,
+    until: int | None = None,
+    report: Callable[[audit.Verdict], None] = lambda verdict: None,
+) -> audit.Verdict:
+    """Audits the store; a line of progress on standard error whenever there is news, at most one a second, and to
+    `report`. Raises Unavailable; Invalid for a store we do not take."""
     from atoll.store.etcd import EtcdStore
     from atoll.store.store import StoreError, StoreUnavailable
 
-    seen: list[audit.Verdict] = []
+    told = 0
 
-    def report(verdict: audit.Verdict) -> None:
-        known = seen[-1] if seen else None
-        if known is None or known.revision != verdict.revision:
+    def progress(verdict: audit.Verdict) -> None:
+        nonlocal told
+        if verdict.revision != told:
             output.tell(verdict.line(0))
-            if follow and len(verdict.violations) > (len(known.violations) if known else 0):
-                show(verdict)
-        seen.append(verdict)
-        del seen[:-1]
+        told = verdict.revision
+        report(verdict)
 
     try:
         store = await EtcdStore.connect(endpoints)
         try:
-            return await audit.verify(store, follow=follow, until_revision=until, report=report)
+            return await audit.verify(store, follow=follow, until_revision=until, report=progress)
         finally:
             await store.close()
     except StoreUnavailable as error:

@@ -22,16 +22,24 @@ def slot_text(slot: objects_pb2.SlotId) -> str:
 
 
 def workload_state(workload: objects_pb2.Workload) -> str:
-    """`serving`, `deleting`, or the last step begun with the first reason why it goes no further."""
+    """`serving`, `deleting`, `done`, `failed`, or the last step begun with the first reason why it goes no further."""
     if workload.metadata.deleted_ms:
         return "deleting"
     now = progress.progress(workload, workload.metadata.generation)
     steps = now.steps()
+    if now.has(progress.DONE):
+        return "failed" if now.failed else "done"
     if "serving" in now.reached:
         return "serving"
     reasons = [reason.code for reason in workload.status.pending]
     state = steps[-1] if steps else "new"
     return f"{state} ({reasons[0]})" if reasons else state
+
+
+def _ready(workload: objects_pb2.Workload) -> str:
+    """Ready of wanted; a replica of a job that has succeeded counts."""
+    counts = workload.status.counts
+    return f"{counts.ready + counts.succeeded}/{sum(task.replicas for task in workload.spec.tasks)}"
 
 
 def _share(used: int, capacity: int, unit: str) -> str:
@@ -56,8 +64,10 @@ def _node_state(node: objects_pb2.Node) -> str:
     return ",".join(marks)
 
 
-def _exit(slot: objects_pb2.Slot) -> str:
-    return f"{slot.exit.reason} ({slot.exit.code})" if slot.HasField("exit") else ""
+def _exit(view: regional_pb2.SlotView) -> str:
+    """How the replica ended, or its last run here."""
+    end = view.slot.exit if view.slot.HasField("exit") else view.attempt.exit
+    return f"{end.reason} ({end.code})" if end.reason else ""
 
 
 WORKLOADS: View[objects_pb2.Workload] = View(
@@ -65,7 +75,7 @@ WORKLOADS: View[objects_pb2.Workload] = View(
     name=lambda w: w.metadata.name,
     columns={
         "NAME": lambda w: w.metadata.name,
-        "READY": lambda w: f"{w.status.counts.ready}/{sum(task.replicas for task in w.spec.tasks)}",
+        "READY": _ready,
         "STATE": workload_state,
         "AGE": lambda w: age(w.metadata.created_ms),
     },
@@ -113,7 +123,7 @@ SLOTS: View[regional_pb2.SlotView] = View(
         "ATTEMPT": lambda s: f"{s.slot.attempt.term}.{s.slot.attempt.n}" if s.slot.HasField("attempt") else "",
         "GENERATION": lambda s: str(s.slot.generation),
         "USES": lambda s: str(vector(s.slot.vector)),
-        "EXIT": lambda s: _exit(s.slot),
+        "EXIT": _exit,
         "MESSAGE": lambda s: s.attempt.message,
     },
 )

@@ -35,8 +35,8 @@ def tree(message: Message, kind: str = "") -> dict[str, Any]:
 
 
 def to_yaml(documents: list[dict[str, Any]]) -> str:
-    """Documents separated by `---`."""
-    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    """Documents separated by `---`, in ASCII like JSON; besides, YAML folds some line breaks of Unicode."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=120)
 
 
 def to_json(document: Any, *, indent: int | None = 2) -> str:

@@ -42,10 +42,10 @@ SLOT = _lifecycle(
     "SLOT_STATE_",
     dict(objects_pb2.SlotState.items()),
     {
-        _W: {_V, _B, _W},  # FORGET takes a waiting record away, which is waiting too
+        _W: {_V, _B},
         _V: {_B, _W},
         _B: {_W, _D},  # RELEASE by certificate; REPLACE puts a zombie for the old attempt
-        _D: {_B, _W},  # a newer generation, or a task scaled up again, runs it anew
+        _D: {_B},  # a newer generation, or a task scaled up again, runs it anew
     },
 )
 

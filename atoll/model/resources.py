@@ -15,7 +15,7 @@ LARGEST = 2**53  # what a JSON number carries exactly; far above any cluster
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """Amounts in each dimension. Arithmetic is exact and may go below zero; `fits` and `is_legal` say when it may not."""
+    """Amounts in each dimension. Arithmetic is exact and may go below zero; `is_legal` says when it may not."""
 
     cpu_milli: int = 0
     memory_mib: int = 0
@@ -101,7 +101,7 @@ class QuantityError(ValueError):
     """The text is no quantity of this unit. The message says what would be."""
 
 
-_NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)([A-Za-z]*)")
+_NUMBER = re.compile(r"(\d{1,16}(?:\.\d{1,9})?)([A-Za-z]*)")
 _MIB_UNITS = {
     "Ki": Fraction(1, 1024),
     "Mi": Fraction(1),
@@ -122,10 +122,7 @@ def parse_quantity(text: str, unit: str) -> int:
         example = "500m or 1.5" if unit.endswith("_milli") else "64Mi or 1.5Gi"
         raise QuantityError(f"{text!r} is not a quantity; write for example {example}")
     number, suffix = Fraction(match[1]), match[2]
-    if unit.endswith("_milli"):
-        amount = _milli(text, number, suffix)
-    else:
-        amount = _mib(text, number, suffix)
+    amount = _milli(text, number, suffix) if unit.endswith("_milli") else _mib(text, number, suffix)
     if amount > LARGEST:
         raise QuantityError(f"{text!r} is larger than any cluster")
     return amount

@@ -40,10 +40,12 @@ class _Unanswered(Exception):
 
 
 class Caller:
-    """Calls over one channel."""
+    """Calls over one channel. A server that was never reached is given `reach_s` to be there, whatever the deadline."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, reach_s: float) -> None:
         self._channel = channel
+        self._reach_s = reach_s
+        self._reached = False
 
     async def read(self, method: Method[Answer], request: Any, *, deadline_s: float) -> Answer:
         """Raises the server's error; Unavailable or Busy when the deadline ends without an answer."""
@@ -67,12 +69,17 @@ class Caller:
 
     async def _ask(self, method: Method[Answer], request: Any, deadline_s: float, *, repeatable: bool) -> Answer:
         clock = asyncio.get_running_loop().time
-        end, pause_s, unsure = clock() + deadline_s, FIRST_PAUSE_S, False
+        began, pause_s, unsure = clock(), FIRST_PAUSE_S, False
+
+        def left_s() -> float:
+            within_s = deadline_s if self._reached else min(deadline_s, self._reach_s)
+            return max(began + within_s - clock(), 0.001)
+
         while True:
             error: errors.AtollError
             try:
-                await self._connect(end - clock())
-                return await method(request, timeout=min(ATTEMPT_S, max(end - clock(), 0.001)))
+                await self._connect(left_s())
+                return await method(request, timeout=min(ATTEMPT_S, left_s()))
             except grpc.aio.AioRpcError as broken:
                 error = rpc.error_of(broken)
                 unsure = unsure or may_have_happened(error)
@@ -81,7 +88,7 @@ class Caller:
             if not isinstance(error, RETRIED):
                 raise error
             wait_s = max(error.retry_after_ms / 1000, pause_s * random.uniform(0.5, 1.0))
-            if (unsure and not repeatable) or clock() + wait_s >= end:
+            if (unsure and not repeatable) or wait_s >= left_s():
                 raise _Unanswered(error, unsure)
             await asyncio.sleep(wait_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
@@ -89,11 +96,12 @@ class Caller:
     async def _connect(self, within_s: float) -> None:
         """Waits until the channel is connected or has failed to be, so that no request is stuck in a dead one."""
         try:
-            async with asyncio.timeout(max(within_s, 0.001)):
+            async with asyncio.timeout(within_s):
                 state = self._channel.get_state(try_to_connect=True)
                 while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
                     await self._channel.wait_for_state_change(state)
                     state = self._channel.get_state(try_to_connect=True)
+                self._reached = self._reached or state is grpc.ChannelConnectivity.READY
         except TimeoutError:
             raise errors.Unavailable("the connection could not be made in time") from None
 

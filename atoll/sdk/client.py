@@ -18,7 +18,8 @@ from atoll.sdk.workloads import Workloads
 class AsyncClient:
     """`async with AsyncClient() as c:` dials the current context; arguments replace its parts.
 
-    Belongs to the event loop it is made in. Raises Invalid when there is nothing to dial or a file cannot be read.
+    Belongs to the event loop it is made in. A server that cannot be reached within `reach_s` is Unavailable, before any
+    call's own deadline. Raises Invalid when there is nothing to dial or a file cannot be read.
     """
 
     def __init__(
@@ -31,13 +32,14 @@ class AsyncClient:
         certificate: str | Path = "",
         key: str | Path = "",
         tenant: str = "",
+        reach_s: float = 15.0,
     ) -> None:
         given = Connection(address, str(ca), token, str(certificate), str(key), tenant)
         self.connection = _complete(given, context)
         chosen = self.connection
         client = TlsFiles(Path(chosen.certificate), Path(chosen.key), Path(chosen.ca)) if chosen.certificate else None
         self._channel = rpc.channel(chosen.address, ca=Path(chosen.ca), client=client, token=chosen.token)
-        caller = Caller(self._channel)
+        caller = Caller(self._channel, reach_s)
         everywhere = global_pb2_grpc.GlobalStub(self._channel)
         region = regional_pb2_grpc.RegionalStub(self._channel)
         self.workloads = Workloads(caller, everywhere, chosen.tenant)

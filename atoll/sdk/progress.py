@@ -38,7 +38,7 @@ class Progress:
         for stage in ("bound", "ready", "serving"):
             if stage == "ready" and "started" in self.reached:
                 shown.append("started")
-            count = getattr(self, stage)
+            count = getattr(self, stage) + self.succeeded  # what has succeeded has come all the way
             if count or stage in self.reached:
                 shown.append(f"{stage} {count}/{self.desired}")
         if self.succeeded:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -140,8 +140,8 @@ class Workloads:
         last = document
         began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(timeout):
-                async for last in self._states(document):
+            async with asyncio.timeout(timeout), contextlib.aclosing(self._states(document)) as states:
+                async for last in states:
                     now = progress.progress(last, document.metadata.generation)
                     if seen is not None:
                         seen(now)
@@ -155,7 +155,7 @@ class Workloads:
             return last
         raise errors.NotFound(f"workload {document.metadata.name} was deleted meanwhile")
 
-    async def _states(self, document: objects_pb2.Workload) -> AsyncIterator[objects_pb2.Workload]:
+    async def _states(self, document: objects_pb2.Workload) -> AsyncGenerator[objects_pb2.Workload, None]:
         """The states of one workload, from now until it is gone. A re-created one is another one."""
         tenant, name = document.metadata.tenant, document.metadata.name
         while True:

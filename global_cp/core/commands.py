@@ -10,16 +10,8 @@ from google.protobuf.message import Message
 
 from atoll.api.v1 import global_pb2, regional_pb2
 from atoll.errors import AtollError
-from atoll.lane import Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Send `plan` on `lane` (the core knows which lanes are free). Answered by exactly one PlanSettled."""
-
-    plan_id: int
-    lane: int
-    plan: Plan
+from atoll.reign import Commit as Commit
+from atoll.reign import Resign as Resign
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +43,6 @@ class Reply:
     reply_to: int
     answer: Message | AtollError
     replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Resign:
-    """Stop leading: a refused term compare."""
-
-    reason: str
 
 
 Command = Commit | SendDown | CloseSession | Publish | Reply | Resign

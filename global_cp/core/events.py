@@ -5,31 +5,9 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.lane import Authority, Settled
-from atoll.store.store import KeyValue
-
-
-@dataclass(frozen=True, slots=True)
-class LeadershipWon:
-    """The election is won and everything under /g was listed at `revision` ≥ the election's."""
-
-    authority: Authority
-    records: tuple[KeyValue, ...]
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeadershipLost:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlanSettled:
-    """The answer to a Commit command. `sent_ms`: when its transaction was first sent."""
-
-    plan_id: int
-    settled: Settled
-    sent_ms: int
+from atoll.reign import LeadershipLost as LeadershipLost
+from atoll.reign import LeadershipWon as LeadershipWon
+from atoll.reign import PlanSettled as PlanSettled
 
 
 @dataclass(frozen=True, slots=True)

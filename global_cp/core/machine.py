@@ -119,7 +119,7 @@ class Machine:
             case Committed(revision=revision):
                 changes = reign.records.apply(done.plan.writes, revision)
                 self._spread_news(reign, changes, out)
-                out.extend(workload_events(reign.records, changes, revision))
+                reign.unpublished += workload_events(reign.records, changes, revision)
             case Rejected(stale=stale):
                 seen = [reign.records.adopt(key, item) for key, item in stale]
                 self._spread_news(reign, [change for change in seen if change], out)
@@ -130,6 +130,7 @@ class Machine:
         if refusal_of_form(event.settled):
             reign.pause_until_ms = self._now_ms + self._settings.refused_pause_ms
         done.topic.settled(done.item, event.settled, out)
+        out.extend(reign.publishable())
 
     def _spread_news(self, reign: Reign, changes: list[Change], out: list[Command]) -> None:
         for change in changes:

@@ -107,7 +107,7 @@ class Records:
 
     def apply(self, writes: Iterable[Put | Delete], revision: int) -> list[Change]:
         """The writes of a plan that was committed at `revision`."""
-        self.revision = revision
+        self.revision = max(self.revision, revision)  # lanes answer in any order
         changes = [self._set(write.key, write.value if isinstance(write, Put) else None, revision) for write in writes]
         return [change for change in changes if change]
 

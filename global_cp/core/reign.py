@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from atoll.lane import Authority, Plan
 from global_cp.config import CoreSettings
 from global_cp.core.budgets import Budgets
-from global_cp.core.commands import Commit
+from global_cp.core.commands import Commit, Publish
 from global_cp.core.records import Records
 from global_cp.core.regions import Regions
 from global_cp.core.requests import Requests, Sweep
@@ -25,6 +25,7 @@ class InFlight:
     item: object
     plan: Plan
     lane: int
+    sent_after: int  # the revision of the records then: it can only be committed later
 
 
 class Reign:
@@ -50,6 +51,7 @@ class Reign:
         self.free_lanes = list(range(settings.lanes))
         self.busy_keys: set[bytes] = set()  # of the plans in flight
         self.pause_until_ms = 0
+        self.unpublished: list[Publish] = []
         self._in_flight: dict[int, InFlight] = {}
 
     def send(self, plan_id: int, topic: Topic, proposal: Proposal) -> Commit:
@@ -58,8 +60,21 @@ class Reign:
         self.topics.append(topic)
         lane = self.free_lanes.pop(0)
         self.busy_keys |= keys_of(proposal.plan)
-        self._in_flight[plan_id] = InFlight(topic, proposal.item, proposal.plan, lane)
+        self._in_flight[plan_id] = InFlight(topic, proposal.item, proposal.plan, lane, self.records.revision)
         return Commit(plan_id, lane, proposal.plan)
+
+    @property
+    def complete_revision(self) -> int:
+        """Every commit up to here is in the records; with several lanes a lower one may be answered after a higher."""
+        return min((plan.sent_after for plan in self._in_flight.values()), default=self.records.revision)
+
+    def publishable(self) -> list[Publish]:
+        """The events that no earlier one can follow any more, in order of revision."""
+        self.unpublished.sort(key=lambda news: news.event.revision)
+        complete = self.complete_revision
+        ready = [news for news in self.unpublished if news.event.revision <= complete]
+        del self.unpublished[: len(ready)]
+        return ready
 
     def landed(self, plan_id: int) -> InFlight | None:
         """The plan is settled and its lane is free. None for a plan of another reign."""

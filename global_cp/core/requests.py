@@ -142,28 +142,35 @@ class Requests:
 
 
 class Sweep:
-    """The topic: request records past their time."""
+    """The topic: request records past their time, the oldest first."""
 
     def __init__(self, records: Records, settings: CoreSettings) -> None:
         self._records = records
         self._settings = settings
+        self._oldest = deque(sorted((record.at_ms, path) for path, record in records.requests.items()))
         self._next_ms = 0
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         if now_ms < self._next_ms:
             return None
-        oldest_ms = now_ms - self._settings.request_keep_ms
-        old = [path for path, record in self._records.requests.items() if record.at_ms < oldest_ms]
-        batch = old[: self._settings.sweep_batch]
-        if len(batch) == len(old):
+        batch: list[tuple[int, tuple[str, ...]]] = []
+        while self._oldest and self._oldest[0][0] < now_ms - self._settings.request_keep_ms:
+            if len(batch) == self._settings.sweep_batch:
+                break
+            batch.append(self._oldest.popleft())
+        else:
             self._next_ms = now_ms + self._settings.sweep_interval_ms
-        return Proposal(transactions.sweep_requests(self._records, batch), None) if batch else None
+        if not batch:
+            return None
+        return Proposal(transactions.sweep_requests(self._records, [path for _, path in batch]), batch)
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
-        """What was not swept is found again at the next sweep."""
+        if isinstance(item, list) and not isinstance(settled, Committed):
+            self._oldest.extendleft(reversed(item))
 
     def changed(self, change: Change, out: list[Command]) -> None:
-        """Time alone makes work here."""
+        if isinstance(change.after, objects_pb2.RequestRecord):
+            self._oldest.append((change.after.at_ms, change.path))
 
     def deadline(self) -> int | None:
         return self._next_ms

@@ -17,7 +17,8 @@ from regional.core.filters import Cure
 from regional.core.ledger import TenantAccount
 from regional.core.placement import NOWHERE, Filling, show_scores
 from regional.core.queue import SchedulingClass
-from regional.core.state import NodeEntry, State, TaskEntry, Turn
+from regional.core.records import BOUND, WAITING, NodeEntry, TaskEntry
+from regional.core.state import State, Turn
 from regional.core.transactions import Bind, Binding
 
 _QUOTA_CURES = frozenset({Cure.QUOTA})
@@ -36,6 +37,7 @@ class _Batch:
         self.decisions: list[objects_pb2.Decision] = []
         self._filling: Filling | None = None
         self._scores: list[objects_pb2.NodeScore] = []
+        self._quota: dict[str, str] = {}  # as it was before this batch, by tenant
 
     def filling(self, task: TaskEntry, avoid: str, room: int) -> Filling:
         """The one under way when it can go on, else a new one."""
@@ -47,6 +49,10 @@ class _Batch:
         return self._filling
 
     def add_evidence(self, decision: objects_pb2.Decision, filling: Filling) -> None:
+        tenant = decision.slot.tenant
+        if tenant not in self._quota:
+            self._quota[tenant] = _quota(self.state.account(tenant))
+        decision.quota = self._quota[tenant]
         decision.filters.extend(filling.refusals.reasons)
         decision.scores.extend(self._scores)
         decision.nodes, decision.feasible = len(self.state.nodes), filling.feasible
@@ -130,7 +136,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, room: int, tu
     if not chosen:
         _park(state, cls, filling.refusals.cures, filling.refusals.reasons, turn)
         return
-    decision = _decision(state, cls, account, turn)
+    decision = _decision(state, cls, turn)
     batch.add_evidence(decision, filling)
     _bind(state, batch, task, list(zip(indices[: len(chosen)], chosen, strict=True)), avoid, decision)
     filling.charged()
@@ -144,7 +150,8 @@ def _park(
     turn: Turn,
 ) -> None:
     if [r.code for r in cls.reasons] != [r.code for r in reasons]:
-        decision = _decision(state, cls, state.account(cls.tenant), turn)
+        decision = _decision(state, cls, turn)
+        decision.quota = _quota(state.account(cls.tenant))
         decision.filters.extend(reasons)
         decision.slot.index = next(cls.indices())
         decision.nodes = len(state.nodes)
@@ -169,7 +176,11 @@ def announce(turn: Turn, state: State, tenant: str, workload: str, kind: str, me
     )
 
 
-def _decision(state: State, cls: SchedulingClass, account: TenantAccount, turn: Turn) -> objects_pb2.Decision:
+def _quota(account: TenantAccount) -> str:
+    return f"{account.in_use()} in use of {account.limit}"
+
+
+def _decision(state: State, cls: SchedulingClass, turn: Turn) -> objects_pb2.Decision:
     """The record of one decision about some replicas of a class; the result is filled in when it is known."""
     state.last_decision += 1
     share = state.workloads[cls.tenant, cls.workload].share
@@ -181,7 +192,6 @@ def _decision(state: State, cls: SchedulingClass, account: TenantAccount, turn: 
         decided_ms=turn.now_ms,
         policy_revision=share.policy_revision,
         cache_revision=state.revision,
-        quota=f"{account.in_use()} in use of {account.limit}",
         result="Parked",
         next_owner="queue",
     )
@@ -210,26 +220,7 @@ def _bind(
         node = state.nodes[state.table.names[row]]
         batch.nodes[node.name] = node
         task.in_flight.add(index)
-        entry = task.entries.get(index)
-        tries = (
-            entry.record.tries
-            if entry and not entry.outdated and entry.record.state == objects_pb2.SLOT_STATE_WAITING
-            else 0
-        )
-        record = objects_pb2.Slot(
-            id=objects_pb2.SlotId(tenant=tenant, workload=workload.name, task=task.name, index=index),
-            state=objects_pb2.SLOT_STATE_BOUND,
-            node=node.name,
-            node_incarnation=node.record.incarnation,
-            attempt=state.next_attempt(),
-            generation=workload.generation,
-            epoch=state.epoch,
-            account=objects_pb2.ACCOUNT_HARD,
-            vector=resources,
-            tries=tries,
-            decision_id=decision.id,
-            uid=workload.uid,
-        )
+        record = _record(state, task, index, node, resources, decision.id)
         decision.placed.add(index=index, node=node.name, attempt=record.attempt)
         batch.bindings.append(Binding(task, index, row, record, avoid))
     decision.slot.index = places[0][0]
@@ -237,6 +228,31 @@ def _bind(
     decision.node, decision.next_owner = first.node, "agent"
     decision.attempt.CopyFrom(first.attempt)
     batch.decisions.append(decision)
+
+
+def _record(
+    state: State, task: TaskEntry, index: int, node: NodeEntry, resources: objects_pb2.Resources, decision_id: str
+) -> objects_pb2.Slot:
+    """The slot as bound, under a fresh attempt. Tries count on only while they tried the same template."""
+    workload, entry = task.owner, task.entries.get(index)
+    spec = workload.share.spec
+    again = entry is not None and entry.record.state == WAITING and not entry.outdated
+    return objects_pb2.Slot(
+        id=objects_pb2.SlotId(tenant=workload.tenant, workload=workload.name, task=task.name, index=index),
+        state=BOUND,
+        node=node.name,
+        node_incarnation=node.record.incarnation,
+        attempt=state.next_attempt(),
+        generation=workload.generation,
+        epoch=state.epoch,
+        account=objects_pb2.ACCOUNT_HARD,
+        vector=resources,
+        tries=entry.record.tries if entry and again else 0,
+        decision_id=decision_id,
+        uid=workload.uid,
+        run_class=spec.run_class,
+        bounded_s=spec.bounded_s,
+    )
 
 
 def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> None:

@@ -7,16 +7,8 @@ shell carries out the commands of one `handle` in the order given and never reor
 from dataclasses import dataclass
 
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
-from atoll.lane import Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Send `plan` on `lane` (the core knows which lanes are free). Answered by exactly one PlanSettled."""
-
-    plan_id: int
-    lane: int
-    plan: Plan
+from atoll.reign import Commit as Commit
+from atoll.reign import Resign as Resign
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +54,6 @@ class Reply:
     revision: int
     error: str = ""
     unknown: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Resign:
-    """Stop leading: a refused term compare, or past T_l without an applied transaction."""
-
-    reason: str
 
 
 Command = Commit | SendToNode | CloseSession | SendUp | Journal | Announce | Reply | Resign

@@ -115,7 +115,8 @@ def satisfied(table: NodeTable, requirement: Requirement, rows: Rows) -> Mask:
             present: Mask = ids > 0
             return present
         case objects_pb2.SELECTOR_OPERATOR_DOES_NOT_EXIST:
-            return ids == 0
+            without: Mask = ids == 0
+            return without
         case objects_pb2.SELECTOR_OPERATOR_GT | objects_pb2.SELECTOR_OPERATOR_LT:
             return _compared(table, requirement, ids)
     return np.zeros(len(rows), np.bool_)

@@ -3,7 +3,7 @@
 `handle` takes what happened and returns what is to be done; `next_deadline` says when to wake it with `Woke`. A leader
 has a `State`, a standby has none. After every event the free lanes are filled: `_SOURCES` is the order in which work
 for a lane is looked for, `_SETTLED` what follows when it is answered. Invariants live with the transactions
-(transactions.py) and the state (state.py); each topic module decides one thing.
+(py) and the state (state.py); each topic module decides one thing.
 """
 
 from collections.abc import Callable
@@ -12,37 +12,23 @@ from typing import Any
 from atoll.errors import require
 from atoll.lane import Committed, Deposed, Rejected
 from regional.config import CoreSettings
-from regional.core import binding, closing, events, node_life, shares, slices, takeover, transactions
+from regional.core import authority, binding, events, forgetting, node_life, releasing, shares, slices, takeover
 from regional.core import commands as do
+from regional.core import transactions as tx
 from regional.core.reports import Reporter
 from regional.core.state import State, Turn
 from regional.core.transactions import Operation
 
-_Source = Callable[[State, int, Turn], Operation | None]
-
-
-def _asked(state: State, lane: int, turn: Turn) -> Operation | None:
-    return transactions.asked(lane, *state.asked.pop(0)) if state.asked else None
-
-
-def _touch(state: State, lane: int, turn: Turn) -> Operation | None:
-    return transactions.touch(lane) if turn.now_ms >= _touch_due_ms(state) else None
-
-
-def _touch_due_ms(state: State) -> int:
-    return state.applied_sent_ms + state.settings.touch_after_ms
-
-
-_SOURCES: tuple[_Source, ...] = (
-    _asked,
-    lambda state, lane, turn: node_life.next_nodes(state, lane),
-    lambda state, lane, turn: closing.next_replace(state, lane),
-    lambda state, lane, turn: shares.next_admission(state, lane),
-    lambda state, lane, turn: slices.next_slice(state, lane),
-    lambda state, lane, turn: closing.next_clear(state, lane),
-    lambda state, lane, turn: closing.next_forget(state, lane),
+_SOURCES: tuple[Callable[[State, int, Turn], Operation | None], ...] = (
+    authority.next_asked,
+    node_life.next_nodes,
+    releasing.next_replace,
+    shares.next_admission,
+    slices.next_slice,
+    forgetting.next_clear,
+    forgetting.next_forget,
 )
-_BULK: tuple[_Source, ...] = (closing.next_release, binding.next_bind)  # take turns
+_BULK = (releasing.next_release, binding.next_bind)  # take turns
 
 
 class Machine:
@@ -71,7 +57,7 @@ class Machine:
         elif self.state is None:
             _refuse_as_standby(event, turn)
         elif isinstance(event, events.LeadershipLost):
-            self._lose(event.reason, turn)
+            self._lose(self.state, event.reason, turn)
         else:
             if now_ms - self._handled_ms > self.settings.stall_ms:
                 self.state.liveness.grace_from_ms = now_ms  # we were away, not they
@@ -88,11 +74,11 @@ class Machine:
         if state is None:
             return None
         deadlines = [self._checked_ms + self.settings.node_check_ms]
-        deadlines += [paused for plan, paused in zip(self._lanes, self._paused_ms, strict=True) if not plan and paused > self._handled_ms]
-        if 0 in self._lanes:
-            deadlines.append(max(_touch_due_ms(state), self._handled_ms))
-            deadlines += [due for due in (state.queue.next_due_ms(),) if due is not None]
-        deadlines += [due for due in (self._reporter.next_due_ms(state),) if due is not None]
+        if free_from := [paused for plan, paused in zip(self._lanes, self._paused_ms, strict=True) if not plan]:
+            deadlines += [paused for paused in free_from if paused > self._handled_ms]
+            due_ms = min(authority.touch_due_ms(state), state.queue.next_due_ms())
+            deadlines.append(max(due_ms, min(free_from), self._handled_ms))
+        deadlines.append(self._reporter.next_due_ms(state))
         return min(deadlines)
 
     def _dispatch(self, state: State, event: events.Event, turn: Turn) -> None:
@@ -132,18 +118,12 @@ class Machine:
         self._checked_ms = turn.now_ms
         self._reporter = Reporter(turn.now_ms)
 
-    def _lose(self, reason: str, turn: Turn) -> None:
+    def _lose(self, state: State, reason: str, turn: Turn) -> None:
         """Forgets everything: only the store knows what the next leader does. Agents and callers ask again."""
-        state, self.state = self.state, None
-        if state is None:
-            return
+        self.state = None
         for session in state.sessions:
             turn.do(do.CloseSession(session, f"not the leader: {reason}"))
-        for operation in state.in_flight.values():
-            if isinstance(operation, transactions.Asked):
-                turn.do(do.Reply(operation.reply_to, 0, "leadership was lost; the outcome is not known", unknown=True))
-        for reply_to, _ in state.asked:
-            turn.do(do.Reply(reply_to, 0, "not the leader"))
+        authority.deny_all(state, turn)
 
     # ---- lanes
 
@@ -162,7 +142,7 @@ class Machine:
 
     def _next_operation(self, state: State, lane: int, turn: Turn) -> Operation | None:
         self._bulk = 1 - self._bulk
-        for source in (*_SOURCES, _BULK[self._bulk], _BULK[1 - self._bulk], _touch):
+        for source in (*_SOURCES, _BULK[self._bulk], _BULK[1 - self._bulk], authority.next_touch):
             operation = source(state, lane, turn)
             if operation:
                 return operation
@@ -181,13 +161,13 @@ class Machine:
                 on_commit(state, operation, revision, turn)
             case Rejected(message=message, stale=stale):
                 learnt = takeover.adopt(state, stale, turn)
-                if not learnt and message != "sealed" and not isinstance(operation, transactions.Asked):
+                if not learnt and message != "sealed" and not isinstance(operation, tx.Asked):
                     self._paused_ms[operation.lane] = turn.now_ms + self.settings.refused_pause_ms
-                on_reject(state, operation, message, turn)
+                on_reject(state, operation, turn)
             case Deposed(message=message):
                 state.in_flight[event.plan_id] = operation
                 turn.do(do.Resign(message))
-                self._lose(message, turn)
+                self._lose(state, message, turn)
 
 
 def _refuse_as_standby(event: events.Event, turn: Turn) -> None:
@@ -197,24 +177,16 @@ def _refuse_as_standby(event: events.Event, turn: Turn) -> None:
         turn.do(do.Reply(event.reply_to, 0, "not the leader"))
 
 
-_Settled = tuple[Callable[[State, Any, int, Turn], None], Callable[[State, Any, str, Turn], None]]
-_SETTLED: dict[type[Operation], _Settled] = {
-    transactions.Bind: (binding.bind_committed, lambda s, o, m, t: binding.bind_rejected(s, o, t)),
-    transactions.Release: (closing.release_committed, lambda s, o, m, t: closing.release_rejected(s, o, t)),
-    transactions.Clear: (
-        lambda s, o, r, t: closing.clear_committed(s, o),
-        lambda s, o, m, t: closing.clear_rejected(s, o),
-    ),
-    transactions.Forget: (
-        lambda s, o, r, t: closing.forget_committed(s, o),
-        lambda s, o, m, t: closing.forget_rejected(s, o),
-    ),
-    transactions.AdmitShare: (shares.admission_committed, lambda s, o, m, t: shares.admission_rejected(s, o)),
-    transactions.ApplySlice: (slices.slice_committed, lambda s, o, m, t: slices.slice_rejected(s, o)),
-    transactions.WriteNodes: (node_life.nodes_committed, lambda s, o, m, t: node_life.nodes_rejected(s, o, t)),
-    transactions.Asked: (
-        lambda s, o, r, t: t.do(do.Reply(o.reply_to, r)),
-        lambda s, o, m, t: t.do(do.Reply(o.reply_to, 0, m)),
-    ),
-    transactions.Touch: (lambda s, o, r, t: None, lambda s, o, m, t: None),
+_Committed = Callable[[State, Any, int, Turn], None]  # with the revision
+_Rejected = Callable[[State, Any, Turn], None]
+_SETTLED: dict[type[Operation], tuple[_Committed, _Rejected]] = {
+    tx.Bind: (binding.bind_committed, binding.bind_rejected),
+    tx.Release: (releasing.release_committed, releasing.release_rejected),
+    tx.Clear: (forgetting.clear_committed, forgetting.clear_rejected),
+    tx.Forget: (forgetting.forget_committed, forgetting.forget_rejected),
+    tx.AdmitShare: (shares.admission_committed, shares.admission_rejected),
+    tx.ApplySlice: (slices.slice_committed, slices.slice_rejected),
+    tx.WriteNodes: (node_life.nodes_committed, node_life.nodes_rejected),
+    tx.Asked: (authority.asked_committed, authority.asked_rejected),
+    tx.Touch: (lambda state, operation, revision, turn: None, lambda state, operation, turn: None),
 }

@@ -13,11 +13,12 @@ from atoll.model.lifecycle import NODE, step
 from atoll.model.names import TRUSTED
 from atoll.model.resources import vector
 from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
-from regional.core import closing, liveness, transactions
+from regional.core import closing, liveness, releasing, transactions
 from regional.core.commands import Announce, CloseSession, SendToNode
 from regional.core.events import NodeHeartbeat, NodeHello, NodeSessionEnded, NodeStatus
 from regional.core.node_table import Rows
-from regional.core.state import CLOSED, NodeEntry, State, Turn
+from regional.core.records import CLOSED, NodeEntry
+from regional.core.state import State, Turn
 from regional.core.transactions import WriteNodes
 
 READY, LOST = objects_pb2.NODE_STATE_READY, objects_pb2.NODE_STATE_LOST
@@ -82,7 +83,7 @@ def _described(state: State, node: NodeEntry, event: NodeHello, now_ms: int) -> 
 def _welcome(state: State, node: NodeEntry, event: NodeHello, turn: Turn) -> None:
     """Welcome, what the inventory proves, Sync, and a Stop for all that is to end."""
     node.hello, node.welcomed = None, True
-    state.liveness.acknowledged_ms[node.row] = turn.now_ms  # agents count a hello as a heartbeat
+    state.liveness.acknowledged_ms[node.row] = turn.now_ms  # not before: nothing fenced starts on less
     interval_ms = node.record.heartbeat_ms
     state.liveness.heartbeat_ms[node.row] = interval_ms
     message = agent_pb2.Welcome(
@@ -192,12 +193,12 @@ def _release_fenced(state: State, node: NodeEntry, now_ms: int) -> None:
     fence_after_ms = liveness.fence_ms(state.settings, int(state.liveness.heartbeat_ms[node.row]))
     for entry in node.slots.values():
         if not entry.busy and entry.key not in state.releases:
-            stopped_ms = closing.stops_itself_after_ms(state, entry, fence_after_ms)
+            stopped_ms = releasing.stops_itself_after_ms(state, entry, fence_after_ms)
             if stopped_ms is not None and now_ms - acknowledged_ms > stopped_ms:
                 state.releases[entry.key] = entry
 
 
-def next_nodes(state: State, lane: int) -> WriteNodes | None:
+def next_nodes(state: State, lane: int, turn: Turn) -> WriteNodes | None:
     """Node records to be written, as many as one transaction takes."""
     records: list[tuple[NodeEntry, objects_pb2.Node]] = []
     while state.unsettled_nodes and len(records) < transactions.COMPARES:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from atoll.api.v1.objects_pb2 import PendingReason
 from regional.core.filters import Cure, Request
 
+NEVER_MS = 1 << 62
+
 
 @dataclass(slots=True, eq=False)
 class SchedulingClass:
@@ -39,9 +41,6 @@ class SchedulingClass:
 
     def indices(self) -> Iterator[int]:
         yield from sorted([*self._retries, *(i for start, end in self._ranges for i in range(start, end))])
-
-    def holds(self, index: int) -> bool:
-        return index in self._retries or any(start <= index < end for start, end in self._ranges)
 
     def take(self, count: int) -> tuple[list[int], str]:
         """Up to `count` indices that may be placed alike, and the node to keep them off ("" = none)."""
@@ -73,13 +72,6 @@ class SchedulingClass:
             if position == len(ordered) or ordered[position] != ordered[position - 1] + 1:
                 heapq.heappush(self._ranges, (ordered[start], ordered[position - 1] + 1))
                 start = position
-
-    def keep_below(self, end: int) -> None:
-        """Forgets waiting indices from `end` on: the task was scaled down."""
-        self._ranges = [(s, min(e, end)) for s, e in self._ranges if s < end]
-        heapq.heapify(self._ranges)
-        self._retries = {i: node for i, node in self._retries.items() if i < end}
-        self.size = len(self._retries) + sum(e - s for s, e in self._ranges)
 
 
 class Queue:
@@ -121,8 +113,8 @@ class Queue:
             if not cls.dropped:
                 yield cls, index, avoid
 
-    def next_due_ms(self) -> int | None:
-        return self._delayed[0][0] if self._delayed else None
+    def next_due_ms(self) -> int:
+        return self._delayed[0][0] if self._delayed else NEVER_MS
 
     def drop(self, cls: SchedulingClass) -> None:
         cls.dropped = True

@@ -8,7 +8,9 @@ from atoll.model import explain
 from atoll.model.resources import Vector
 from regional.core import slices
 from regional.core.commands import SendUp
-from regional.core.state import State, Turn, WorkloadEntry
+from regional.core.queue import NEVER_MS
+from regional.core.records import WorkloadEntry
+from regional.core.state import State, Turn
 
 
 class Reporter:
@@ -19,9 +21,9 @@ class Reporter:
         self._summary_due_ms = now_ms
         self._summary: regional_pb2.UplinkMessage | None = None
 
-    def next_due_ms(self, state: State) -> int | None:
+    def next_due_ms(self, state: State) -> int:
         if not state.uplink:
-            return None
+            return NEVER_MS
         return min(self._workloads_due_ms, self._summary_due_ms) if state.changed else self._summary_due_ms
 
     def flush(self, state: State, turn: Turn) -> None:

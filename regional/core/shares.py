@@ -7,10 +7,11 @@ the rolling limit and bound anew, replicas beyond the count are stopped, and a r
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
-from regional.core import closing, transactions
+from regional.core import closing, forgetting, releasing, transactions
 from regional.core.filters import request_of
 from regional.core.queue import SchedulingClass
-from regional.core.state import State, TaskEntry, Turn, WorkloadEntry
+from regional.core.records import TaskEntry, WorkloadEntry
+from regional.core.state import State, Turn
 from regional.core.transactions import AdmitShare
 
 
@@ -39,7 +40,7 @@ def _forgotten(state: State, share: objects_pb2.Share) -> WorkloadEntry:
     return WorkloadEntry(share.metadata.tenant, share.metadata.name, b"", share)
 
 
-def next_admission(state: State, lane: int) -> AdmitShare | None:
+def next_admission(state: State, lane: int, turn: Turn) -> AdmitShare | None:
     for key, workload in list(state.unsettled_shares.items()):
         if workload.busy:
             continue
@@ -81,12 +82,12 @@ def admission_committed(state: State, operation: AdmitShare, revision: int, turn
     if workload.next_share and _order(workload.next_share) <= _order(operation.share):
         workload.next_share = None
     open_slots(state, workload, operation.share, revision, turn)
-    closing.look_again(state, workload)
+    forgetting.look_again(state, workload)
 
 
-def admission_rejected(state: State, operation: AdmitShare) -> None:
+def admission_rejected(state: State, operation: AdmitShare, turn: Turn) -> None:
     operation.workload.busy = False
-    closing.look_again(state, operation.workload)
+    forgetting.look_again(state, operation.workload)
 
 
 def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, mod_revision: int, turn: Turn) -> None:
@@ -120,7 +121,7 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
         state.retally(entry)
         if not entry.bound:
             if index not in task.in_flight:
-                closing.requeue(state, entry, turn.now_ms)
+                releasing.requeue(state, entry, turn.now_ms)
         elif not entry.wanted:
             closing.stop(state, entry, "not wanted", turn)
     closing.roll(state, task, turn)

@@ -25,7 +25,7 @@ def _supersedes(stamp: regional_pb2.SliceStamp, other: regional_pb2.SliceStamp) 
     )
 
 
-def next_slice(state: State, lane: int) -> ApplySlice | None:
+def next_slice(state: State, lane: int, turn: Turn) -> ApplySlice | None:
     while state.unsettled_slices:
         account = state.unsettled_slices.pop(next(iter(state.unsettled_slices)))
         record = account.next_record()
@@ -49,7 +49,7 @@ def adopt(state: State, account: TenantAccount, record: objects_pb2.RegionSlice,
     state.unsettled_slices[account.tenant] = account
 
 
-def slice_rejected(state: State, operation: ApplySlice) -> None:
+def slice_rejected(state: State, operation: ApplySlice, turn: Turn) -> None:
     account = operation.account
     account.applying = None
     state.unsettled_slices[account.tenant] = account

@@ -4,33 +4,25 @@ The only place that changes records in memory, so that indices and sums (node ta
 them: `put_slot`, `put_node`, `put_zombie`. Records are the published messages and never mutated. Decides nothing.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.lane import Authority, Plan
 from atoll.model.lifecycle import SLOT, step
 from atoll.model.resources import Vector, vector
-from atoll.model.slots import AttemptId, SlotName, attempt_id
 from atoll.store import keys
 from regional.config import CoreSettings
 from regional.core.commands import Command
-from regional.core.events import NodeHello
 from regional.core.filters import Request
 from regional.core.ledger import TenantAccount
 from regional.core.liveness import Liveness
 from regional.core.node_table import NodeTable
 from regional.core.placement import ClassRow
-from regional.core.queue import Queue, SchedulingClass
+from regional.core.queue import Queue
+from regional.core.records import NodeEntry, SlotEntry, TaskEntry, WorkloadEntry, ZombieEntry, marks_of
 from regional.core.scores import counts_copies
 from regional.core.transactions import Operation
-
-BOUND = objects_pb2.SLOT_STATE_BOUND
-WAITING = objects_pb2.SLOT_STATE_WAITING
-NOTHING_ASKED = Request(Vector())
-DONE = objects_pb2.SLOT_STATE_DONE
-CLOSED = agent_pb2.ATTEMPT_PHASE_CLOSED
 
 
 @dataclass(slots=True)
@@ -42,146 +34,6 @@ class Turn:
 
     def do(self, command: Command) -> None:
         self.commands.append(command)
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts over the wanted replicas of a task at its present template; `up`: of any template, still serving."""
-
-    bound: int = 0
-    started: int = 0
-    ready: int = 0
-    serving: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    up: int = 0
-
-    def add(self, other: "Tally", sign: int) -> None:
-        self.bound += sign * other.bound
-        self.started += sign * other.started
-        self.ready += sign * other.ready
-        self.serving += sign * other.serving
-        self.succeeded += sign * other.succeeded
-        self.failed += sign * other.failed
-        self.up += sign * other.up
-
-
-@dataclass(slots=True, eq=False)
-class SlotEntry:
-    """One slot that has a record."""
-
-    key: bytes
-    task: "TaskEntry"
-    index: int
-    record: objects_pb2.Slot
-    mod_revision: int
-    vector: Vector
-    busy: bool = False  # a transaction on it is in flight
-    closing: str = ""  # why its attempt is asked to stop
-    status: agent_pb2.AttemptStatus | None = None  # of the bound attempt, as last reported
-    counted: Tally | None = None  # what it adds to its task's tally
-
-    @property
-    def name(self) -> SlotName:
-        return SlotName(self.task.owner.tenant, self.task.owner.name, self.task.name, self.index)
-
-    @property
-    def attempt(self) -> AttemptId:
-        return attempt_id(self.record.attempt)
-
-    @property
-    def bound(self) -> bool:
-        return self.record.state == BOUND
-
-    @property
-    def wanted(self) -> bool:
-        return self.index < self.task.replicas
-
-    @property
-    def outdated(self) -> bool:
-        """Made from another template, or for a workload of the same name that was deleted."""
-        return self.record.uid != self.task.owner.uid or self.record.generation < self.task.template_generation
-
-
-@dataclass(slots=True, eq=False)
-class TaskEntry:
-    """One task of a workload; `spec` is None when the share names it no more."""
-
-    owner: "WorkloadEntry"
-    name: str
-    spec: objects_pb2.Task | None = None
-    request: Request = NOTHING_ASKED
-    template_generation: int = 0
-    rolling: bool = False  # outdated replicas wait for their turn to stop
-    entries: dict[int, SlotEntry] = field(default_factory=dict)
-    in_flight: set[int] = field(default_factory=set)  # indices a BIND is under way for
-    copies: dict[int, int] = field(default_factory=dict)  # bound, or about to be, by row of the node table
-    cls: SchedulingClass | None = None
-    tally: Tally = field(default_factory=Tally)
-
-    @property
-    def replicas(self) -> int:
-        return self.spec.replicas if self.spec else 0
-
-    def move_copies(self, row: int, by: int) -> None:
-        count = self.copies.get(row, 0) + by
-        if count:
-            self.copies[row] = count
-        else:
-            del self.copies[row]
-
-
-@dataclass(slots=True, eq=False)
-class WorkloadEntry:
-    """One share as admitted. `next_share` is newer and not committed yet."""
-
-    tenant: str
-    name: str
-    key: bytes
-    share: objects_pb2.Share = field(default_factory=objects_pb2.Share)
-    mod_revision: int = 0
-    tasks: dict[str, TaskEntry] = field(default_factory=dict)
-    next_share: objects_pb2.Share | None = None
-    busy: bool = False
-    report: bytes = b""  # as last sent up
-
-    @property
-    def uid(self) -> str:
-        return self.share.metadata.uid
-
-    @property
-    def generation(self) -> int:
-        return self.share.metadata.generation
-
-    def entries(self) -> Iterator[SlotEntry]:
-        for task in self.tasks.values():
-            yield from task.entries.values()
-
-
-@dataclass(slots=True, eq=False)
-class ZombieEntry:
-    key: bytes
-    record: objects_pb2.Zombie
-    mod_revision: int
-    busy: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class NodeEntry:
-    """One node. Times and liveness are columns of `Liveness`; capacity and use of the node table, at `row`."""
-
-    name: str
-    key: bytes
-    row: int
-    record: objects_pb2.Node = field(default_factory=objects_pb2.Node)
-    mod_revision: int = 0
-    session: int = 0
-    welcomed: bool = False  # this session has had its Welcome and Sync
-    hello: NodeHello | None = None  # of a session that waits for its Welcome
-    next_record: objects_pb2.Node | None = None  # to be written
-    busy: bool = False
-    slots: dict[bytes, SlotEntry] = field(default_factory=dict)
-    zombies: dict[bytes, ZombieEntry] = field(default_factory=dict)
 
 
 class State:
@@ -310,8 +162,7 @@ class State:
     def drop_slot(self, entry: SlotEntry) -> None:
         """The slot's record was deleted."""
         self._uncount_slot(entry)
-        if entry.counted:
-            entry.task.tally.add(entry.counted, -1)
+        entry.task.tally.move(entry.marks, 0)
         del entry.task.entries[entry.index]
 
     def _uncount_slot(self, entry: SlotEntry) -> None:
@@ -326,11 +177,8 @@ class State:
 
     def retally(self, entry: SlotEntry) -> None:
         """Counts the entry anew after its record, status or share changed."""
-        tally = entry.task.tally
-        if entry.counted:
-            tally.add(entry.counted, -1)
-        entry.counted = count = _count(entry)
-        tally.add(count, 1)
+        before, entry.marks = entry.marks, marks_of(entry)
+        entry.task.tally.move(before, entry.marks)
         self.mark_changed(entry.task.owner)
 
     def mark_changed(self, workload: WorkloadEntry) -> None:
@@ -385,24 +233,3 @@ class State:
             slots = [e for (t, _), w in self.workloads.items() if t == tenant for e in w.entries() if e.bound]
             require(sum((e.vector for e in slots), Vector()) == account.bound, f"I3: U of {tenant}")
             account.check()
-
-
-def _count(entry: SlotEntry) -> Tally:
-    count = Tally()
-    status = entry.status
-    if entry.bound and status and not entry.closing:
-        job = entry.task.owner.share.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
-        running = status.phase == agent_pb2.ATTEMPT_PHASE_RUNNING
-        count.up = int(running and (status.ready or job))
-    if not entry.wanted or entry.outdated:
-        return count
-    if entry.bound:
-        count.bound = 1
-        if status:
-            count.started = int(status.started_ms > 0)
-            count.ready = int(status.ready)
-            count.serving = int(status.serving)
-    elif entry.record.state == DONE:
-        succeeded = entry.record.exit.reason == "Completed"
-        count.succeeded, count.failed = int(succeeded), int(not succeeded)
-    return count

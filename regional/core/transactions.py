@@ -17,7 +17,7 @@ from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is
 
 if TYPE_CHECKING:
     from regional.core.ledger import TenantAccount
-    from regional.core.state import NodeEntry, SlotEntry, TaskEntry, WorkloadEntry, ZombieEntry
+    from regional.core.records import NodeEntry, SlotEntry, TaskEntry, WorkloadEntry, ZombieEntry
 
 COMPARES = MAX_OPERATIONS - 3
 WRITES = MAX_OPERATIONS - 1

@@ -9,8 +9,9 @@ from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
 from regional.core.placement import explain_node, explain_refusals
+from regional.core.records import NodeEntry, TaskEntry
 from regional.core.reports import summary as region_summary
-from regional.core.state import NodeEntry, State, TaskEntry
+from regional.core.state import State
 
 
 def summary(state: State) -> objects_pb2.RegionSummary:

@@ -27,13 +27,13 @@ from typing import Any
 
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.clock import SystemClock
+from atoll.committer import Committer
 from atoll.election import Election, LaneWriter, lane_revisions
 from atoll.lane import Authority, Committed, Plan, Settled
 from atoll.loop import CoreLoop
 from atoll.store import keys
 from atoll.store.etcd import EtcdStore
 from atoll.store.store import Put, list_all, mod_is
-from regional.committer import Committer
 from regional.config import CoreSettings
 from regional.core import commands
 from regional.core.commands import Command

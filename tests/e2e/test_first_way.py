@@ -151,7 +151,7 @@ class Faulty:
             victim.send_signal(signal.SIGCONT)
 
     def verdict(self) -> audit.Verdict:
-        return asyncio.run(verify.audit_store((self.cluster.etcd,), follow=False, until=None))
+        return asyncio.run(verify.audit_store((self.cluster.etcd,)))
 
 
 def running(mark: str) -> int:

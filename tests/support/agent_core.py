@@ -6,6 +6,7 @@ from typing import TypeVar
 from agent.config import Timing
 from agent.core import commands, events
 from agent.core.fencing import Saved
+from agent.core.lease import LeaseTerms
 from agent.core.machine import Machine
 from agent.core.runs import Exit, Found, Rank, RunName
 from atoll.api.v1 import agent_pb2, objects_pb2
@@ -63,9 +64,9 @@ class World:
     session: int = 0
 
     def boot(
-        self, saved: Saved | None = None, found: tuple[Found, ...] = (), last_ack_ms: int | None = None
+        self, saved: Saved | None = None, found: tuple[Found, ...] = (), terms: LeaseTerms | None = None
     ) -> "World":
-        self.post(events.Booted(saved, 7, found, last_ack_ms))
+        self.post(events.Booted(saved, 7, found, terms))
         return self
 
     def post(self, event: events.Event) -> list[commands.Command]:

@@ -92,6 +92,9 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
             raise errors.NotFound(f"there is no tenant {request.name!r}")
         return self.tenants[request.name]
 
+    async def DeleteTenant(self, request: global_pb2.DeleteTenantRequest, context: Any) -> Any:
+        return await self._write(request, context, self._delete_tenant)
+
     async def ListTenants(self, request: global_pb2.ListTenantsRequest, context: Any) -> Any:
         return global_pb2.ListTenantsResponse(tenants=self.tenants.values(), revision=self.revision)
 
@@ -171,6 +174,11 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         outcome = "updated" if request.tenant.metadata.name in self.tenants else "created"
         self.tenants[request.tenant.metadata.name] = request.tenant
         return global_pb2.ApplyTenantResponse(tenant=request.tenant, revision=self.revision, outcome=outcome)
+
+    def _delete_tenant(self, request: global_pb2.DeleteTenantRequest) -> global_pb2.DeleteTenantResponse:
+        if self.tenants.pop(request.name, None) is None:
+            raise errors.NotFound(f"there is no tenant {request.name!r}")
+        return global_pb2.DeleteTenantResponse(revision=self.revision)
 
     def put(self, workload: objects_pb2.Workload) -> None:
         """Stores it with its status and tells the watchers."""

@@ -70,6 +70,13 @@ class GlobalCore:
         self.post(events.LeadershipWon(authority, listed.items, listed.revision))
         return authority
 
+    def crash(self, applied: int) -> None:
+        """The process dies: of the commits it had sent the first `applied` had reached the store, the rest never do."""
+        for command in list(self.held)[:applied]:
+            self.state.transact(self.lanes[command.lane].begin(command.plan))
+        self.held.clear()
+        self.machine = Machine(self.settings)
+
     # ---- the loop
 
     def post(self, event: events.Event) -> None:
@@ -78,7 +85,10 @@ class GlobalCore:
         if len(self._events) > 1:
             return  # posted by what is being handled
         while self._events:
-            self._do(self.machine.handle(self._events[0], self.now_ms))
+            before = _bytes_of(self._events[0])
+            issued = self.machine.handle(self._events[0], self.now_ms)
+            assert _bytes_of(self._events[0]) == before, "the core changed its input"
+            self._do(issued)
             self._events.popleft()
 
     def pass_time(self, ms: int) -> None:
@@ -177,6 +187,12 @@ class GlobalCore:
             auditor.feed(batch)
         verdict = auditor.verdict()
         assert not verdict.broken, "\n".join(map(str, verdict.violations))
+
+
+def _bytes_of(event: events.Event) -> list[bytes]:
+    """Every document in an event."""
+    fields = [getattr(event, name) for name in type(event).__dataclass_fields__]
+    return [field.SerializeToString(deterministic=True) for field in fields if isinstance(field, Message)]
 
 
 def tenant(name: str = "acme", quota: Vector = QUOTA) -> objects_pb2.Tenant:

@@ -5,6 +5,7 @@ bytes before `handle` and compared after: a core never mutates what it is given.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -23,6 +24,7 @@ from regional.core.state import State
 REGION = "east"
 ROOT = keys.region_root(REGION)
 START_MS = 1_700_000_000_000
+SMALL_NODE = Vector(4_000, 8_192, 100_000)
 
 
 class RegionalWorld:
@@ -72,8 +74,9 @@ class RegionalWorld:
                 else:
                     self.settle(command)
 
-    def settle(self, commit: commands.Commit, *, lose: str = "") -> Settled:
-        """Carries a commit out. `lose`: "before" or "after" the store applied it the answer is lost, and sealed."""
+    def apply(self, commit: commands.Commit, *, lose: str = "") -> Settled:
+        """Carries a commit out; its answer is still to be told. `lose`: "before" or "after" the store applied it the
+        first answer is lost, and sealed."""
         lane = self.lanes[commit.lane]
         txn = lane.begin(commit.plan)
         outcome = Unknown("lost") if lose == "before" else self.store.transact(txn)
@@ -81,6 +84,11 @@ class RegionalWorld:
         while isinstance(settled, Txn):
             settled = lane.settle(self.store.transact(settled))
         self._audit()
+        return settled
+
+    def settle(self, commit: commands.Commit, *, lose: str = "") -> Settled:
+        """Carries a commit out and tells its answer."""
+        settled = self.apply(commit, lose=lose)
         self.tell(events.PlanSettled(commit.plan_id, settled, self.now_ms))
         return settled
 
@@ -132,7 +140,7 @@ class RegionalWorld:
         self,
         name: str,
         *,
-        capacity: Vector = Vector(4_000, 8_192, 100_000),
+        capacity: Vector = SMALL_NODE,
         labels: dict[str, str] | None = None,
         incarnation: int = 1,
         inventory: Iterable[agent_pb2.AttemptStatus] = (),
@@ -225,7 +233,7 @@ class RegionalWorld:
         assert item is not None
         return objects_pb2.Node.FromString(item.value)
 
-    def messages(self, session: int, kind: str) -> list[Message]:
+    def messages(self, session: int, kind: str) -> list[Any]:
         """What a session was sent of one kind: assign, stop, sync, ack, welcome."""
         return [getattr(m, kind) for m in self.sent.get(session, []) if m.WhichOneof("body") == kind]
 

@@ -1890,6 +1890,8 @@ class Slot(_message.Message):
     EXIT_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
+    RUN_CLASS_FIELD_NUMBER: _builtins.int
+    BOUNDED_S_FIELD_NUMBER: _builtins.int
     state: Global___SlotState.ValueType
     node: _builtins.str
     node_incarnation: _builtins.int
@@ -1901,6 +1903,9 @@ class Slot(_message.Message):
     decision_id: _builtins.str
     uid: _builtins.str
     """of the workload"""
+    run_class: Global___RunClass.ValueType
+    """that the attempt was bound with: decides what proves its end"""
+    bounded_s: _builtins.int
     @_builtins.property
     def id(self) -> Global___SlotId: ...
     @_builtins.property
@@ -1928,10 +1933,12 @@ class Slot(_message.Message):
         exit: Global___Exit | None = ...,
         decision_id: _builtins.str = ...,
         uid: _builtins.str = ...,
+        run_class: Global___RunClass.ValueType = ...,
+        bounded_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exit", b"exit", "id", b"id", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt", b"attempt", "decision_id", b"decision_id", "epoch", b"epoch", "exit", b"exit", "generation", b"generation", "id", b"id", "node", b"node", "node_incarnation", b"node_incarnation", "not_before_ms", b"not_before_ms", "state", b"state", "tries", b"tries", "uid", b"uid", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt", b"attempt", "bounded_s", b"bounded_s", "decision_id", b"decision_id", "epoch", b"epoch", "exit", b"exit", "generation", b"generation", "id", b"id", "node", b"node", "node_incarnation", b"node_incarnation", "not_before_ms", b"not_before_ms", "run_class", b"run_class", "state", b"state", "tries", b"tries", "uid", b"uid", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -184,7 +184,7 @@ async def test_stop_ends_it_with_one_notice(bench: Bench) -> None:
 async def test_what_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> None:
     bench.driver.start(RUN, spec("stubborn"))
     assert await bench.next() == DriverStarted(RUN)
-    while bench.driver.logs(RUN.slot, 1)[0] != b"deaf\n":  # only now its trap is set
+    while bench.driver.logs(RUN.slot, 1)[0] != b"deaf\n":  # noqa: ASYNC110 - only now its trap is set
         await asyncio.sleep(0.01)
     bench.driver.stop(RUN, 100)
     ended = await bench.next()

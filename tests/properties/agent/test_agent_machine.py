@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agent.checkpoint import Stored, decode, encode
 from agent.config import Timing
 from agent.core import commands, events
+from agent.core.lease import LeaseTerms
 from agent.core.machine import Machine
 from agent.core.runs import Rank, RunName, rank_of
 from agent.drivers.driver import RunSpec
@@ -60,7 +61,7 @@ class AgentWorld(RuleBasedStateMachine):
         super().__init__()
         self.now_ms = 1_000
         self.disk = b""
-        self.guard = commands.Guard(-1, ())
+        self.guard = commands.Guard(LeaseTerms(-1, 0), ())
         self.node = FakeDriver(self.noticed, lambda run, _: self.behave(run), self.now_ms)
         self.kinds: dict[RunName, int] = {}
         self.session = 0
@@ -88,9 +89,9 @@ class AgentWorld(RuleBasedStateMachine):
         self.machine = Machine(HELLO, Timing())
         found = tuple(self.node.adopt())
         self.node.attach(self.noticed)
-        last_ack_ms = self.guard.last_ack_ms if self.guard.last_ack_ms >= 0 else None
+        terms = self.guard.terms if self.guard.terms.last_ack_ms >= 0 else None
         self.authority = (0, 0, 0)
-        self.post(events.Booted(saved, 1, found, last_ack_ms))
+        self.post(events.Booted(saved, 1, found, terms))
 
     def noticed(self, notice: events.Event) -> None:
         self.notices.append(notice)

@@ -1,8 +1,8 @@
 """Random histories of one region: the auditor's rules at every revision, and quiet at the end.
 
 Agents obey what they are told and nothing more; commits wait, are lost before or after they apply, or overtake each
-other on another lane; leaders die. Whatever happens: never over capacity or quota, one binding a slot, sums that agree; and
-once the faults stop, what is wanted is bound and runs exactly where it is bound.
+other on another lane; leaders die. Whatever happens: never over capacity or quota, one binding a slot, sums that agree;
+and once the faults stop, what is wanted is bound and runs exactly where it is bound.
 """
 
 from dataclasses import dataclass, field
@@ -127,7 +127,7 @@ class History:
 
     def _end_one(self, agent: Agent, how: int) -> None:
         if agent.session and agent.running:
-            key = sorted(agent.running)[0]
+            key = min(agent.running)
             agent.closed[key] = agent.running.pop(key)
             self.world.close(agent.session, agent.closed[key], reason=("Failed", "Stopped")[how % 2], code=how % 2)
 
@@ -136,6 +136,8 @@ class History:
         for agent in self.agents:
             agent.session = 0
         self.world.take_over()
+        for share in self.shares.values():  # as the global plane does when the new leader says hello
+            self.world.tell(events.ShareArrived(share))
 
     def _agents_act(self, b: int) -> None:
         for agent in self.agents:

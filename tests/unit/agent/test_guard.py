@@ -8,6 +8,7 @@ import pytest
 
 from agent import guard
 from agent.core.commands import Guard, GuardDeadline
+from agent.core.lease import LeaseTerms
 from agent.drivers import proc
 from agent.guard_keeper import GuardKeeper
 from atoll.clock import SystemClock
@@ -47,9 +48,12 @@ def test_the_keeper_writes_what_the_guard_and_the_next_agent_read(
     clock = SystemClock()
     acked_ms = clock.now_ms() - 500
     keeper = GuardKeeper(tmp_path, clock)
-    assert keeper.last_ack_ms() is None
-    keeper.write(Guard(acked_ms, (GuardDeadline(run(), clock.now_ms() + 300),)))
-    assert abs((GuardKeeper(tmp_path, SystemClock()).last_ack_ms() or 0) - acked_ms) <= 5
+    assert keeper.terms() is None
+    keeper.write(Guard(LeaseTerms(acked_ms, 4000), (GuardDeadline(run(), clock.now_ms() + 300),)))
+    terms = GuardKeeper(tmp_path, clock).terms()
+    assert terms is not None
+    assert terms.fence_after_ms == 4000
+    assert abs(terms.last_ack_ms - acked_ms) <= 5
     assert work.wait(20) == -9  # by the guard process that the keeper has started
 
 

@@ -14,13 +14,13 @@ from atoll.api.v1 import agent_pb2, agent_pb2_grpc, objects_pb2
 from atoll.clock import SystemClock
 from atoll.errors import NotAllowed, Unavailable
 from atoll.identity import RegionIssuer
+from atoll.leadership import Leadership
 from atoll.store import keys
 from atoll.store.memory import MemoryStore
 from atoll.store.store import Put, Txn
 from regional.core.events import Event, NodeHeartbeat, NodeHello, NodeSessionEnded, NodeStatus
 from regional.dispatcher import Dispatcher
 from regional.join import Enrolment
-from regional.seat import Seat
 from tests.support.pki import Pki
 from tests.support.region import REGION, WritingLeader, settings
 from tests.support.wait import until
@@ -40,14 +40,22 @@ class Gateway:
         self.backlog = 0
         self.backlog_asked = 0
         own = settings(pki, folder, **changes)
-        self.seat = Seat(self.store, keys.region_root(REGION), self.clock)
-        self.seat.leading = True
+        self.leadership = Leadership(
+            self.store,
+            keys.region_root(REGION),
+            name="a",
+            clock=self.clock,
+            ttl_s=6,
+            transaction_deadline_s=2,
+            post=lambda event: None,
+        )
+        self.leadership.leading = True
         issuer = RegionIssuer(own.issuer_certificate, own.issuer_key)
         writes = WritingLeader(self.store, self.clock).writes
         enrolment = Enrolment(own, issuer, pki.ca.read_bytes(), self.store, writes, self.clock)
         self.dispatcher = Dispatcher(
             own,
-            self.seat,
+            self.leadership,
             enrolment,
             self.clock,
             post=self.posted.append,
@@ -197,7 +205,7 @@ async def test_a_second_hello_ends_the_session(gateway: Gateway) -> None:
 
 
 async def test_a_standby_names_the_leader(gateway: Gateway) -> None:
-    gateway.seat.leading = False
+    gateway.leadership.leading = False
     leader = objects_pb2.Leader(name="b", address="10.0.0.9:7171").SerializeToString()
     await gateway.store.transact(Txn(success=(Put(keys.leader(keys.region_root(REGION)), leader),)))
     async with gateway.agent("n1") as agent:

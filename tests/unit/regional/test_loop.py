@@ -149,10 +149,10 @@ async def test_what_was_in_flight_when_a_reign_ended_is_never_sent_by_the_next(w
 async def test_a_command_of_an_ended_reign_has_no_committer(world: World) -> None:
     async with world.region() as (region, _):
         await until(lambda: leads(region))
-        old = region._reign
+        old = region._leadership._reign
         assert old is not None
         world.depose()
-        await until(lambda: region._reign not in (None, old))
+        await until(lambda: region._leadership._reign not in (None, old))
         old.committer.commit(Commit(1, 0, write(ROOT + b"join/late")))
         await region._writes.write(write(ROOT + b"join/y"))
         assert not is_kept(world, ROOT + b"join/late")

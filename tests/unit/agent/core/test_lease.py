@@ -1,4 +1,4 @@
-from agent.core.lease import Lease
+from agent.core.lease import Lease, LeaseTerms
 from atoll.api.v1 import agent_pb2
 from tests.support.agent_core import BOUNDED, EXCLUSIVE, KEEP, assign
 
@@ -53,6 +53,13 @@ def test_heartbeats_of_an_earlier_session_are_not_answered_later() -> None:
 
 
 def test_after_a_start_the_guards_memory_counts_and_never_the_future() -> None:
-    assert Lease(500, 1000).last_ack_ms == 500
-    assert Lease(5000, 1000).last_ack_ms == 1000
+    assert Lease(LeaseTerms(500, 400), 1000).last_ack_ms == 500
+    assert Lease(LeaseTerms(5000, 400), 1000).last_ack_ms == 1000
     assert Lease(None, 1000).last_ack_ms == -1
+
+
+def test_after_a_start_the_old_terms_hold_until_the_next_welcome() -> None:
+    lease = Lease(LeaseTerms(500, 400), 1000)
+    assert lease.deadline_ms(assign(run_class=EXCLUSIVE)) == 900
+    lease.welcome(agent_pb2.Welcome(heartbeat_ms=100, fence_after_ms=700), 1000)
+    assert lease.deadline_ms(assign(run_class=EXCLUSIVE)) == 1200

@@ -326,3 +326,11 @@ def test_not_leader_sends_the_agent_to_the_leader() -> None:
     world.session = 1
     (command,) = of(world.say(not_leader=agent_pb2.NotLeader(address="r2:7171")), commands.Reconnect)
     assert command.address == "r2:7171"
+
+
+def test_a_shorter_fence_of_a_new_leader_counts_at_once() -> None:
+    world = World().boot().running(assign(1, run_class=EXCLUSIVE))
+    world.session += 1
+    world.post(events.Connected(world.session))
+    world.say(welcome=agent_pb2.Welcome(store_life=1, epoch=1, term=2, heartbeat_ms=1000, fence_after_ms=1000))
+    assert [c.run for c in of(world.wait(1000), commands.StopReplica)] == [run()]

@@ -104,6 +104,13 @@ async def test_memory_beyond_the_limit_is_refused_to_the_process(bench: Bench) -
     assert (await bench.finish(hungry, 2, 512)).exit.code == 0
 
 
+async def test_an_images_command_is_never_run_outside_its_image(bench: Bench) -> None:
+    for task in (objects_pb2.Task(image="busybox"), objects_pb2.Task(driver=objects_pb2.DRIVER_DOCKER)):
+        task.command.append("true")
+        bench.driver.start(run(), RunSpec(task, ()))
+        assert await bench.queue.get() == DriverStartFailed(run(), "this node runs plain processes only")
+
+
 async def test_without_a_command_nothing_starts(bench: Bench) -> None:
     bench.driver.start(run(), RunSpec(objects_pb2.Task(), ()))
     assert await bench.queue.get() == DriverStartFailed(run(), "a process needs a command")

@@ -229,6 +229,10 @@ BROKEN: dict[str, tuple[list[str], Write]] = {
         ["I7"],
         lambda h: h.write(ROOT, Delete(keys.region_workload(ROOT, "acme", "web"))),
     ),
+    "bound for a workload of another life": (
+        ["I7"],
+        lambda h: h.write(ROOT, bound(h, 2, index=1, uid="u0"), history.used(2)),
+    ),
     "slot of a generation to come": (
         ["I7"],
         lambda h: h.write(ROOT, bound(h, 2, index=1, generation=4), history.used(2)),

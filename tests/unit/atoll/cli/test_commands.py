@@ -106,6 +106,19 @@ class TestShowing:
         assert atoll("logs", "hello/0").out == "one\ntwo\n"
 
 
+def test_tenants_and_quotas(atoll: Run, cluster: FakeCluster) -> None:
+    assert atoll("tenant", "create", "shop", "--cpu", "2", "--memory", "1Gi").out == "tenant/shop created\n"
+    assert atoll("quota", "set", "shop", "--cpu", "4").out == "tenant/shop updated\n"
+    assert "cpu 4, memory 1Gi" in atoll("tenant", "list").out
+    assert atoll("tenant", "get", "shop", "-o", "name").out == "tenant/shop\n"
+    refused = atoll("quota", "set", "shop", "--memory", "512")
+    assert refused.code == 2
+    assert "--memory: '512' has no unit" in refused.err
+    assert atoll("tenant", "delete", "shop").code == 2
+    assert atoll("tenant", "delete", "shop", "--yes").out == "tenant/shop deleted\n"
+    assert atoll("tenant", "get", "shop").code == 1
+
+
 class TestDelete:
     def test_asks_and_needs_somebody_to_ask(self, atoll: Run, cluster: FakeCluster) -> None:
         atoll(*RUN)

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 import pytest
 
 from atoll import manifest
+from atoll.cli import failure
 from atoll.cli import main as cli
 from atoll.cli.command import Command, Group
 from tests.unit.atoll.cli.conftest import Run
@@ -150,3 +152,34 @@ def test_doctor_and_version_tell_what_is_here(atoll: Run, monkeypatch: pytest.Mo
     result = atoll("doctor")
     assert result.code == 1
     assert "BAD" in result.out
+
+
+class TestDev:
+    def test_without_an_etcd_it_says_so_and_leaves_nothing(
+        self, atoll: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ATOLL_ETCD", "/nowhere/etcd")
+        monkeypatch.setattr(tempfile, "tempdir", str(home))
+        result = atoll("dev")
+        assert result.code == 2
+        assert "Error E1013" in result.err
+        assert not list(home.glob("atoll-dev-*"))
+
+    def test_once_wants_a_manifest(self, atoll: Run) -> None:
+        assert atoll("dev", "--once").code == 2
+
+
+class TestReference:
+    """docs/cli.md says what there is, and no more."""
+
+    def test_every_command_is_in_it(self) -> None:
+        text = (ROOT / "docs/cli.md").read_text()
+        for section in cli.COMMANDS.values():
+            for name in section:
+                assert f"`atoll {name}" in text, name
+
+    def test_the_exit_codes_are_those_of_the_program(self) -> None:
+        rows = (ROOT / "docs/cli.md").read_text().partition("## Exit codes")[2].partition("## Environment")[0]
+        listed = {int(line.split("|")[1]) for line in rows.splitlines() if line[2:3].isdigit()}
+        codes = {value for name, value in vars(failure).items() if name.startswith("EXIT_")}
+        assert listed == codes | {0}

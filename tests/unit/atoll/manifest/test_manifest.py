@@ -60,12 +60,15 @@ class TestRoundTrip:
         text = manifest.to_json({"apiVersion": "atoll/v1", "kind": "List", "items": items})
         assert [document.message for document in manifest.parse(text)] == [one, one]
 
-    def test_json_is_ascii(self) -> None:
+    @pytest.mark.parametrize("name", ["ä\x1b[2J😀", "a\x85b", "\u2028\u2029", "\u202e", "\ufeff", "a\r\nb", "\x7f"])
+    def test_print_is_ascii_and_exact(self, name: str) -> None:
         tenant = objects_pb2.Tenant()
-        tenant.metadata.name = "ä\x1b[2J😀"
-        text = manifest.to_json(manifest.tree(tenant, "Tenant"))
-        assert text.isascii()
-        assert json.loads(text)["metadata"]["name"] == tenant.metadata.name
+        tenant.metadata.name = name
+        document = manifest.tree(tenant, "Tenant")
+        assert manifest.to_json(document).isascii()
+        assert manifest.to_yaml([document]).isascii()
+        assert json.loads(manifest.to_json(document))["metadata"]["name"] == name
+        self._check("Tenant", tenant)
 
 
 class TestShortForms:
@@ -103,7 +106,9 @@ class TestShortForms:
             ("cores>8", "cores", objects_pb2.SELECTOR_OPERATOR_GT, ["8"]),
         ],
     )
-    def test_requires(self, text: str, key: str, operator: objects_pb2.SelectorOperator.ValueType, values: list[str]) -> None:
+    def test_requires(
+        self, text: str, key: str, operator: objects_pb2.SelectorOperator.ValueType, values: list[str]
+    ) -> None:
         (requirement,) = workload(f"spec:\n  task:\n    requires: {text}\n").spec.tasks[0].requires
         assert (requirement.key, requirement.operator, list(requirement.values)) == (key, operator, values)
 

@@ -10,7 +10,7 @@ import atoll
 from atoll import errors
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.sdk.client import AsyncClient
-from atoll.sdk.progress import Progress
+from atoll.sdk.progress import Progress, progress
 from atoll.sdk.specs import Workload
 from tests.support.fake_global import RING, FakeCluster
 
@@ -190,8 +190,6 @@ def test_a_core_imports_without_grpc(imported: str) -> None:
 
 
 def test_progress_of_an_older_generation_does_not_count() -> None:
-    from atoll.sdk.progress import progress
-
     workload = HELLO.to_proto()
     workload.metadata.generation = 2
     workload.status.observed_generation = 1
@@ -199,3 +197,23 @@ def test_progress_of_an_older_generation_does_not_count() -> None:
     assert not progress(workload, 1).has("serving")
     workload.status.observed_generation = 2
     assert progress(workload, 1).has("serving")
+
+
+def test_a_job_that_has_ended_is_done() -> None:
+    workload = HELLO.to_proto()
+    workload.status.conditions.add(type="Admitted", status=objects_pb2.CONDITION_STATUS_TRUE)
+    workload.status.counts.succeeded = 1
+    assert not progress(workload, 0).has("done")
+    workload.status.counts.failed = 1
+    now = progress(workload, 0)
+    assert now.has("done")
+    assert now.steps()[-2:] == ["done 1/2", "failed 1/2"]
+
+
+async def test_a_server_that_is_not_there_is_given_up_before_the_deadline(cluster: FakeCluster) -> None:
+    await cluster.stop()
+    async with AsyncClient(cluster.address, ca=cluster.ca, token=cluster.token, tenant="d", reach_s=0.3) as client:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(errors.Unavailable):
+            await client.workloads.get("hello", deadline_s=60)
+        assert asyncio.get_running_loop().time() - began < 30

@@ -6,7 +6,7 @@ import pytest
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Conflict, OutcomeUnknown, Unavailable
-from atoll.lane import Deposed
+from atoll.lane import Deposed, Rejected
 from atoll.model.resources import Vector
 from global_cp.config import CoreSettings
 from global_cp.core import events
@@ -228,3 +228,74 @@ def test_a_dry_run_tells_the_answer_and_writes_nothing(core: GlobalCore) -> None
     assert isinstance(answer, global_pb2.ApplyWorkloadResponse) and answer.outcome == "created"
     assert answer.workload.spec.tasks[0].strategy == "bin-pack"
     assert core.state.revision == before
+
+
+def test_a_plan_the_store_refuses_is_answered_and_the_core_pauses_before_the_next(core: GlobalCore) -> None:
+    core.tenant()
+    core.hold_commits = True
+    asked = core.start(global_pb2.ApplyWorkloadRequest(workload=workload()))
+    other = core.start(global_pb2.ApplyWorkloadRequest(workload=workload("b")))
+    command = core.held.popleft()
+    core.post(events.PlanSettled(command.plan_id, Rejected("denied: permission denied"), core.now_ms))
+    refused = core.replies[asked].answer
+    assert isinstance(refused, Unavailable) and refused.code == "E5009" and "permission" in refused.message
+    assert not core.held and core.machine.next_deadline() == core.now_ms + core.settings.refused_pause_ms
+    core.pass_time(core.settings.refused_pause_ms)
+    core.hold_commits = False
+    core.release()
+    assert isinstance(core.replies[other].answer, global_pb2.ApplyWorkloadResponse)
+
+
+def test_a_sealed_plan_is_planned_again_and_a_stale_one_from_what_is_there_now(core: GlobalCore) -> None:
+    core.tenant()
+    core.hold_commits = True
+    asked = core.start(global_pb2.ApplyWorkloadRequest(workload=workload()))
+    command = core.held.popleft()
+    core.post(events.PlanSettled(command.plan_id, Rejected("sealed"), core.now_ms))
+    again = core.held.popleft()
+    assert again.plan.operation == "ADMIT" and asked not in core.replies
+    key = again.plan.compares[0].key
+    core.post(events.PlanSettled(again.plan_id, Rejected("stale", ((key, core.state.get(key)),)), core.now_ms))
+    core.hold_commits = False
+    core.release()
+    assert isinstance(core.replies[asked].answer, global_pb2.ApplyWorkloadResponse)
+
+
+def test_a_tenants_mode_and_weight_reach_its_slices(core: GlobalCore) -> None:
+    core.connect(1)
+    core.tenant()
+    core.apply(workload())
+    strict = tenant()
+    strict.spec.mode, strict.spec.weight = objects_pb2.QUOTA_MODE_STRICT, 7
+    core.ask(global_pb2.ApplyTenantRequest(tenant=strict))
+    slice_ = core.records.slices.get("acme", "north")
+    assert slice_ is not None and (slice_.mode, slice_.weight) == (objects_pb2.QUOTA_MODE_STRICT, 7)
+    assert granted(slice_) == UNIT * 2
+
+
+def test_events_are_published_in_order_though_lanes_answer_in_any() -> None:
+    core = GlobalCore(CoreSettings(lanes=2))
+    core.elect()
+    core.tenant("acme")
+    core.tenant("best")
+    core.hold_commits = True
+    core.start(global_pb2.ApplyWorkloadRequest(workload=workload("a", owner="acme")))
+    core.start(global_pb2.ApplyWorkloadRequest(workload=workload("b", owner="best")))
+    first, second = core.held.popleft(), core.held.popleft()
+    reign = core.machine.reign
+    assert reign is not None
+    before = reign.complete_revision
+    settled = []
+    for command in (first, second):
+        outcome = core.lanes[command.lane].settle(core.state.transact(core.lanes[command.lane].begin(command.plan)))
+        settled.append(events.PlanSettled(command.plan_id, outcome, core.now_ms))  # type: ignore[arg-type]
+    core.post(settled[1])
+    assert not core.published and reign.complete_revision == before
+    core.post(settled[0])
+    assert [event.workload.metadata.name for event in core.published] == ["a", "b"]
+    core.hold_commits = False
+    core.release()
+    core.pass_time(1_000)
+    revisions = [event.revision for event in core.published]
+    assert revisions == sorted(revisions) and {e.workload.metadata.name for e in core.published} == {"a", "b"}
+    core.clean()

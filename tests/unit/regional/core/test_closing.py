@@ -175,8 +175,8 @@ def test_a_late_status_after_the_certificate_changes_nothing(world: RegionalWorl
     world.share("job", task(), type=JOB)
     (slot,) = world.slots()
     world.hold = True
+    world.share("other", task(replicas=0))
     world.close(session, slot, reason="Completed")
     world.run(session, [slot])
-    world.close(session, slot, reason="Completed")
     world.release_held()
-    assert len(world.slots(DONE)) == 1
+    assert [s.exit.reason for s in world.slots(DONE)] == ["Completed"]

@@ -209,3 +209,16 @@ def test_a_certificate_in_the_inventory_releases_the_slot(world: RegionalWorld) 
     again = world.join("n1", inventory=[done])
     assert not world.messages(again, "sync")[0].assignments
     assert [s.exit.reason for s in world.slots(objects_pb2.SLOT_STATE_DONE)] == ["Completed"]
+
+
+def test_what_proves_the_end_is_the_class_an_attempt_was_bound_with(world: RegionalWorld) -> None:
+    """Bound as keep, now exclusive: no fence ever ran for the old attempt."""
+    first = world.join("n1")
+    world.share("db", task())
+    world.run(first, world.slots())
+    other = world.join("n2")
+    world.tell(events.NodeSessionEnded(first))
+    world.share("db", task(), generation=2, run_class=objects_pb2.RUN_CLASS_EXCLUSIVE)
+    world.advance(20_000, beating=[other])
+    assert [(s.node, s.run_class) for s in world.slots()] == [("n2", objects_pb2.RUN_CLASS_EXCLUSIVE)]
+    assert [z.node for z in world.zombies()] == ["n1"]

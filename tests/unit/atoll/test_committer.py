@@ -4,14 +4,13 @@ import asyncio
 from typing import Any
 
 from atoll.clock import SystemClock
+from atoll.committer import LATENCY, SETTLED, Committer
 from atoll.election import Election, LaneWriter
 from atoll.lane import Committed, Deposed, Plan, Rejected
+from atoll.reign import Commit, PlanSettled
 from atoll.store import keys
 from atoll.store.memory import MemoryStore
 from atoll.store.store import Outcome, Put, Txn, absent
-from regional.committer import LATENCY, SETTLED, Committer
-from regional.core.commands import Commit
-from regional.core.events import PlanSettled
 from tests.support.wait import until
 
 ROOT = keys.region_root("r1")

@@ -1,4 +1,4 @@
-"""Sends the core's plans: one asyncio task for each lane's plan in flight, its verdict back as PlanSettled.
+"""Sends a core's plans: one asyncio task for each lane's plan in flight, its verdict back as PlanSettled.
 
 Decides nothing; the core knows which lanes are free, and atoll.lane settles every outcome. A committer lives as long as
 one reign: when leadership ends it is stopped, and what it still had in flight dies by the term compare.
@@ -11,13 +11,11 @@ from prometheus_client import Counter, Histogram
 
 from atoll.clock import Clock
 from atoll.election import LaneWriter
-from atoll.lane import Committed, Deposed, Rejected, Settled
-from regional.core.commands import Commit
-from regional.core.events import PlanSettled
+from atoll.reign import Commit, PlanSettled
 
-SETTLED = Counter("atoll_region_plans", "Plans settled, by operation and verdict.", ["operation", "verdict"])
+SETTLED = Counter("atoll_plans", "Plans settled, by operation and verdict.", ["operation", "verdict"])
 LATENCY = Histogram(
-    "atoll_region_commit_seconds",
+    "atoll_commit_seconds",
     "From a plan's first sending to its verdict.",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10),
 )
@@ -51,15 +49,5 @@ class Committer:
         sent_ms = self._clock.now_ms()
         settled = await self._writer.commit(command.lane, command.plan)
         LATENCY.observe((self._clock.now_ms() - sent_ms) / 1000)
-        SETTLED.labels(command.plan.operation, _verdict(settled)).inc()
+        SETTLED.labels(command.plan.operation, type(settled).__name__.lower()).inc()
         self._post(PlanSettled(command.plan_id, settled, sent_ms))
-
-
-def _verdict(settled: Settled) -> str:
-    match settled:
-        case Committed():
-            return "committed"
-        case Rejected():
-            return "rejected"
-        case Deposed():
-            return "deposed"

@@ -1,0 +1,158 @@
+"""Leading, losing it and leading again, around a core: campaign, list, rule, stand by, without restarting the process.
+
+Invariants: a command of one reign is never carried out by the committer of another, because the committer changes
+between the very events by which the core changes its reign (`met`); every reign begins with a fresh campaign and a
+fresh list, at a revision not older than the win. Decides nothing.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from atoll.api.v1 import objects_pb2
+from atoll.clock import Clock
+from atoll.committer import Committer
+from atoll.election import Election, LaneWriter, lane_revisions
+from atoll.errors import Unavailable
+from atoll.lane import Authority
+from atoll.reign import Commit, LeadershipLost, LeadershipWon, PlanSettled
+from atoll.store import keys
+from atoll.store.store import Compacted, Store, StoreUnavailable, list_all
+
+LEADING = Gauge("atoll_leading", "1 while this process leads.")
+REIGNS = Counter("atoll_reigns", "Elections won by this process.")
+
+_ADDRESS_REMEMBERED_MS = 1_000
+_log = structlog.get_logger()
+
+Post = Callable[[LeadershipWon | LeadershipLost | PlanSettled], None]
+Beside = Callable[[Authority], contextlib.AbstractAsyncContextManager[None]]
+
+
+@contextlib.asynccontextmanager
+async def nothing_beside(authority: Authority) -> AsyncIterator[None]:
+    """For a leader that runs nothing else while it leads."""
+    yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Reign:
+    """The shell's part of one won election."""
+
+    committer: Committer
+    resigned: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Leadership:
+    def __init__(
+        self,
+        store: Store,
+        root: bytes,
+        *,
+        name: str,
+        clock: Clock,
+        ttl_s: int,
+        transaction_deadline_s: float,
+        post: Post,
+        beside: Beside = nothing_beside,
+    ) -> None:
+        """`post` hands events to the core; `beside` runs as long as each reign."""
+        self.leading = False  # as the core has been told: what follows `met` in the loop meets a leading core
+        self._store = store
+        self._root = root
+        self._name = name
+        self._clock = clock
+        self._ttl_s = ttl_s
+        self._transaction_deadline_s = transaction_deadline_s
+        self._post = post
+        self._beside = beside
+        self._reigns: dict[int, _Reign] = {}  # by term: won, and not yet met by the core
+        self._reign: _Reign | None = None  # the one the core is in
+        self._address = ""
+        self._asked_ms = -_ADDRESS_REMEMBERED_MS
+
+    # ---- for the loop and the edges
+
+    def met(self, event: LeadershipWon | LeadershipLost) -> None:
+        """The core has just handled `event`."""
+        if isinstance(event, LeadershipWon):
+            self._reign = self._reigns.pop(event.authority.term)
+        else:
+            self._reign = None
+        self.leading = self._reign is not None
+        LEADING.set(self.leading)
+
+    def commit(self, command: Commit) -> None:
+        if self._reign:
+            self._reign.committer.commit(command)
+
+    def resign(self, reason: str) -> None:
+        if self._reign and not self._reign.resigned.done():
+            self._reign.resigned.set_result(reason)
+
+    async def leader_address(self) -> str:
+        """Where the leader's programs port is, not older than a second; empty when nobody leads or nobody knows."""
+        now_ms = self._clock.now_ms()
+        if now_ms - self._asked_ms >= _ADDRESS_REMEMBERED_MS:
+            self._asked_ms = now_ms
+            try:
+                item, _ = await self._store.get(keys.leader(self._root))
+            except StoreUnavailable:
+                item = None
+            self._address = objects_pb2.Leader.FromString(item.value).address if item else ""
+        return self._address
+
+    async def require_leading(self) -> None:
+        """Raises Unavailable on a standby."""
+        if not self.leading:
+            address = await self.leader_address()
+            raise Unavailable(f"this is a standby; the leader is {f'at {address}' if address else 'not known'}")
+
+    # ---- the election
+
+    async def run(self, address: str) -> None:
+        """Until cancelled. `address`: where others reach this process when it leads."""
+        election = Election(
+            self._store, self._root, name=self._name, address=address, ttl_s=self._ttl_s, clock=self._clock
+        )
+        while True:
+            authority, revision = await election.campaign()
+            REIGNS.inc()
+            _log.info("leading", term=authority.term, store_life=authority.store_life, revision=revision)
+            holding = asyncio.create_task(election.hold())
+            try:
+                reason = await self._rule(authority, holding)
+            finally:
+                holding.cancel()
+                await election.resign()
+            _log.warning("standing by", term=authority.term, reason=reason)
+
+    async def _rule(self, authority: Authority, holding: asyncio.Task[str]) -> str:
+        """One reign; why it ended."""
+        try:
+            records = await list_all(self._store, self._root)
+        except (StoreUnavailable, Compacted) as error:
+            return f"the records cannot be listed: {error}"
+        writer = LaneWriter(
+            self._store,
+            authority,
+            lane_revisions(self._root, records.items),
+            deadline_s=self._transaction_deadline_s,
+        )
+        reason = "stopping"
+        async with asyncio.TaskGroup() as tasks:
+            committer = Committer(writer, tasks, self._post, self._clock)
+            reign = self._reigns[authority.term] = _Reign(committer)
+            self._post(LeadershipWon(authority, records.items, records.revision))
+            try:
+                async with self._beside(authority):
+                    done, _ = await asyncio.wait({holding, reign.resigned}, return_when=asyncio.FIRST_COMPLETED)
+                    reason = done.pop().result()
+            finally:
+                committer.stop()
+                self._post(LeadershipLost(reason))
+        return reason

@@ -1,0 +1,90 @@
+"""What is deleted: zombies whose certificate has come (CLEAR), and records nobody wants any more (FORGET). Keeps I7."""
+
+from regional.core import transactions
+from regional.core.records import WorkloadEntry
+from regional.core.state import State, Turn
+from regional.core.transactions import Clear, Forget
+
+
+def next_clear(state: State, lane: int, turn: Turn) -> Clear | None:
+    zombies = [z for z in list(state.clears.values())[: transactions.COMPARES] if not z.busy]
+    for z in zombies:
+        z.busy = True
+        del state.clears[z.key]
+    return transactions.clear(lane, zombies) if zombies else None
+
+
+def clear_committed(state: State, operation: Clear, revision: int, turn: Turn) -> None:
+    for zombie in operation.zombies:
+        state.drop_zombie(zombie)
+        tenant = zombie.record.slot.tenant
+        state.unsettled_slices[tenant] = state.account(tenant)
+
+
+def clear_rejected(state: State, operation: Clear, turn: Turn) -> None:
+    for zombie in operation.zombies:
+        zombie.busy = False
+        state.clears[zombie.key] = zombie
+
+
+def next_forget(state: State, lane: int, turn: Turn) -> Forget | None:
+    """Records nobody wants, of one workload; its own record goes with the last when it is removed."""
+    while state.forgettable:
+        key, workload = next(iter(state.forgettable.items()))
+        del state.forgettable[key]
+        if workload.busy:
+            continue  # `look_again` follows when that is settled
+        ended = [
+            e
+            for e in workload.entries()
+            if not e.bound and not e.busy and not e.wanted and e.index not in e.task.in_flight
+        ]
+        batch = ended[: transactions.COMPARES - 1]
+        whole = _ends(workload, len(batch))
+        if len(batch) < len(ended):
+            state.forgettable[key] = workload
+        if batch or whole:
+            for entry in batch:
+                entry.busy = True
+            workload.busy = True
+            return transactions.forget(lane, workload, batch, whole)
+    return None
+
+
+def _ends(workload: WorkloadEntry, forgotten: int) -> bool:
+    """Whether nothing is left of a removed workload once so many of its slots are forgotten."""
+    slots = sum(len(task.entries) for task in workload.tasks.values())
+    flying = any(task.in_flight for task in workload.tasks.values())
+    return workload.share.removed and not workload.next_share and slots == forgotten and not flying
+
+
+def forget_committed(state: State, operation: Forget, revision: int, turn: Turn) -> None:
+    workload = operation.workload
+    workload.busy = False
+    for entry in operation.entries:
+        state.drop_slot(entry)
+    if operation.whole:
+        workload.mod_revision = 0
+        for task in workload.tasks.values():
+            if task.cls:
+                state.queue.drop(task.cls)
+        if not workload.next_share:
+            del state.workloads[workload.tenant, workload.name]
+    state.mark_changed(workload)
+    look_again(state, workload)
+
+
+def forget_rejected(state: State, operation: Forget, turn: Turn) -> None:
+    operation.workload.busy = False
+    for entry in operation.entries:
+        entry.busy = False
+    look_again(state, operation.workload)
+
+
+def look_again(state: State, workload: WorkloadEntry) -> None:
+    """After a transaction on a workload's record: what came meanwhile, and what is left to forget."""
+    key = (workload.tenant, workload.name)
+    if workload.next_share:
+        state.unsettled_shares[key] = workload
+    elif key in state.workloads:
+        state.forgettable[key] = workload

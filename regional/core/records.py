@@ -1,0 +1,161 @@
+"""Records with their bookkeeping: one entry a slot, task, workload, node and zombie.
+
+An entry holds the published message as committed, its mod_revision, and what only this leader knows (a transaction in
+flight, a wish to stop, what an agent reported). Decides nothing; state.py keeps indices and sums true to the entries.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.resources import Vector
+from atoll.model.slots import AttemptId, SlotName, attempt_id
+from regional.core import tally
+from regional.core.events import NodeHello
+from regional.core.filters import Request
+from regional.core.queue import SchedulingClass
+from regional.core.tally import Tally
+
+BOUND = objects_pb2.SLOT_STATE_BOUND
+WAITING = objects_pb2.SLOT_STATE_WAITING
+DONE = objects_pb2.SLOT_STATE_DONE
+CLOSED = agent_pb2.ATTEMPT_PHASE_CLOSED
+NOTHING_ASKED = Request(Vector())
+
+
+@dataclass(slots=True, eq=False)
+class SlotEntry:
+    """One slot that has a record."""
+
+    key: bytes
+    task: "TaskEntry"
+    index: int
+    record: objects_pb2.Slot
+    mod_revision: int
+    vector: Vector
+    busy: bool = False  # a transaction on it is in flight
+    closing: str = ""  # why its attempt is asked to stop
+    status: agent_pb2.AttemptStatus | None = None  # of the bound attempt, as last reported
+    marks: int = 0  # what it adds to its task's tally
+
+    @property
+    def name(self) -> SlotName:
+        return SlotName(self.task.owner.tenant, self.task.owner.name, self.task.name, self.index)
+
+    @property
+    def attempt(self) -> AttemptId:
+        return attempt_id(self.record.attempt)
+
+    @property
+    def bound(self) -> bool:
+        return self.record.state == BOUND
+
+    @property
+    def wanted(self) -> bool:
+        return self.index < self.task.replicas
+
+    @property
+    def outdated(self) -> bool:
+        """Made from another template, or for a workload of the same name that was deleted."""
+        task, record = self.task, self.record
+        return record.generation < task.template_generation or record.uid != task.owner.share.metadata.uid
+
+
+@dataclass(slots=True, eq=False)
+class TaskEntry:
+    """One task of a workload; `spec` is None when the share names it no more."""
+
+    owner: "WorkloadEntry"
+    name: str
+    spec: objects_pb2.Task | None = None
+    request: Request = NOTHING_ASKED
+    template_generation: int = 0
+    rolling: bool = False  # outdated replicas wait for their turn to stop
+    entries: dict[int, SlotEntry] = field(default_factory=dict)
+    in_flight: set[int] = field(default_factory=set)  # indices a BIND is under way for
+    copies: dict[int, int] = field(default_factory=dict)  # bound, or about to be, by row of the node table
+    cls: SchedulingClass | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def replicas(self) -> int:
+        return self.spec.replicas if self.spec else 0
+
+    def move_copies(self, row: int, by: int) -> None:
+        count = self.copies.get(row, 0) + by
+        if count:
+            self.copies[row] = count
+        else:
+            del self.copies[row]
+
+
+@dataclass(slots=True, eq=False)
+class WorkloadEntry:
+    """One share as admitted. `next_share` is newer and not committed yet."""
+
+    tenant: str
+    name: str
+    key: bytes
+    share: objects_pb2.Share = field(default_factory=objects_pb2.Share)
+    mod_revision: int = 0
+    tasks: dict[str, TaskEntry] = field(default_factory=dict)
+    next_share: objects_pb2.Share | None = None
+    busy: bool = False
+    report: bytes = b""  # as last sent up
+
+    @property
+    def uid(self) -> str:
+        return self.share.metadata.uid
+
+    @property
+    def generation(self) -> int:
+        return self.share.metadata.generation
+
+    def entries(self) -> Iterator[SlotEntry]:
+        for task in self.tasks.values():
+            yield from task.entries.values()
+
+
+@dataclass(slots=True, eq=False)
+class ZombieEntry:
+    key: bytes
+    record: objects_pb2.Zombie
+    mod_revision: int
+    busy: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class NodeEntry:
+    """One node. Times and liveness are columns of `Liveness`; capacity and use of the node table, at `row`."""
+
+    name: str
+    key: bytes
+    row: int
+    record: objects_pb2.Node = field(default_factory=objects_pb2.Node)
+    mod_revision: int = 0
+    session: int = 0
+    welcomed: bool = False  # this session has had its Welcome and Sync
+    hello: NodeHello | None = None  # of a session that waits for its Welcome
+    next_record: objects_pb2.Node | None = None  # to be written
+    busy: bool = False
+    slots: dict[bytes, SlotEntry] = field(default_factory=dict)
+    zombies: dict[bytes, ZombieEntry] = field(default_factory=dict)
+
+
+def marks_of(entry: SlotEntry) -> int:
+    """What one slot adds to its task's tally."""
+    status, marks, bound = entry.status, 0, entry.bound
+    if bound and status and not entry.closing and status.phase == agent_pb2.ATTEMPT_PHASE_RUNNING:
+        job = entry.task.owner.share.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
+        marks = tally.UP if status.ready or job else 0
+    if not entry.wanted or entry.outdated:
+        return marks
+    if bound:
+        marks |= tally.BOUND
+        if status:
+            marks |= tally.STARTED if status.started_ms > 0 else 0
+            marks |= tally.READY if status.ready else 0
+            marks |= tally.SERVING if status.serving else 0
+    elif entry.record.state == DONE:
+        marks |= tally.SUCCEEDED if entry.record.exit.reason == "Completed" else tally.FAILED
+    return marks

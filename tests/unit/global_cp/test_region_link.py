@@ -1,0 +1,47 @@
+"""Errors of a region on their way back, and the queue of one session."""
+
+import pytest
+
+from atoll.api.v1 import agent_pb2, regional_pb2
+from atoll.errors import AtollError, Busy, Conflict, Expired, Invalid, NotAllowed, NotFound, Unavailable
+from global_cp.region_link import _Session, error_of_code
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("E1001", Invalid),
+        ("E1004", NotFound),
+        ("E1077", Invalid),
+        ("E3001", Conflict),
+        ("E4003", NotAllowed),
+        ("E5008", Busy),
+        ("E5011", Expired),
+        ("E5099", Unavailable),
+        ("E9999", AtollError),
+        ("", AtollError),
+    ],
+)
+def test_a_regions_error_keeps_its_code_and_kind(code: str, kind: type[AtollError]) -> None:
+    error = error_of_code(code, "why")
+    assert type(error) is kind and (error.code, error.message) == (code, "why")
+
+
+def _message(address: str) -> regional_pb2.DownlinkMessage:
+    return regional_pb2.DownlinkMessage(not_leader=agent_pb2.NotLeader(address=address))
+
+
+async def test_a_session_delivers_in_order_and_ends_after_what_was_queued() -> None:
+    session = _Session(1, "north", queue_limit=10)
+    for name in "abc":
+        session.send(_message(name))
+    session.close("enough")
+    assert [m.not_leader.address async for m in session.messages()] == ["a", "b", "c"]
+
+
+async def test_a_region_that_does_not_read_loses_its_session_and_nothing_is_skipped() -> None:
+    session = _Session(1, "north", queue_limit=2)
+    for name in "abcd":
+        session.send(_message(name))
+    assert "fast enough" in session.closed
+    assert [m.not_leader.address async for m in session.messages()] == ["a", "b"]
