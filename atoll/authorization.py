@@ -95,7 +95,8 @@ def authorize(identity: Identity | None, method: str, request: Message | None, s
     if identity is None:
         raise NotAuthenticated("this call needs a token or a client certificate")
     if identity.role not in rule.roles:
-        raise NotAllowed(f"{_shown(identity)} may not call {method.rpartition('/')[2]}")
+        takes = " or ".join(_word(role) for role in sorted(rule.roles))
+        raise NotAllowed(f"{_shown(identity)} may not call {method.rpartition('/')[2]}: that takes the role {takes}")
     if (identity.role in TENANT_ROLES) != bool(identity.tenant):
         raise NotAllowed(f"{_shown(identity)} must {'have' if identity.role in TENANT_ROLES else 'not have'} a tenant")
     if rule.scope is Scope.OWN_REGION and identity.region != served_by.region:
@@ -126,4 +127,8 @@ def _hold_to_tenant(identity: Identity, rule: Rule, request: Message | None) -> 
 
 
 def _shown(identity: Identity) -> str:
-    return f"{Role.Name(identity.role).removeprefix('ROLE_').lower()} {identity.name!r}"
+    return f"{_word(identity.role)} {identity.name!r}"
+
+
+def _word(role: Role.ValueType) -> str:
+    return Role.Name(role).removeprefix("ROLE_").lower()

@@ -74,12 +74,15 @@ class Limits:
 
 
 def channel(address: str, *, ca: Path, client: TlsFiles | None = None, token: str = "") -> grpc.aio.Channel:
-    """A TLS channel to `address`, as a program (`client`) or a person (`token`). Raises Invalid for unreadable files.
+    """A TLS channel to `address`, as a program (`client`) or a person (`token`). Raises Invalid for unusable files.
 
     The token goes with every call; it is never sent before the server has proven itself against `ca`.
     """
     key, certificate = (_read(client.key), _read(client.certificate)) if client else (None, None)
-    credentials = grpc.ssl_channel_credentials(_read(ca), private_key=key, certificate_chain=certificate)
+    roots = _read(ca)
+    if b"-----BEGIN CERTIFICATE-----" not in roots:
+        raise Invalid(f"{ca} holds no certificate", code="E1014")
+    credentials = grpc.ssl_channel_credentials(roots, private_key=key, certificate_chain=certificate)
     if token:
         credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
     return grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)

@@ -92,7 +92,11 @@ def detail_of(error: AtollError) -> ErrorDetail:
 def from_detail(status: grpc.StatusCode, detail: ErrorDetail) -> AtollError:
     """The error of `detail`: its class follows from the status, and where two share one, from the code's family."""
     kinds = [kind for kind, its_status in STATUS.items() if its_status is status] or [AtollError]
-    kind = next((kind for kind in kinds if kind("").code[:2] == detail.code[:2]), kinds[0])
+    return told_as(next((kind for kind in kinds if kind("").code[:2] == detail.code[:2]), kinds[0]), detail)
+
+
+def told_as(kind: type[AtollError], detail: ErrorDetail) -> AtollError:
+    """The error of `detail`, of this class."""
     return kind(
         detail.message,
         mistakes=tuple(Mistake(field.path, field.message) for field in detail.fields),
@@ -113,6 +117,11 @@ def _from_transport(status: grpc.StatusCode, reason: str) -> AtollError:
             return NotAuthenticated(reason)
         case grpc.StatusCode.PERMISSION_DENIED:
             return NotAllowed(reason)
+        case _ if "CERTIFICATE_VERIFY_FAILED" in reason:
+            hint = "is the ca file the one of the cluster at this address?"
+            return Unavailable(
+                f"the server could not prove that it is of this cluster: {reason}", hint=hint, code="E5002"
+            )
         case _:
             return Unavailable(f"no answer ({status.name.lower()}): {reason}", code="E5002")
 

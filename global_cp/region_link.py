@@ -13,10 +13,10 @@ from typing import TypeAlias
 import structlog
 from prometheus_client import Gauge
 
-from atoll.api.v1 import agent_pb2, regional_pb2, regional_pb2_grpc
+from atoll.api.v1 import agent_pb2, global_pb2, regional_pb2, regional_pb2_grpc
 from atoll.errors import AtollError, Conflict, Invalid, NotAllowed, NotPlaced, Unavailable
 from atoll.rpc import Context, identity_of
-from atoll.status import STATUS
+from atoll.status import STATUS, told_as
 from global_cp.config import Settings
 from global_cp.core.commands import CloseSession, SendDown
 from global_cp.core.events import Event, RegionConnected, RegionGone, RegionSaid
@@ -176,7 +176,7 @@ class RegionLink(regional_pb2_grpc.UplinkServicer):
                 answer = await self._next_answer(answers, region, method)
                 done = answer.last
                 if answer.error_code:
-                    raise error_of_code(answer.error_code, answer.error_message)
+                    raise error_in(answer)
                 if answer.response or not answer.last:
                     yield answer.response
         finally:
@@ -206,7 +206,9 @@ def _offer(waiting: asyncio.Queue[Answer], answer: Answer) -> None:
     waiting.put_nowait(answer)
 
 
-def error_of_code(code: str, message: str) -> AtollError:
+def error_in(answer: regional_pb2.ForwardAnswer) -> AtollError:
     """The error a region tells by its stable code; a code that is new here is of its family's general kind."""
+    code = answer.error_code
     kind = next((kind for kind in STATUS if kind("").code == code), _FAMILIES.get(code[:2], AtollError))
-    return kind(message, code=code)
+    detail = global_pb2.ErrorDetail(code=code, message=answer.error_message)
+    return told_as(kind, answer.error_detail if answer.HasField("error_detail") else detail)

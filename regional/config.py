@@ -1,7 +1,7 @@
 """Settings of a regional scheduler: every limit and period, with its unit in the name.
 
 `CoreSettings` is all that decisions depend on; the process adds its addresses and files. Letters in comments are those
-of docs/protocols.md, section 5.
+of docs/failure-model.md.
 """
 
 from dataclasses import dataclass

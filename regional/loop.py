@@ -124,11 +124,12 @@ class Region:
     @contextlib.asynccontextmanager
     async def _linked(self, authority: Authority) -> AsyncIterator[None]:
         """A leader has an uplink; a standby has none."""
-        uplink = asyncio.create_task(self._uplink.run(lambda: self._hello(authority, self._people)))
-        try:
-            yield
-        finally:
-            uplink.cancel()
+        async with asyncio.TaskGroup() as tasks:  # ended before the next reign's begins; its failure is the process's
+            uplink = tasks.create_task(self._uplink.run(lambda: self._hello(authority, self._people)))
+            try:
+                yield
+            finally:
+                uplink.cancel()
 
     def _hello(self, authority: Authority, people: str) -> regional_pb2.RegionHello:
         return regional_pb2.RegionHello(

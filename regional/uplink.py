@@ -19,6 +19,7 @@ from atoll import rpc
 from atoll.api.v1 import regional_pb2, regional_pb2_grpc
 from atoll.errors import AtollError, Busy
 from atoll.identity import TlsFiles
+from atoll.status import detail_of
 from regional.config import Settings
 from regional.core.events import Event, GlobalLost, GlobalWelcomed, ShareArrived, SliceArrived
 from regional.users import Users
@@ -213,4 +214,5 @@ class _Line:
         last = regional_pb2.ForwardAnswer(id=forward.id, last=True)
         if error:
             last.error_code, last.error_message = error.code, error.message
+            last.error_detail.CopyFrom(detail_of(error))
         self.send(regional_pb2.UplinkMessage(answer=last))

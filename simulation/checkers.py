@@ -90,13 +90,15 @@ class Checkers:
     # ---- at every start
 
     def started(self, node: "Node", run: RunName) -> None:
-        """Legal: a start by an old command while a zombie stands for the attempt. Legal beside it: on other nodes, older
-        attempts of `keep` work, and attempts of a deleted workload that had the same name."""
+        """Legal: an old command obeyed late, while a zombie stands for the attempt. Legal beside it, on other nodes:
+        older attempts of `keep` work, and attempts of a deleted workload that had the same name."""
         bound_to, uid = self._binding(run)
         if bound_to != node.name:
             raise Violated(f"I7: {run} started on {node.name}, its binding is on {bound_to or 'no node'}")
         if self._now_bound.get(run.slot) != run.rank.attempt and not self._is_zombie(node, run):
             raise Violated(f"I7: {run} started on {node.name} after its binding had ended")
+        if not node.has_on_disk(run):
+            raise Violated(f"checkpoint: {run} started on {node.name} before its record was on the disk")
         for other in self._world.nodes if uid in self._exclusive else (node,):
             for alive in other.alive_in.get(run.slot, ()):
                 if other is node:

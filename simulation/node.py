@@ -218,5 +218,10 @@ class Node(Process):
             event = events.DriverStopped(name, run.exit) if stopped else events.DriverExited(name, run.exit)
             self.does(self.life, lambda: self._post(event))
 
+    def has_on_disk(self, name: RunName) -> bool:
+        """Whether the agent would still know this attempt after a crash now."""
+        records = self._disk.records if self._disk else ()
+        return any(record.slot == name.slot and record.highest == name.rank for record in records)
+
     def alive_runs(self) -> list[RunName]:
         return [name for _, names in sorted(self.alive_in.items()) for name in names]

@@ -50,7 +50,6 @@ class World:
         self.nodes = [Node(self, f"n{n}", self._capacity(), rate()) for n in range(1, nodes + 1)]
         self.sessions: dict[int, Session] = {}
         self._last_session = 0
-        self._leader: Candidate | None = None
 
     def _rate(self) -> float:
         return 1.0 + self.kernel.random.uniform(-self.faults.clock_rate, self.faults.clock_rate)
@@ -181,10 +180,12 @@ class World:
     # ---- sessions between nodes and the region
 
     def dial(self, node: Node) -> int:
-        """A new session's number, or 0 when nobody answers. A leader that is paused still accepts connections."""
-        leader = self._leader
-        if leader is None or not leader.alive or node.isolated:
+        """A new session's number, or 0 when nobody answers. A leader that is paused, or deposed and does not know it
+        yet, still accepts connections."""
+        leaders = self._leaders()
+        if not leaders or node.isolated:
             return 0
+        leader = self.kernel.random.choice(leaders)
         self._last_session += 1
         session = Session(self._last_session, node, leader, node.life, leader.life)
         self.sessions[session.number] = session
@@ -259,15 +260,16 @@ class World:
 
     # ---- the region and the author
 
+    def _leaders(self) -> list[Candidate]:
+        """Those who believe that they lead."""
+        return [candidate for candidate in self.candidates if candidate.leading]
+
     def region_leads(self, candidate: Candidate) -> None:
-        self._leader = candidate
         for message in self.author.welcome():
             self._deliver(candidate, message)
 
     def region_died(self, candidate: Candidate) -> None:
         """Killed or deposed: its sessions break."""
-        if self._leader is candidate:
-            self._leader = None
         for number in sorted(self.sessions):
             if self.sessions[number].candidate is candidate:
                 self.break_session(number)
@@ -281,11 +283,11 @@ class World:
         )
 
     def to_region_from_global(self, message: regional_pb2.DownlinkMessage) -> None:
-        """To the leader now, and sometimes once more later, when newer ones have overtaken it."""
-        if self._leader is not None:
-            self._deliver(self._leader, message)
+        """To whoever leads, and sometimes once more later, when newer ones have overtaken it."""
+        for leader in self._leaders():
+            self._deliver(leader, message)
             if self.kernel.chance(self.faults.stale_share):
-                self._deliver(self._leader, message, self.kernel.between(100, 10_000))
+                self._deliver(leader, message, self.kernel.between(100, 10_000))
 
     def _deliver(self, candidate: Candidate, message: regional_pb2.DownlinkMessage, delay_ms: int = 0) -> None:
         data = self._on_the_wire(message)

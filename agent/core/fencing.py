@@ -34,7 +34,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """An attempt that will never run again here. Told until the region shows that it knows."""
+    """An attempt that will never run again here. Told until the region shows that its end is committed."""
 
     rank: Rank
     generation: int
@@ -123,7 +123,7 @@ class Ledger:
         self._put(replace(record, certificates=tuple(certificates[-MOST_CERTIFICATES:])))
 
     def acknowledge(self, slot: SlotName, ranks: frozenset[Rank]) -> None:
-        """The region knows that these are closed."""
+        """Nobody needs the certificates of these any more. They stay refused."""
         record = self.record(slot)
         rest = tuple(c for c in record.certificates if c.rank not in ranks)
         if rest != record.certificates:

@@ -1,9 +1,8 @@
 """The node agent's core: every event it knows, and the commands that answer it.
 
 State: the ledger (durable refusals), the lease (heartbeats), the slots (what runs) and one session with the region.
-Messages count only in the session they came in, and in this order: Welcome, Sync, then the rest; the first Sync of a
-session is the whole truth and later copies are ignored. Nothing here waits: what must be durable first is taken up
-again when CheckpointWritten says so.
+Messages count only in their session and in this order: Welcome, Sync, then the rest; the first Sync is the whole truth,
+later copies are ignored. Nothing here waits: what must be durable first goes on when CheckpointWritten says so.
 """
 
 from collections.abc import Callable
@@ -154,7 +153,7 @@ class Machine:
             self._out.append(WriteCheckpoint(self._writing, self._ledger.saved()))
 
     def _send_report(self, now_ms: int) -> None:
-        if not self._session or not self._report.pending:
+        if not self._synced or not self._report.pending:  # a region hears nothing between Hello and Welcome
             self._report_ms = None
         elif self._report_ms is None:
             self._report_ms = now_ms + self._timing.report_ms
@@ -186,7 +185,7 @@ _EVENTS: dict[type, Callable[[Machine, Any, int], None]] = {
     events.DriverStarted: lambda m, e, now_ms: m._slots.started(e.run, now_ms),
     events.DriverStartFailed: lambda m, e, now_ms: m._slots.start_failed(e.run, e.reason, now_ms),
     events.DriverExited: lambda m, e, now_ms: m._slots.ended(e.run, e.exit, now_ms),
-    events.DriverStopped: lambda m, e, now_ms: m._slots.ended(e.run, e.exit, now_ms),
+    events.DriverStopped: lambda m, e, now_ms: m._slots.stopped(e.run, e.exit, now_ms),
     events.ProbeAnswered: lambda m, e, now_ms: m._slots.probed(e.probe_id, e.ok, e.message, now_ms),
     events.Woke: Machine._on_woke,
 }
@@ -197,4 +196,5 @@ _MESSAGES: dict[str, Callable[[Machine, Any, int], None]] = {
     "sync": Machine._on_sync,
     "assign": lambda m, message, now_ms: m._slots.assign(message, now_ms),
     "stop": lambda m, message, now_ms: m._slots.stop(message, now_ms),
+    "settled": lambda m, message, now_ms: m._slots.settled(message),
 }

@@ -92,9 +92,19 @@ class Slots:
         self._close(slot, rank, stop.reason or "stopped by the region", stop.grace_ms)
         self._certify_again(slot, rank, 0, Exit(-1, "Stopped", "never started here", now_ms))
 
+    def settled(self, settled: agent_pb2.Settled) -> None:
+        """The end of exactly these attempts is committed: their certificates have done their work."""
+        for item in settled.attempts:
+            token, slot = fencing_token(item.token), slot_name(item.slot)
+            if self._ledger.obeys_token(token):
+                self._ledger.acknowledge(slot, frozenset({rank_of(token)}))
+                self.touch(slot)
+
     def sync(self, sync: agent_pb2.Sync, store_life: int, told: dict[SlotName, frozenset[Rank]], now_ms: int) -> None:
         """Makes the node what the region lists. `told`: the certificates it had before it made the list."""
         listed = {slot_name(a.slot): rank_of(fencing_token(a.token)) for a in sync.assignments}
+        for stop in sync.stops:
+            self.stop(stop, now_ms)
         for assign in sync.assignments:
             self.assign(assign, now_ms)
         for slot in sorted({*self._replicas, *told}):
@@ -118,6 +128,11 @@ class Slots:
 
     def start_failed(self, run: RunName, reason: str, now_ms: int) -> None:
         self.ended(run, Exit(-1, "StartFailed", reason, now_ms), now_ms)
+
+    def stopped(self, run: RunName, exit: Exit, now_ms: int) -> None:
+        """It ended because it was asked to: an exit with 0 is manners then, and no completion."""
+        reason = "Stopped" if exit.reason == "Completed" else exit.reason
+        self.ended(run, Exit(exit.code, reason, exit.message, exit.at_ms), now_ms)
 
     def ended(self, run: RunName, exit: Exit, now_ms: int) -> None:
         """Nothing of the run is alive."""
@@ -246,18 +261,16 @@ class Slots:
         """A new truth for the guard process, when there is one."""
         if not touched and not self._lease_has_moved:
             return None
+        guarded = self._guarded.deadlines
+        fresh = dict.fromkeys((*touched, *(d.run.slot for d in guarded)) if self._lease_has_moved else touched)
         self._lease_has_moved = False
-        fresh = set(touched)
-        kept = [d.run for d in self._guarded.deadlines if d.run.slot not in fresh]
-        runs = [*kept, *(r.run for slot in touched for r in self.replicas(slot) if r.alive)]
-        deadlines = []
-        for run in sorted(runs):
-            replica = self._find(run)
-            until_ms = self._lease.deadline_ms(replica.assign) if replica else None
+        deadlines = [d for d in guarded if d.run.slot not in fresh]
+        for replica in (r for slot in fresh for r in self.replicas(slot) if r.alive):
+            until_ms = self._lease.deadline_ms(replica.assign)
             if until_ms is not None:
-                deadlines.append(GuardDeadline(run, until_ms + self._timing.guard_margin_ms))
-        guard = Guard(self._lease.terms, tuple(deadlines))
-        if guard.deadlines == self._guarded.deadlines:
+                deadlines.append(GuardDeadline(replica.run, until_ms + self._timing.guard_margin_ms))
+        guard = Guard(self._lease.terms, tuple(sorted(deadlines, key=lambda d: d.run)))
+        if guard.deadlines == guarded:
             return None
         self._guarded = guard
         return guard

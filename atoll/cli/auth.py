@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atoll import errors
+from atoll import errors, tokens
 from atoll.api.v1 import objects_pb2
 from atoll.cli import output, views
 from atoll.cli.command import Group
@@ -48,6 +48,8 @@ def login() -> None:
     if known.current not in known.named:
         raise errors.Invalid("there is no current context", hint="atoll context set NAME --address HOST:PORT --ca FILE")
     token = click.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if tokens.parse_user(token) is None:
+        raise errors.Invalid("this is no user token: those are atoll-user.ID.SECRET; nothing is changed")
     changed = replace(known.named[known.current], token=token, certificate="", key="")
     output.tell(f"kept in {contexts.save(contexts.with_context(known, known.current, changed))}")
 

@@ -61,6 +61,7 @@ def use(name: str) -> None:
 @click.option("--certificate", default="", metavar="FILE", help="Instead of a token.")
 @click.option("--key", default="", metavar="FILE", help="The certificate's key.")
 @click.option("--tenant", default="", help="Used where a command names none.")
+@click.option("--etcd", "etcd_endpoints", default="", metavar="HOST:PORT…", help="Members of the store, for verify.")
 def set_(name: str, **values: str) -> None:
     """Create a context, or change what is given; it becomes the current one."""
     known = contexts.load()

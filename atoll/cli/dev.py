@@ -86,10 +86,18 @@ def start(cluster: DevCluster, regions: int, agents: int) -> Connection:
     """Brings everything up; says each step. Returns how to connect as admin."""
     began = time.monotonic()
     output.tell(f"etcd {cluster.start_etcd()} at {cluster.etcd}")
-    address = cluster.start_global()
-    output.tell(f"global plane at {address}")
+    plane = cluster.start_global()
+    address = plane.ready["programs"]
+    output.tell(f"global plane at {address}, for people with a token at {plane.ready['people']}")
     admin = cluster.admin
-    connection = Connection(address, str(admin.ca), "", str(admin.certificate), str(admin.key), TENANT)
+    connection = Connection(
+        address,
+        ca=str(admin.ca),
+        certificate=str(admin.certificate),
+        key=str(admin.key),
+        tenant=TENANT,
+        etcd_endpoints=cluster.etcd,
+    )
     names = [f"r{number}" for number in range(1, regions + 1)]
     started = {name: cluster.start_region(name, address) for name in names}
     connected(connection, _regions_active(names))
@@ -197,7 +205,7 @@ def _stay(cluster: DevCluster, connection: Connection) -> None:
         "Try   atoll status\n"
         "      atoll run hello --replicas 3 -- sh -c 'while true; do date; sleep 1; done'\n"
         "      atoll why hello\n"
-        f"      atoll verify --etcd {cluster.etcd} -f\n"
+        "      atoll verify\n"
         "Ctrl-C stops everything"
     )
     try:

@@ -86,11 +86,11 @@ class DevCluster:
         self._until(program, lambda: _healthy(client))
         return binary.version
 
-    def start_global(self) -> str:
-        """The address that programs and admins dial."""
+    def start_global(self) -> Program:
+        """Its ready line has the address that programs and admins dial, and the one for people."""
         tls = self._authority.issue_global("global-1", HOSTS, self.folder / "global", self._now_ms)
         settings = {"name": "global-1", "etcd": [self.etcd], **_listening(), **_pem(tls)}
-        return self._start("global-1", "global_cp", settings).ready["programs"]
+        return self._start("global-1", "global_cp", settings)
 
     def start_region(self, region: str, global_plane: str) -> Program:
         folder = self.folder / region
@@ -244,8 +244,8 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _end_replicas(states: list[Path]) -> None:
-    """SIGTERM to what agents of these folders left running, then SIGKILL."""
-    markers = tuple(f"{STATE_VARIABLE}={state}".encode() for state in states)
+    """SIGTERM to what agents of these folders left running, replicas and guards, then SIGKILL."""
+    markers = tuple(mark.encode() for state in states for mark in (f"{STATE_VARIABLE}={state}", str(state)))
     for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 2.0)):
         left = _marked(markers)
         for pid in left:
@@ -260,11 +260,12 @@ def _end_replicas(states: list[Path]) -> None:
 
 
 def _marked(markers: tuple[bytes, ...]) -> list[int]:
-    """Processes with one of these entries in their environment. Zombies have none."""
+    """Processes with one of these among their arguments or in their environment. Zombies have neither."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and markers:
             with contextlib.suppress(OSError):
-                if not set(markers).isdisjoint((entry / "environ").read_bytes().split(b"\0")):
+                words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                if not set(markers).isdisjoint(words.split(b"\0")):
                     found.append(int(entry.name))
     return found

@@ -60,7 +60,9 @@ async def get(
     watch: bool,
 ) -> None:
     """Show workloads, nodes, slots, tenants or regions. For slots, NAME is the workload."""
-    if name and view.kind == "Workload" and not watch:
+    if everywhere and view.kind == "Workload":
+        view = views.OF_ALL_TENANTS
+    if name and view.kind == "Workload" and not everywhere and not watch:
         items: list[Any] = [await client.workloads.get(name)]
     else:
         items = await _list(client, view.kind, name, requirements, everywhere, region)

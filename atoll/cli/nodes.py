@@ -33,6 +33,8 @@ def token() -> None:
 async def create(client: "AsyncClient", region: str, pool: str, node: str, labels: tuple[str, ...], ttl: float) -> None:
     """Create a token with which one node may join, once. It is shown once, on standard output."""
     pairs = [text.partition("=") for text in labels]
+    if any(not separator for _, separator, _ in pairs):
+        raise click.BadParameter("--label wants KEY=VALUE")
     answer = await client.tokens.create_join(
         region=region, pool=pool, node=node, ttl_s=round(ttl), labels={k: v for k, _, v in pairs}
     )

@@ -77,7 +77,7 @@ def _decision(decision: objects_pb2.Decision) -> list[str]:
         table = output.table(["NODE", "SCORE", *(name.upper() for name in names)], rows)
         lines += ["    " + line for line in table.splitlines()]
     if decision.quota:
-        lines.append(f"    quota: {output.visible(decision.quota)}")
+        lines.append(f"    the tenant's slice here: {output.visible(decision.quota)}")
     if decision.next_owner:
-        lines.append(f"    next: {output.visible(decision.next_owner)}")
+        lines.append(f"    who acts next: {output.visible(decision.next_owner)}")
     return lines

@@ -18,10 +18,12 @@ class ProgressLine:
         self._leaves = leaves
         self._began = time.monotonic()
         self._shown = ""
+        self._most = 0  # replicas that ran while it went; a status that is behind says none
         self._live = sys.stderr.isatty()
 
     def update(self, progress: Progress) -> None:
-        self._show(f"{progress.started} running" if self._leaves else " → ".join(progress.steps()))
+        self._most = max(self._most, progress.started)
+        self._show(f"{self._most} running" if self._leaves else " → ".join(progress.steps()))
 
     def _show(self, steps: str) -> None:
         if steps == self._shown:

@@ -8,7 +8,12 @@ from typing import Any
 
 import click
 
+from atoll import errors
+
 REACH_S = 4.0  # somebody is waiting for the answer
+UNREACHED = (
+    "see `atoll context list`; a token is for the port for people (7070), a certificate for the other one (7071)"
+)
 
 
 def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -25,7 +30,15 @@ def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
             async with AsyncClient(context=context, tenant=tenant, reach_s=REACH_S) as client:
                 await verb(client, **arguments)
 
-        asyncio.run(run())
+        try:
+            asyncio.run(run())
+        except errors.AtollError as error:
+            if isinstance(error, errors.Unavailable) and error.code == "E5002":
+                error.hint = error.hint or UNREACHED
+            if isinstance(error, errors.NotPlaced) and tenant and " -t " not in error.hint:
+                error.hint += f" -t {tenant}"
+            error.__traceback__ = error.__context__ = error.__cause__ = None  # they keep the channel: exit takes 2 s
+            raise
 
     return command
 

@@ -22,11 +22,15 @@ async def status(client: "AsyncClient") -> None:
     scope = f"tenant {me.tenant}" if me.tenant else "all tenants"
     line = f"cluster {me.cluster} at {client.connection.address}; you are {me.name} ({role}, {scope})"
     output.write(output.visible(line) + "\n\n" + output.render(views.REGIONS, await client.regions.list(), "table"))
-    workloads = await client.workloads.list(everywhere=not me.tenant)
+    everywhere = not me.tenant
+    workloads = await client.workloads.list(everywhere=everywhere)
     waiting = [workload for workload in workloads if views.workload_state(workload) not in ("serving", "done")]
-    output.write(f"\n{len(workloads)} workloads, {len(workloads) - len(waiting)} as they should be\n")
+    count = f"{len(workloads)} workload{'s' * (len(workloads) != 1)}"
+    output.write(f"\n{count}, {len(workloads) - len(waiting)} as they should be\n" if workloads else "\nno workloads\n")
     if waiting:
-        output.write(output.render(views.WORKLOADS, waiting, "table"))
-        output.tell(f"Try   atoll why {output.visible(waiting[0].metadata.name)}")
+        output.write(output.render(views.OF_ALL_TENANTS if everywhere else views.WORKLOADS, waiting, "table"))
+        first = waiting[0].metadata
+        tenant = f" -t {output.visible(first.tenant)}" * (first.tenant != client.connection.tenant)
+        output.tell(f"Try   atoll why {output.visible(first.name)}{tenant}")
     elif not workloads:
         output.tell("Try   atoll init hello.yaml && atoll apply -f hello.yaml")

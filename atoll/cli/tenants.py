@@ -11,7 +11,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.cli import output, views
 from atoll.cli.command import Group
 from atoll.cli.session import connected
-from atoll.cli.workloads import mutation, show
+from atoll.cli.workloads import FORMATS, mutation, show
 from atoll.model import resources
 
 if TYPE_CHECKING:
@@ -39,14 +39,15 @@ def amounts(verb: FC) -> FC:
 @tenant.command("create", examples="  atoll tenant create shop --cpu 20 --memory 64Gi\n")
 @click.argument("name")
 @amounts
+@click.option("-o", "--output", "style", type=FORMATS, default="name", help="What to print of the result.")
 @mutation
 @connected
-async def create(client: "AsyncClient", name: str, cpu: str, memory: str, disk: str, gpu: str, request_id: str) -> None:
+async def create(client: "AsyncClient", name: str, style: str, request_id: str, **quota: str) -> None:
     """Create a tenant with its quota."""
     document = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name=name))
-    _set(document.spec.quota, cpu=cpu, memory=memory, disk=disk, gpu=gpu)
+    _set(document.spec.quota, quota)
     answer = await client.tenants.apply(document, request_id=request_id)
-    show("name", "Tenant", answer.tenant, answer.outcome)
+    show(style, "Tenant", answer.tenant, answer.outcome)
 
 
 @tenant.command("get", examples="  atoll tenant get shop -o yaml\n")
@@ -84,17 +85,18 @@ async def delete(client: "AsyncClient", name: str, yes: bool, request_id: str) -
 @quota.command("set", examples="  atoll quota set shop --cpu 40 --memory 128Gi\n")
 @click.argument("name")
 @amounts
+@click.option("-o", "--output", "style", type=FORMATS, default="name", help="What to print of the result.")
 @mutation
 @connected
-async def set_(client: "AsyncClient", name: str, cpu: str, memory: str, disk: str, gpu: str, request_id: str) -> None:
+async def set_(client: "AsyncClient", name: str, style: str, request_id: str, **quota: str) -> None:
     """Change a tenant's quota; what is not given stays. A lower one takes effect as work ends."""
     document = await client.tenants.get(name)
-    _set(document.spec.quota, cpu=cpu, memory=memory, disk=disk, gpu=gpu)
+    _set(document.spec.quota, quota)
     answer = await client.tenants.apply(document, request_id=request_id, if_generation=document.metadata.generation)
-    show("name", "Tenant", answer.tenant, answer.outcome)
+    show(style, "Tenant", answer.tenant, answer.outcome)
 
 
-def _set(quota: objects_pb2.Resources, **texts: str) -> None:
+def _set(quota: objects_pb2.Resources, texts: dict[str, str]) -> None:
     mistakes = []
     for name, text in texts.items():
         unit = f"{name}_milli" if name in ("cpu", "gpu") else f"{name}_mib"

@@ -10,6 +10,7 @@ from atoll import audit, errors
 from atoll.cli import output
 from atoll.cli.command import Command
 from atoll.cli.failure import EXIT_OBJECTIVE
+from atoll.sdk import contexts
 
 SHOWN = 20
 
@@ -17,21 +18,24 @@ SHOWN = 20
 @click.command(
     cls=Command,
     examples="""\
-  atoll verify --etcd 127.0.0.1:2379
-  atoll verify --etcd 127.0.0.1:2379 -f
+  atoll verify
+  atoll verify -f
+  atoll verify --etcd 10.0.0.1:2379 --etcd 10.0.0.2:2379
 """,
 )
 @click.option(
-    "--etcd", "endpoints", multiple=True, envvar="ATOLL_ETCD_ENDPOINTS", required=True, metavar="HOST:PORT",
-    help="A member of the store; $ATOLL_ETCD_ENDPOINTS, separated by spaces.",
+    "--etcd", "endpoints", multiple=True, metavar="HOST:PORT",
+    help="A member of the store; else those of the context, or $ATOLL_ETCD_ENDPOINTS, separated by spaces.",
 )  # fmt: skip
+@click.option("--context", default="", metavar="NAME", help="Which cluster, see `atoll context list`.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as the store changes, until Ctrl-C.")
 @click.option("--until", type=click.IntRange(1), default=None, metavar="REVISION", help="Check up to this revision.")
-def verify(endpoints: tuple[str, ...], follow: bool, until: int | None) -> None:
+def verify(endpoints: tuple[str, ...], context: str, follow: bool, until: int | None) -> None:
     """Replay the store from its first revision and check every invariant at every one.
 
     Exit code 8 when one is broken. Shares no code with the programs that wrote the store.
     """
+    endpoints = endpoints or _known_endpoints(context)
     latest: list[audit.Verdict] = []
     try:
         latest.append(asyncio.run(audit_store(endpoints, follow=follow, until=until, report=latest.append)))
@@ -41,6 +45,17 @@ def verify(endpoints: tuple[str, ...], follow: bool, until: int | None) -> None:
         show(latest[-1])
         if latest[-1].violations:
             sys.exit(EXIT_OBJECTIVE)
+
+
+def _known_endpoints(context: str) -> tuple[str, ...]:
+    """Those of the context. Raises Invalid when it has none."""
+    if found := tuple(contexts.connection(context).etcd_endpoints.split()):
+        return found
+    raise errors.Invalid(
+        "which store? This context names no etcd",
+        hint="atoll verify --etcd HOST:PORT, or atoll context set NAME --etcd HOST:PORT",
+        code="E1012",
+    )
 
 
 async def audit_store(

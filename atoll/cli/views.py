@@ -89,6 +89,12 @@ WORKLOADS: View[objects_pb2.Workload] = View(
         "LABELS": lambda w: _labels(w.metadata.labels),
     },
 )
+OF_ALL_TENANTS: View[objects_pb2.Workload] = View(
+    kind=WORKLOADS.kind,
+    name=WORKLOADS.name,
+    columns={"TENANT": WORKLOADS.more["TENANT"], **WORKLOADS.columns},
+    more={header: cell for header, cell in WORKLOADS.more.items() if header != "TENANT"},
+)
 NODES: View[objects_pb2.Node] = View(
     kind="Node",
     name=lambda n: n.metadata.name,
@@ -124,7 +130,7 @@ SLOTS: View[regional_pb2.SlotView] = View(
         "GENERATION": lambda s: str(s.slot.generation),
         "USES": lambda s: str(vector(s.slot.vector)),
         "EXIT": _exit,
-        "MESSAGE": lambda s: s.attempt.message,
+        "MESSAGE": lambda s: s.attempt.message or s.slot.exit.message or s.attempt.exit.message,
     },
 )
 TENANTS: View[objects_pb2.Tenant] = View(

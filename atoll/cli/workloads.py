@@ -51,6 +51,8 @@ def _contents(files: Sequence[str]) -> list[tuple[str, bytes]]:
             found.extend((str(file), file.read_bytes()) for file in chosen)
         except OSError as error:
             raise errors.Invalid(f"{output.visible(name)} cannot be read: {error.strerror}") from None
+        if not chosen:
+            raise errors.Invalid(f"{output.visible(name)} holds no file named *.yaml, *.yml or *.json")
     return found
 
 
@@ -114,8 +116,11 @@ async def apply(
 async def apply_documents(
     client: "AsyncClient", documents: list[manifest.Document], request_id: str, dry_run: bool, style: str
 ) -> list[Applied]:
-    """Applies all, tenants first, and shows each. The workloads. A server's mistakes get their place in the text."""
+    """Applies all, tenants first, and shows each. The workloads. A server's mistakes get their place in the text, and
+    one that it finds in any of several documents is told before the first of them is sent."""
     applied: list[Applied] = []
+    if len(documents) > 1:
+        await _try_workloads(client, documents)
     for number, document in enumerate(sorted(documents, key=lambda document: document.kind != "Tenant")):
         numbered = f"{request_id}.{number}" if request_id and number else request_id
         try:
@@ -133,8 +138,32 @@ async def apply_documents(
         except errors.Invalid as error:
             if not error.mistakes:
                 raise
-            raise manifest.ManifestError([document.mark(m.path, m.message) for m in error.mistakes]) from None
+            raise manifest.ManifestError(_marks(document, error)) from None
     return applied
+
+
+async def _try_workloads(client: "AsyncClient", documents: list[manifest.Document]) -> None:
+    """Lets the server check each workload, but those of tenants that are among the documents. Raises all mistakes."""
+    tenants = {d.message.metadata.name for d in documents if isinstance(d.message, objects_pb2.Tenant)}
+    marks: list[manifest.Mark] = []
+    for document in documents:
+        message = document.message
+        if not isinstance(message, objects_pb2.Workload):
+            continue
+        if (message.metadata.tenant or client.connection.tenant) in tenants:
+            continue
+        try:
+            await client.workloads.apply(message, dry_run=True)
+        except errors.Invalid as error:
+            if not error.mistakes:
+                raise
+            marks += _marks(document, error)
+    if marks:
+        raise manifest.ManifestError(marks)
+
+
+def _marks(document: manifest.Document, error: errors.Invalid) -> list[manifest.Mark]:
+    return [document.mark(mistake.path, mistake.message) for mistake in error.mistakes]
 
 
 def show(style: str, kind: str, message: Any, outcome: str) -> None:

@@ -30,4 +30,7 @@ def _mistake(pattern: re.Pattern[str], text: str, rule: str) -> str | None:
     if pattern.fullmatch(text):
         return None
     shown = text if len(text) <= 40 else text[:40] + "…"
-    return f"{shown!r} is not allowed: {rule}" if text else f"is missing: {rule}"
+    alike = next(
+        (f" ({c!r} is U+{ord(c):04X})" for c in text if not c.isascii()), ""
+    )  # it may look like an allowed one
+    return f"{shown!r} is not allowed: {rule}{alike}" if text else f"is missing: {rule}"

@@ -101,7 +101,7 @@ class QuantityError(ValueError):
     """The text is no quantity of this unit. The message says what would be."""
 
 
-_NUMBER = re.compile(r"(\d{1,16}(?:\.\d{1,9})?)([A-Za-z]*)")
+_NUMBER = re.compile(r"([0-9]{1,40}(?:\.[0-9]{1,9})?)([A-Za-z]*)")
 _MIB_UNITS = {
     "Ki": Fraction(1, 1024),
     "Mi": Fraction(1),
@@ -118,6 +118,7 @@ def parse_quantity(text: str, unit: str) -> int:
     """`500m`, `1.5` → milli for a unit ending in `_milli`; `64Mi`, `1.5Gi` → MiB, rounded up, for `_mib`.
     Raises QuantityError: negative, too large, no unit where one is needed, finer than a milli."""
     match = _NUMBER.fullmatch(text.strip())
+    text = text if len(text) <= 40 else text[:40] + "…"  # from here on only shown
     if not match:
         example = "500m or 1.5" if unit.endswith("_milli") else "64Mi or 1.5Gi"
         raise QuantityError(f"{text!r} is not a quantity; write for example {example}")
@@ -130,7 +131,7 @@ def parse_quantity(text: str, unit: str) -> int:
 
 def _milli(text: str, number: Fraction, suffix: str) -> int:
     if suffix not in ("", "m"):
-        raise QuantityError(f"{text!r}: unknown unit {suffix!r}; write for example 500m or 1.5")
+        raise QuantityError(f"{text!r}: unknown unit {suffix[:40]!r}; write for example 500m or 1.5")
     amount = number if suffix == "m" else number * 1000
     if amount.denominator != 1:
         raise QuantityError(f"{text!r} is finer than 1m")
@@ -141,7 +142,7 @@ def _mib(text: str, number: Fraction, suffix: str) -> int:
     if not suffix and number:
         raise QuantityError(f"{text!r} has no unit; did you mean {text}Mi?")
     if suffix and suffix not in _MIB_UNITS:
-        raise QuantityError(f"{text!r}: unknown unit {suffix!r}; write for example 64Mi or 1.5Gi")
+        raise QuantityError(f"{text!r}: unknown unit {suffix[:40]!r}; write for example 64Mi or 1.5Gi")
     amount = number * _MIB_UNITS[suffix] if suffix else number
     return -(-amount.numerator // amount.denominator)
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from atoll.api.v1 import objects_pb2
 from atoll.model.names import mistake_in_label_key, mistake_in_label_value
 
-Operator = objects_pb2.SelectorOperator
-
 _VALUES_NEEDED = {
     objects_pb2.SELECTOR_OPERATOR_IN: (1, 64),
     objects_pb2.SELECTOR_OPERATOR_NOT_IN: (1, 64),

@@ -18,7 +18,12 @@ ATTEMPT_S = 10.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 NO_ANSWER = "E5002"  # the transport's own error: no server of ours has spoken
-NEVER_LEFT = ("failed to connect to all addresses", "DNS resolution failed", "name resolution failed")
+NEVER_LEFT = (
+    "failed to connect to all addresses",
+    "DNS resolution failed",
+    "name resolution failed",
+    "errors resolving",
+)
 RETRIED = (errors.Unavailable, errors.Busy, errors.OutcomeUnknown)
 
 Answer = TypeVar("Answer")

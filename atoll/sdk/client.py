@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from atoll import errors, rpc
+from atoll import errors, rpc, tokens
 from atoll.api.v1 import global_pb2_grpc, regional_pb2_grpc
 from atoll.identity import TlsFiles
 from atoll.sdk import contexts
@@ -19,7 +19,8 @@ class AsyncClient:
     """`async with AsyncClient() as c:` dials the current context; arguments replace its parts.
 
     Belongs to the event loop it is made in. A server that cannot be reached within `reach_s` is Unavailable, before any
-    call's own deadline. Raises Invalid when there is nothing to dial or a file cannot be read.
+    call's own deadline. Raises Invalid when there is nothing to dial or a file cannot be read, and NotAuthenticated
+    when the token is none.
     """
 
     def __init__(
@@ -78,4 +79,9 @@ def _complete(given: Connection, context: str) -> Connection:
             hint="atoll dev, or atoll context set NAME --address HOST:PORT --ca FILE --token TOKEN",
             code="E1012",
         )
+    host, _, port = merged.address.rpartition(":")
+    if not host or "/" in host or not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65_535):
+        raise errors.Invalid(f"the address {merged.address[:80]!r} is not HOST:PORT", code="E1012")
+    if merged.token and tokens.parse_user(merged.token) is None:
+        raise errors.NotAuthenticated("this is no user token: those are atoll-user.ID.SECRET", hint="atoll auth login")
     return merged

@@ -1,7 +1,8 @@
 """Where to dial and as whom: named contexts in one TOML file, `$ATOLL_CONFIG` or ~/.config/atoll/config.toml.
 
 The environment overrides a context field by field (ATOLL_ADDRESS, ATOLL_CA, ATOLL_TOKEN, ATOLL_CERTIFICATE, ATOLL_KEY,
-ATOLL_TENANT); ATOLL_CONTEXT chooses another one. The file may hold tokens, so only its owner can read it.
+ATOLL_TENANT, ATOLL_ETCD_ENDPOINTS); ATOLL_CONTEXT chooses another one. The file may hold tokens, so only its owner
+can read it.
 """
 
 import json
@@ -18,7 +19,8 @@ from atoll import errors
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Paths are absolute or relative to the working folder. Either a token or a certificate with its key."""
+    """Paths are absolute or relative to the working folder. Either a token or a certificate with its key.
+    `etcd_endpoints`, separated by spaces, is for operators who may read the store itself."""
 
     address: str = ""
     ca: str = ""
@@ -26,6 +28,7 @@ class Connection:
     certificate: str = ""
     key: str = ""
     tenant: str = ""
+    etcd_endpoints: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,3 +88,12 @@ def shortfall(workload: objects_pb2.Workload, stage: str, waited_s: float) -> st
         for reason in workload.status.pending
     ]
     return "\n  ".join([head, " · ".join(reasons)]) if reasons else head
+
+
+def advice(workload: objects_pb2.Workload, tenant: str) -> str:
+    """The command that tells more: what keeps replicas from a node, or what those that have one do."""
+    name = workload.metadata.name
+    now = progress(workload, workload.metadata.generation)
+    placed = 0 < now.desired <= now.bound
+    command = f"atoll get slots {name} -o wide" if placed else f"atoll why {name}"
+    return command if workload.metadata.tenant == tenant else f"{command} -t {workload.metadata.tenant}"

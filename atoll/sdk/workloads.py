@@ -149,7 +149,7 @@ class Workloads:
                         return last
         except TimeoutError:
             waited_s = asyncio.get_running_loop().time() - began
-            hint = f"atoll why {document.metadata.name}"
+            hint = progress.advice(last, self._tenant)
             raise errors.NotPlaced(progress.shortfall(last, until, waited_s), hint=hint) from None
         if until == progress.DELETED:
             return last

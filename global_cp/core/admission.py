@@ -182,7 +182,7 @@ def _resources(resources: objects_pb2.ResourceRequirements, path: str) -> Mistak
         elif not 0 <= request <= MOST_OF_ONE_REPLICA:
             most = format_quantity(MOST_OF_ONE_REPLICA, dimension)
             yield Mistake(at, f"{format_quantity(request, dimension)} is not allowed: 0 to {most}")
-        if not 0 <= limit <= MOST_OF_ONE_REPLICA or limit < request:
+        if limit != request and not request < limit <= MOST_OF_ONE_REPLICA:  # as much as the request: said above
             text = format_quantity(limit, dimension)
             yield Mistake(f"{path}.limits.{spelled(dimension)}", f"{text} is less than the request, or out of range")
 

@@ -60,6 +60,8 @@ def _complete_task(task: objects_pb2.Task, workload_type: "objects_pb2.WorkloadT
     requests, limits = task.resources.requests, task.resources.limits
     for dimension in DIMENSIONS:
         setattr(limits, dimension, getattr(limits, dimension) or getattr(requests, dimension))
+    for port in task.ports:
+        port.name = port.name or str(port.number)
     task.env.sort(key=_key)
     task.node_selector.sort(key=_key)
     for name in ("liveness", "readiness"):

@@ -265,6 +265,8 @@ def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> 
         b.task.in_flight.discard(b.index)
         entry = state.put_slot(b.task, b.index, b.record, revision, charged=True)
         node = state.nodes[b.record.node]
+        if node.record.state == objects_pb2.NODE_STATE_LOST:
+            state.lost[node.name] = node  # it was taken for lost after the BIND applied, and before its answer came
         if not entry.wanted or entry.outdated:
             closing.stop(state, entry, "a newer generation", turn)
         elif node.welcomed:
@@ -278,8 +280,10 @@ def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> 
 def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
     """Nothing was bound and never will be: everything is given back and waits again."""
     for tenant, charge in operation.charges:
-        state.account(tenant).charging -= charge
+        account = state.account(tenant)
+        account.charging -= charge
         state.freed_tenants[tenant] = None
+        state.unsettled_slices[tenant] = account  # a draining limit may have stopped at this charge
     for b in operation.bindings:
         state.table.credit(b.row, vector(b.record.vector).amounts())
         state.freed_rows[b.row] = None
@@ -287,6 +291,8 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
         b.task.in_flight.discard(b.index)
         if b.task.cls and b.index < b.task.replicas and not _bound_by_another(b):
             state.queue.put(b.task.cls, (b.index,), turn.now_ms, b.avoid)
+        else:  # unwanted meanwhile: this was perhaps the last that kept its workload
+            state.forgettable[b.task.owner.tenant, b.task.owner.name] = b.task.owner
     for decision in operation.decisions:
         _journal(decision, "Refused", turn)
 

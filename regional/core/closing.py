@@ -5,6 +5,8 @@ without a binding is stopped wherever it shows. During an update outdated replic
 what becomes of a slot whose attempt has ended is decided in releasing.py.
 """
 
+from collections.abc import Iterable
+
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.store import keys
 from regional.core.commands import SendToNode
@@ -21,48 +23,57 @@ def stop(state: State, entry: SlotEntry, reason: str, turn: Turn) -> None:
         return
     entry.closing = reason
     state.retally(entry)
-    node = state.nodes[entry.record.node]
+    send_stop(state, state.nodes[entry.record.node], stop_of(state, entry), turn)
+
+
+def stop_of(state: State, entry: SlotEntry) -> agent_pb2.Stop:
+    grace_s = entry.task.spec.termination_grace_s if entry.task.spec else 0
+    return stop_message(state, entry.record.id, entry.record.attempt, entry.closing, grace_s)
+
+
+def stop_message(
+    state: State, slot: objects_pb2.SlotId, attempt: objects_pb2.Attempt, reason: str, grace_s: int = 0
+) -> agent_pb2.Stop:
+    grace_ms = (grace_s or state.settings.termination_grace_s) * _S_IN_MS
+    return agent_pb2.Stop(token=state.token(attempt), slot=slot, grace_ms=grace_ms, reason=reason)
+
+
+def send_stop(state: State, node: NodeEntry, stop: agent_pb2.Stop, turn: Turn) -> None:
+    """At once to a node with a session; any other has it in its next Sync."""
     if node.welcomed:
-        send_stop(state, node, entry.record.id, entry.record.attempt, _grace_ms(state, entry), reason, turn)
+        turn.do(SendToNode(node.session, agent_pb2.RegionMessage(stop=stop)))
 
 
-def send_stop(
-    state: State,
-    node: NodeEntry,
-    slot: objects_pb2.SlotId,
-    attempt: objects_pb2.Attempt,
-    grace_ms: int,
-    reason: str,
-    turn: Turn,
+def settled(
+    state: State, ended: Iterable[tuple[str, objects_pb2.SlotId, objects_pb2.Attempt]], turn: Turn
 ) -> None:
-    message = agent_pb2.Stop(token=state.token(attempt), slot=slot, grace_ms=grace_ms, reason=reason)
-    turn.do(SendToNode(node.session, agent_pb2.RegionMessage(stop=message)))
+    """Tells nodes that the end of these attempts is committed: their certificates may be forgotten. A node without a
+    session learns it from its next Sync, which lists them no more."""
+    messages: dict[str, agent_pb2.Settled] = {}
+    for name, slot, attempt in ended:
+        messages.setdefault(name, agent_pb2.Settled()).attempts.add(token=state.token(attempt), slot=slot)
+    for name, message in messages.items():
+        node = state.nodes[name]
+        if node.welcomed:
+            turn.do(SendToNode(node.session, agent_pb2.RegionMessage(settled=message)))
 
 
-def _grace_ms(state: State, entry: SlotEntry) -> int:
-    spec = entry.task.spec
-    return ((spec.termination_grace_s if spec else 0) or state.settings.termination_grace_s) * _S_IN_MS
-
-
-def stop_again(state: State, entry: SlotEntry, turn: Turn) -> None:
-    """The same wish, over a new session."""
-    node = state.nodes[entry.record.node]
-    send_stop(state, node, entry.record.id, entry.record.attempt, _grace_ms(state, entry), entry.closing, turn)
-
-
-def attempt_reported(state: State, node: NodeEntry, status: agent_pb2.AttemptStatus, turn: Turn) -> None:
-    """What an agent says of one attempt. Closed is a certificate; an attempt that has no binding here is stopped."""
+def attempt_reported(state: State, node: NodeEntry, status: agent_pb2.AttemptStatus, turn: Turn) -> bool:
+    """What an agent says of one attempt. Closed is a certificate; an attempt that has no binding here is stopped.
+    False: a certificate that nothing waits for."""
     entry = state.slot(status.slot)
     if entry and entry.bound and entry.record.node == node.name and entry.record.attempt == status.attempt:
         _adopt(state, entry, status, turn)
-        return
+        return True
     zombie = node.zombies.get(keys.zombie(state.root, node.name, status.slot, status.attempt))
     if status.phase != CLOSED:
         if status.phase != agent_pb2.ATTEMPT_PHASE_STOPPING:
-            grace_ms = state.settings.termination_grace_s * _S_IN_MS
-            send_stop(state, node, status.slot, status.attempt, grace_ms, "no binding", turn)
-    elif zombie and not zombie.busy:
+            send_stop(state, node, stop_message(state, status.slot, status.attempt, "no binding"), turn)
+    elif zombie is None:
+        return False
+    elif not zombie.busy:
         state.clears[zombie.key] = zombie
+    return True
 
 
 def _adopt(state: State, entry: SlotEntry, status: agent_pb2.AttemptStatus, turn: Turn) -> None:

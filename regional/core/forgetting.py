@@ -1,6 +1,6 @@
 """What is deleted: zombies whose certificate has come (CLEAR), and records nobody wants any more (FORGET). Keeps I7."""
 
-from regional.core import transactions
+from regional.core import closing, transactions
 from regional.core.records import WorkloadEntry
 from regional.core.state import State, Turn
 from regional.core.transactions import Clear, Forget
@@ -19,6 +19,8 @@ def clear_committed(state: State, operation: Clear, revision: int, turn: Turn) -
         state.drop_zombie(zombie)
         tenant = zombie.record.slot.tenant
         state.unsettled_slices[tenant] = state.account(tenant)
+    records = [zombie.record for zombie in operation.zombies]
+    closing.settled(state, [(z.node, z.slot, z.attempt) for z in records], turn)
 
 
 def clear_rejected(state: State, operation: Clear, turn: Turn) -> None:

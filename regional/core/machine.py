@@ -23,12 +23,11 @@ _SOURCES: tuple[Callable[[State, int, Turn], Operation | None], ...] = (
     authority.next_asked,
     node_life.next_nodes,
     releasing.next_replace,
-    shares.next_admission,
     slices.next_slice,
     forgetting.next_clear,
     forgetting.next_forget,
 )
-_BULK = (releasing.next_release, binding.next_bind)  # take turns
+_BULK = (shares.next_admission, releasing.next_release, binding.next_bind)  # take turns
 
 
 class Machine:
@@ -39,7 +38,7 @@ class Machine:
         self._lanes: list[int] = []  # the plan in flight, 0 = free
         self._paused_ms: list[int] = []  # a lane rests until then
         self._plans = 0
-        self._bulk = 0
+        self._bulk = _BULK  # the one that had a lane last comes last
         self._checked_ms = 0
         self._handled_ms = 0
         self._reporter = Reporter(0)
@@ -141,10 +140,10 @@ class Machine:
             turn.do(do.Commit(self._plans, lane, operation.plan))
 
     def _next_operation(self, state: State, lane: int, turn: Turn) -> Operation | None:
-        self._bulk = 1 - self._bulk
-        for source in (*_SOURCES, _BULK[self._bulk], _BULK[1 - self._bulk], authority.next_touch):
+        for source in (*_SOURCES, *self._bulk, authority.next_touch):
             operation = source(state, lane, turn)
             if operation:
+                self._bulk = tuple(sorted(self._bulk, key=lambda bulk: bulk is source))
                 return operation
         return None
 

@@ -11,13 +11,12 @@ import numpy as np
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.lifecycle import NODE, step
 from atoll.model.names import TRUSTED
-from atoll.model.resources import vector
-from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
-from regional.core import closing, liveness, releasing, transactions
+from regional.core import closing, liveness, releasing, transactions, welcome
+from regional.core.claims import mistake_in_claims
 from regional.core.commands import Announce, CloseSession, SendToNode
 from regional.core.events import NodeHeartbeat, NodeHello, NodeSessionEnded, NodeStatus
 from regional.core.node_table import Rows
-from regional.core.records import CLOSED, NodeEntry
+from regional.core.records import NodeEntry
 from regional.core.state import State, Turn
 from regional.core.transactions import WriteNodes
 
@@ -29,8 +28,9 @@ def hello(state: State, event: NodeHello, turn: Turn) -> None:
     if (event.hello.store_life, event.hello.highest_term) > (authority.store_life, authority.term):
         turn.do(CloseSession(event.session, "the node has obeyed a newer leader"))
         return
-    if not vector(event.hello.capacity).is_legal():
-        turn.do(CloseSession(event.session, "the node's capacity is impossible"))
+    if mistake := mistake_in_claims(event.hello):
+        turn.do(CloseSession(event.session, mistake))
+        _announce(state, event.name, "NodeRefused", mistake, turn)
         return
     node = state.node(event.name)
     if node.session:
@@ -49,7 +49,8 @@ def _consider(state: State, node: NodeEntry, turn: Turn) -> None:
         return
     record = _described(state, node, node.hello, turn.now_ms)
     if node.mod_revision and record == node.record:
-        _welcome(state, node, node.hello, turn)
+        node.next_record = None  # a loss not sent yet
+        welcome.welcome(state, node, node.hello, turn)
     else:
         node.next_record = record
         state.unsettled_nodes[node.name] = node
@@ -80,47 +81,6 @@ def _described(state: State, node: NodeEntry, event: NodeHello, now_ms: int) -> 
     )
 
 
-def _welcome(state: State, node: NodeEntry, event: NodeHello, turn: Turn) -> None:
-    """Welcome, what the inventory proves, Sync, and a Stop for all that is to end."""
-    node.hello, node.welcomed = None, True
-    state.liveness.acknowledged_ms[node.row] = turn.now_ms  # not before: nothing fenced starts on less
-    interval_ms = node.record.heartbeat_ms
-    state.liveness.heartbeat_ms[node.row] = interval_ms
-    message = agent_pb2.Welcome(
-        store_life=state.authority.store_life,
-        epoch=state.epoch,
-        term=state.authority.term,
-        heartbeat_ms=interval_ms,
-        fence_after_ms=liveness.fence_ms(state.settings, interval_ms),
-    )
-    turn.do(SendToNode(node.session, agent_pb2.RegionMessage(welcome=message)))
-    held = {(slot_name(s.slot), attempt_id(s.attempt)) for s in event.hello.inventory if s.phase != CLOSED}
-    turn.do(SendToNode(node.session, agent_pb2.RegionMessage(sync=_sync(state, node, event, held))))
-    for entry in list(node.slots.values()):
-        if entry.closing:
-            closing.stop_again(state, entry, turn)
-        elif entry.outdated and (entry.name, entry.attempt) not in held:
-            closing.stop(state, entry, "outdated", turn)
-    for status in event.hello.inventory:
-        closing.attempt_reported(state, node, status, turn)
-    for zombie in node.zombies.values():
-        grace_ms = state.settings.termination_grace_s * 1_000
-        closing.send_stop(state, node, zombie.record.slot, zombie.record.attempt, grace_ms, "replaced", turn)
-    state.set_ready(node, True)
-
-
-def _sync(state: State, node: NodeEntry, event: NodeHello, held: set[tuple[SlotName, AttemptId]]) -> agent_pb2.Sync:
-    """Everything bound to the node and not ending. An outdated attempt is listed only where it already runs."""
-    closed = {(slot_name(s.slot), attempt_id(s.attempt)) for s in event.hello.inventory if s.phase == CLOSED}
-    sync = agent_pb2.Sync(term=state.authority.term)
-    for entry in node.slots.values():
-        known = (entry.name, entry.attempt)
-        ending = entry.closing or entry.busy or entry.key in state.releases or known in closed
-        if not ending and (not entry.outdated or known in held):
-            sync.assignments.append(closing.assignment(state, entry))
-    return sync
-
-
 def heartbeat(state: State, event: NodeHeartbeat, turn: Turn) -> None:
     node = state.sessions.get(event.session)
     if node is None:
@@ -128,6 +88,7 @@ def heartbeat(state: State, event: NodeHeartbeat, turn: Turn) -> None:
     state.liveness.heard_ms[node.row] = turn.now_ms
     if not node.welcomed:
         return
+    node.next_record = None  # a loss not sent yet: the node is heard again
     if node.record.state == LOST:
         turn.do(CloseSession(event.session, "the node was taken for lost: say hello again"))
         session_ended(state, NodeSessionEnded(event.session))
@@ -144,8 +105,8 @@ def status(state: State, event: NodeStatus, turn: Turn) -> None:
     node = state.sessions.get(event.session)
     if node is None or not node.welcomed:
         return  # a session's first word is its hello, and that has everything
-    for attempt in event.report.attempts:
-        closing.attempt_reported(state, node, attempt, turn)
+    unawaited = [a for a in event.report.attempts if not closing.attempt_reported(state, node, a, turn)]
+    closing.settled(state, [(node.name, a.slot, a.attempt) for a in unawaited], turn)
 
 
 def session_ended(state: State, event: NodeSessionEnded) -> None:
@@ -169,7 +130,7 @@ def check(state: State, turn: Turn) -> None:
         return
     _lose(state, np.flatnonzero(silent & ~live.lost[:size]), turn)
     for row in np.flatnonzero(silent).tolist():
-        _release_fenced(state, state.nodes[table.names[row]], turn.now_ms)
+        _release_fenced(state, state.nodes[table.names[row]], turn)
 
 
 def _lose(state: State, rows: Rows, turn: Turn) -> None:
@@ -187,15 +148,19 @@ def _lose(state: State, rows: Rows, turn: Turn) -> None:
         state.unsettled_nodes[node.name] = node
 
 
-def _release_fenced(state: State, node: NodeEntry, now_ms: int) -> None:
-    """The fence is a certificate: T_s after the last acknowledged heartbeat nothing exclusive runs there any more."""
+def _release_fenced(state: State, node: NodeEntry, turn: Turn) -> None:
+    """The fence is a certificate: T_s after the last acknowledged heartbeat nothing exclusive runs there any more. Nor
+    will it again: the session ends, so no heartbeat is acknowledged before a Sync that lists the work no more."""
     acknowledged_ms = int(state.liveness.acknowledged_ms[node.row])
     fence_after_ms = liveness.fence_ms(state.settings, int(state.liveness.heartbeat_ms[node.row]))
     for entry in node.slots.values():
         if not entry.busy and entry.key not in state.releases:
             stopped_ms = releasing.stops_itself_after_ms(state, entry, fence_after_ms)
-            if stopped_ms is not None and now_ms - acknowledged_ms > stopped_ms:
+            if stopped_ms is not None and turn.now_ms - acknowledged_ms > stopped_ms:
                 state.releases[entry.key] = entry
+                if node.session:
+                    turn.do(CloseSession(node.session, "its fence has passed: say hello again"))
+                    session_ended(state, NodeSessionEnded(node.session))
 
 
 def next_nodes(state: State, lane: int, turn: Turn) -> WriteNodes | None:

@@ -20,6 +20,8 @@ BOUND = objects_pb2.SLOT_STATE_BOUND
 WAITING = objects_pb2.SLOT_STATE_WAITING
 DONE = objects_pb2.SLOT_STATE_DONE
 CLOSED = agent_pb2.ATTEMPT_PHASE_CLOSED
+COMPLETED, STOPPED, NODE_LOST = "Completed", "Stopped", "NodeLost"  # reasons of an exit
+NEVER = objects_pb2.RESTART_MODE_NEVER
 NOTHING_ASKED = Request(Vector())
 
 
@@ -53,6 +55,28 @@ class SlotEntry:
     @property
     def wanted(self) -> bool:
         return self.index < self.task.replicas
+
+    @property
+    def is_job(self) -> bool:
+        return self.task.owner.share.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
+
+    @property
+    def restarts(self) -> "objects_pb2.RestartMode.ValueType":
+        return self.task.spec.restart.mode if self.task.spec else NEVER
+
+    @property
+    def completes(self) -> bool:
+        """Whether an end with 0 is the end of a wanted replica."""
+        return self.is_job or self.restarts in (objects_pb2.RESTART_MODE_ON_FAILURE, NEVER)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be bound when it is wanted: it waits, or it ended for another template, by our wish, or
+        while it was not wanted."""
+        if self.record.state == DONE:
+            reason = self.record.exit.reason
+            return self.outdated or reason in (STOPPED, NODE_LOST) or (reason == COMPLETED and not self.completes)
+        return self.record.state == WAITING
 
     @property
     def outdated(self) -> bool:
@@ -146,8 +170,7 @@ def marks_of(entry: SlotEntry) -> int:
     """What one slot adds to its task's tally."""
     status, marks, bound = entry.status, 0, entry.bound
     if bound and status and not entry.closing and status.phase == agent_pb2.ATTEMPT_PHASE_RUNNING:
-        job = entry.task.owner.share.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
-        marks = tally.UP if status.ready or job else 0
+        marks = tally.UP if status.ready or entry.is_job else 0
     if not entry.wanted or entry.outdated:
         return marks
     if bound:
@@ -156,6 +179,6 @@ def marks_of(entry: SlotEntry) -> int:
             marks |= tally.STARTED if status.started_ms > 0 else 0
             marks |= tally.READY if status.ready else 0
             marks |= tally.SERVING if status.serving else 0
-    elif entry.record.state == DONE:
-        marks |= tally.SUCCEEDED if entry.record.exit.reason == "Completed" else tally.FAILED
+    elif entry.record.state == DONE and not entry.waits:
+        marks |= tally.SUCCEEDED if entry.record.exit.reason == COMPLETED else tally.FAILED
     return marks

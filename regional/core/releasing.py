@@ -13,11 +13,21 @@ from atoll.store import keys
 from regional.core import closing, liveness, transactions
 from regional.core.commands import SendToNode
 from regional.core.ledger import TenantAccount
-from regional.core.records import CLOSED, DONE, WAITING, NodeEntry, SlotEntry
+from regional.core.records import (
+    CLOSED,
+    COMPLETED,
+    DONE,
+    NEVER,
+    NODE_LOST,
+    STOPPED,
+    WAITING,
+    NodeEntry,
+    SlotEntry,
+)
 from regional.core.state import State, Turn
 from regional.core.transactions import Release, Released
 
-COMPLETED, STOPPED, NODE_LOST = "Completed", "Stopped", "NodeLost"
+_LONGEST_REASON, _LONGEST_MESSAGE = 64, 1_024  # of what an agent says: both are stored
 _S_IN_MS = 1_000
 
 
@@ -43,7 +53,8 @@ def next_replace(state: State, lane: int, turn: Turn) -> Release | None:
     released: list[Released] = []
     nodes: dict[str, NodeEntry] = {}
     for name, node in list(state.lost.items()):
-        movable = [e for e in node.slots.values() if not e.busy and moves_without_proof(e)]
+        slots = [e for e in node.slots.values() if not e.busy and e.key not in state.releases]
+        movable = [e for e in slots if moves_without_proof(e)]
         room = (transactions.COMPARES - len(nodes) - 1) // 3 - len(released)
         if len(movable) <= room:
             del state.lost[name]
@@ -101,20 +112,17 @@ def _exit(entry: SlotEntry, now_ms: int) -> objects_pb2.Exit:
     if not entry.status or entry.status.phase != CLOSED:
         return objects_pb2.Exit(reason=NODE_LOST, message="its fence has passed", at_ms=now_ms)
     said = entry.status.exit
-    reason = said.reason or STOPPED
+    reason, message = said.reason[:_LONGEST_REASON] or STOPPED, said.message[:_LONGEST_MESSAGE]
     if entry.closing and reason != COMPLETED:
-        return objects_pb2.Exit(code=said.code, reason=STOPPED, message=entry.closing, at_ms=said.at_ms or now_ms)
-    return objects_pb2.Exit(code=said.code, reason=reason, message=said.message, at_ms=said.at_ms or now_ms)
+        reason, message = STOPPED, entry.closing
+    return objects_pb2.Exit(code=said.code, reason=reason, message=message, at_ms=said.at_ms or now_ms)
 
 
 def _final(state: State, entry: SlotEntry, exit_: objects_pb2.Exit) -> bool:
     """Whether a replica that ended by itself is not tried again."""
-    spec = entry.task.spec
-    mode = spec.restart.mode if spec else objects_pb2.RESTART_MODE_NEVER
-    job = entry.task.owner.share.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
     if exit_.reason == COMPLETED:
-        return job or mode in (objects_pb2.RESTART_MODE_ON_FAILURE, objects_pb2.RESTART_MODE_NEVER)
-    return mode == objects_pb2.RESTART_MODE_NEVER or (job and entry.record.tries + 1 >= state.settings.job_tries)
+        return entry.completes
+    return entry.restarts == NEVER or (entry.is_job and entry.record.tries + 1 >= state.settings.job_tries)
 
 
 def _moved(entry: SlotEntry) -> objects_pb2.Slot:
@@ -176,13 +184,13 @@ def release_committed(state: State, operation: Release, revision: int, turn: Tur
         state.put_slot(entry.task, entry.index, r.record, revision)
         if r.zombie:
             zombie = state.put_zombie(*r.zombie, revision)
-            node = state.nodes[zombie.record.node]
-            if node.welcomed:
-                grace_ms = state.settings.termination_grace_s * _S_IN_MS
-                closing.send_stop(state, node, r.record.id, r.record.attempt, grace_ms, "replaced", turn)
+            stop = closing.stop_message(state, r.record.id, r.record.attempt, "replaced")
+            closing.send_stop(state, state.nodes[zombie.record.node], stop, turn)
         requeue(state, entry, turn.now_ms)
         if outdated:
             closing.roll(state, entry.task, turn)
+    records = [r.record for r in operation.released if not r.zombie]
+    closing.settled(state, [(record.node, record.id, record.attempt) for record in records], turn)
 
 
 def release_rejected(state: State, operation: Release, turn: Turn) -> None:
@@ -207,7 +215,7 @@ def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
     if not entry.wanted or task.cls is None:
         state.forgettable[task.owner.tenant, task.owner.name] = task.owner
         return
-    if not is_waiting(entry):
+    if not entry.waits:
         return
     failed = record.state == WAITING and not entry.outdated and record.exit.reason not in ("", STOPPED, NODE_LOST)
     avoid = record.node if failed else ""
@@ -215,10 +223,3 @@ def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
         state.queue.delay(task.cls, entry.index, record.not_before_ms, avoid)
     else:
         state.queue.put(task.cls, (entry.index,), now_ms, avoid)
-
-
-def is_waiting(entry: SlotEntry) -> bool:
-    """Whether a wanted slot with a record is to be bound: it waits, or it ended for another template or by our wish."""
-    if entry.record.state == DONE:
-        return entry.outdated or entry.record.exit.reason in (STOPPED, NODE_LOST)
-    return entry.record.state == WAITING

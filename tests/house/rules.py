@@ -2,7 +2,7 @@
 
 Run by `make check`. The rules: a file stays under 400 lines and a function under 50; a core's machine.py under 200 and
 the auditor under 400; no folder or module is called by a word that says nothing; stored protos have no map<>; a core
-imports no numpy.random; nothing unfinished is checked in.
+imports no numpy.random; nothing unfinished is checked in; links and paths in *.md lead to a file.
 """
 
 import ast
@@ -17,6 +17,8 @@ MOST_LINES = {"machine.py": 200}
 FILE_LINES = 400
 FUNCTION_LINES = 50
 EMPTY_WORDS = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "shared"}
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+PATH = re.compile(r"`([\w.-]+/[\w./-]+\.(?:py|md|proto|yaml|toml))`")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 
 
@@ -36,8 +38,19 @@ def breaches(path: Path) -> Iterator[str]:
         text = (ROOT / path).read_text()
         if re.search(r"\bmap\s*<", text):
             yield f"{path}: map<> has no order; use repeated entries"
+    if path.suffix == ".md":
+        yield from page_breaches(path, (ROOT / path).read_text())
     if path.suffix == ".py":
         yield from python_breaches(path, (ROOT / path).read_text())
+
+
+def page_breaches(path: Path, text: str) -> Iterator[str]:
+    """Links are relative to the page; paths to the root, or, as core/machine.py, to each program."""
+    places = [ROOT, *(ROOT / program for program in ("global_cp", "regional", "agent"))]
+    for number, line in enumerate(text.split("\n"), 1):
+        dead = [link for link in LINK.findall(line) if not (ROOT / path.parent / link).exists()]
+        dead += [name for name in PATH.findall(line) if not any((place / name).exists() for place in places)]
+        yield from (f"{path}:{number}: leads nowhere: {target}" for target in dead)
 
 
 def python_breaches(path: Path, text: str) -> Iterator[str]:

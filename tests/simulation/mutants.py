@@ -1,14 +1,14 @@
 """The museum of seeded bugs: naive versions of the protocols, each as a small patch of a core or of the lane.
 
 Each is a tempting shortcut. test_museum.py shows that the simulator notices every one of them, and by which rule.
-`faults` only makes a bug meet its circumstances sooner.
+`events` and `faults` only make a bug meet its circumstances sooner. Livelock is a way to fail, too: "not converged".
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest import MonkeyPatch
+import pytest
 
 from agent.core.fencing import Ledger
 from agent.core.lease import Lease
@@ -16,17 +16,18 @@ from agent.core.replica import Replica
 from agent.core.runs import LOWEST, RunName, rank_of
 from agent.core.slots import Slots
 from atoll.api.v1 import agent_pb2, objects_pb2
-from atoll.lane import Authority, Committed, Lane, Rejected, Settled, _Phase
+from atoll.lane import Authority, Committed, Lane, Plan, Rejected, Settled, _Phase
 from atoll.model.resources import Vector, total
 from atoll.model.slots import fencing_token, slot_name
-from atoll.store.store import Applied, Outcome, Refused, Txn, Unknown, mod_is
+from atoll.store.store import Applied, Get, Outcome, Refused, Txn, Unknown, mod_is
 from regional.core import closing, ledger, liveness, machine, node_life, releasing, slices, takeover, transactions
 from regional.core.commands import SendToNode
 from regional.core.ledger import TenantAccount
 from regional.core.state import State
 from regional.core.transactions import Bind
 
-Patch = Callable[[MonkeyPatch], None]
+HARD = objects_pb2.ACCOUNT_HARD
+Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,16 @@ class Mutant:
     name: str
     patch: Patch
     rules: tuple[str, ...]  # one of these is in the failure
+    events: int
     faults: Mapping[str, float] = field(default_factory=dict)
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(*rules: str, **faults: float) -> Callable[[Patch], Patch]:
+def mutant(*rules: str, events: int = 4_000, **faults: float) -> Callable[[Patch], Patch]:
     def register(patch: Patch) -> Patch:
-        MUTANTS.append(Mutant(patch.__name__, patch, rules, faults))
+        MUTANTS.append(Mutant(patch.__name__, patch, rules, events, faults))
         return patch
 
     return register
@@ -53,47 +55,51 @@ def mutant(*rules: str, **faults: float) -> Callable[[Patch], Patch]:
 
 def _forget_the_lane(self: Lane, outcome: Refused) -> Rejected:
     """Goes on from whatever the lane shows, as if it had been refused."""
-    read = dict(zip((op.key for op in self._txn.failure), outcome.reads, strict=True))  # type: ignore[union-attr]
+    read = dict(zip((op.key for op in self._txn.failure), outcome.reads, strict=True))
     found = read[self._key]
     self._phase = _Phase.FREE
     self._mod_revision = found.mod_revision if found else 0
     return Rejected("stale", tuple((c.key, read[c.key]) for c in self._compared if c.key != self._key))
 
 
-@mutant("I3", "I5", "I1", unknown_after=0.1)
-def unknown_is_retried(patch: MonkeyPatch) -> None:
+@mutant("I3", "I5", "I1", "not converged", unknown_after=0.1)
+def unknown_is_retried(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lane, "_seal", lambda self: self._txn)
     patch.setattr(Lane, "_compare_failed", _forget_the_lane)
 
 
 @mutant("I3", "I5", "I1", unknown_late=0.1)
-def unknown_is_settled_by_reading(patch: MonkeyPatch) -> None:
-    """The lane is read, not sealed: what has not applied yet may still do so."""
-    settle = Lane.settle
+def unknown_is_settled_by_reading(patch: pytest.MonkeyPatch) -> None:
+    """No lane to compare: the lane key is read to learn what became of it. What has not applied yet may still do so."""
+    begin, settle = Lane.begin, Lane.settle
 
-    def by_reading(self: Lane, outcome: Outcome) -> Settled | Txn:
-        if isinstance(outcome, Applied) and self._txn.compares == () and outcome.reads:
-            (lane,) = outcome.reads
-            self._phase = _Phase.FREE
-            if lane is None or lane.mod_revision == self._mod_revision:
-                return Rejected("sealed")
-            self._mod_revision = lane.mod_revision
-            return Committed(lane.mod_revision)
-        return settle(self, outcome)
+    def without_lane(self: Lane, plan: Plan) -> Txn:
+        txn = begin(self, plan)
+        self._txn = replace(txn, compares=tuple(c for c in txn.compares if c.key != self._key))
+        return self._txn
 
     def read_lane(self: Lane) -> Txn:
-        from atoll.store.store import Get
-
         self._txn = Txn(success=(Get(self._key),))
         return self._txn
 
-    patch.setattr(Lane, "settle", by_reading)
+    def by_reading(self: Lane, outcome: Outcome) -> Settled | Txn:
+        if not isinstance(outcome, Applied) or self._txn.compares:
+            return settle(self, outcome)
+        (lane,) = outcome.reads
+        self._phase = _Phase.FREE
+        if lane is None or lane.mod_revision == self._mod_revision:
+            return Rejected("sealed")
+        self._mod_revision = lane.mod_revision
+        return Committed(lane.mod_revision)
+
+    patch.setattr(Lane, "begin", without_lane)
     patch.setattr(Lane, "_seal", read_lane)
+    patch.setattr(Lane, "settle", by_reading)
     patch.setattr(Lane, "_compare_failed", _forget_the_lane)
 
 
-@mutant("I3", "I5", "I1", unknown_after=0.1)
-def unknown_counts_as_refused(patch: MonkeyPatch) -> None:
+@mutant("I3", "I5", "I1", "not converged", unknown_after=0.1)
+def unknown_counts_as_refused(patch: pytest.MonkeyPatch) -> None:
     settle = Lane.settle
 
     def refused(self: Lane, outcome: Outcome) -> Settled | Txn:
@@ -107,7 +113,7 @@ def unknown_counts_as_refused(patch: MonkeyPatch) -> None:
 
 
 @mutant("I5", leader_pause_every_ms=5_000, leader_crash_every_ms=0)
-def no_guard_of_the_term(patch: MonkeyPatch) -> None:
+def no_guard_of_the_term(patch: pytest.MonkeyPatch) -> None:
     def guards(self: Authority) -> tuple[Any, ...]:
         life = mod_is(self.root + b"store_life", self.store_life_revision)
         return (life, life)
@@ -119,8 +125,7 @@ def no_guard_of_the_term(patch: MonkeyPatch) -> None:
 
 
 @mutant("I7", message_delay_ms=1, slow_store=0.2)
-def dispatch_before_commit(patch: MonkeyPatch) -> None:
-    bind = transactions.bind
+def dispatch_before_commit(patch: pytest.MonkeyPatch) -> None:
     fill = machine.Machine._fill_lanes
 
     def fill_and_tell(self: machine.Machine, state: State, turn: Any) -> None:
@@ -141,34 +146,31 @@ def dispatch_before_commit(patch: MonkeyPatch) -> None:
                 if node.welcomed:
                     turn.do(SendToNode(node.session, agent_pb2.RegionMessage(assign=assign)))
 
-    assert bind
     patch.setattr(machine.Machine, "_fill_lanes", fill_and_tell)
 
 
 @mutant("I3", "I6", stale_share=0.8)
-def slices_without_order(patch: MonkeyPatch) -> None:
+def slices_without_order(patch: pytest.MonkeyPatch) -> None:
     for module in (ledger, slices):
-        patch.setattr(module, "is_newer", lambda stamp, record: True)
+        patch.setattr(module, "is_newer", lambda stamp, record: stamp.slice.seq != record.seq)
     patch.setattr(slices, "_supersedes", lambda stamp, other: True)
 
 
 @mutant("I3")
-def limit_falls_below_what_is_in_use(patch: MonkeyPatch) -> None:
-    patch.setattr(TenantAccount, "_applied", _lowered_at_once(TenantAccount._applied))
+def limit_falls_below_what_is_in_use(patch: pytest.MonkeyPatch) -> None:
+    applied = TenantAccount._applied
 
-
-def _lowered_at_once(applied: Callable[..., Any]) -> Callable[..., Any]:
-    def lower(self: TenantAccount, stamp: Any) -> objects_pb2.RegionSlice:
+    def at_once(self: TenantAccount, stamp: Any) -> objects_pb2.RegionSlice:
         record = applied(self, stamp)
         for limit in record.limits:
             limit.limit.CopyFrom(limit.target)
         return record
 
-    return lower
+    patch.setattr(TenantAccount, "_applied", at_once)
 
 
 @mutant("I3", slow_store=0.3, unknown_before=0.1)
-def release_is_credited_before_its_commit(patch: MonkeyPatch) -> None:
+def release_is_credited_before_its_commit(patch: pytest.MonkeyPatch) -> None:
     release = transactions.release
     pending: list[tuple[TenantAccount, Vector]] = []
 
@@ -196,39 +198,52 @@ def release_is_credited_before_its_commit(patch: MonkeyPatch) -> None:
 
 
 @mutant("I3", slow_store=0.3)
-def charge_counts_only_when_committed(patch: MonkeyPatch) -> None:
+def charge_counts_only_when_committed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TenantAccount, "in_use", lambda self: self.bound)
 
 
 @mutant("I3")
-def one_counter_for_all_lanes(patch: MonkeyPatch) -> None:
+def one_counter_for_all_lanes(patch: pytest.MonkeyPatch) -> None:
     """The sum of the tenant is written on whichever lane is free."""
 
     def lane_sum(self: TenantAccount, lane: int, charge: Vector) -> objects_pb2.LaneUse:
         amount = (total(tuple(self.lane_use.values())) + charge).to_proto()
-        return objects_pb2.LaneUse(charges=[objects_pb2.AccountCharge(account=ledger.HARD, charged=amount)])
+        return objects_pb2.LaneUse(
+            charges=[objects_pb2.AccountCharge(account=objects_pb2.ACCOUNT_HARD, charged=amount)]
+        )
 
     patch.setattr(TenantAccount, "lane_sum", lane_sum)
 
 
 @mutant("I1", node_isolation_every_ms=8_000)
-def replace_without_a_zombie(patch: MonkeyPatch) -> None:
+def replace_without_a_zombie(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(releasing, "_zombie", lambda state, entry: None)
 
 
-@mutant("I2", node_isolation_every_ms=8_000)
-def exclusive_work_is_replaced_like_any_other(patch: MonkeyPatch) -> None:
-    patch.setattr(releasing, "moves_without_proof", lambda entry: True)
+@mutant("I2", session_break_every_ms=2_000)
+def a_broken_session_is_proof(patch: pytest.MonkeyPatch) -> None:
+    ended = node_life.session_ended
+
+    def release_all(state: State, event: Any) -> None:
+        node = state.sessions.get(event.session)
+        ended(state, event)
+        for entry in node.slots.values() if node else ():
+            if not entry.busy and not releasing.moves_without_proof(entry):
+                state.releases[entry.key] = entry
+
+    patch.setattr(node_life, "session_ended", release_all)
 
 
 @mutant("I2", node_isolation_every_ms=8_000)
-def fence_is_waited_for_too_shortly(patch: MonkeyPatch) -> None:
-    """Counts the silence after which a node is lost, not T_s."""
+def a_missed_heartbeat_is_proof(patch: pytest.MonkeyPatch) -> None:
+    """Neither the five heartbeats of a lost node nor T_s are waited for."""
+    longer_than = liveness.Liveness.longer_than
+    patch.setattr(liveness.Liveness, "longer_than", lambda self, heartbeats, now_ms: longer_than(self, 1, now_ms))
     patch.setattr(liveness, "surely_stopped_ms", lambda settings, fence_after_ms: 0)
 
 
 @mutant("I2", leader_crash_every_ms=4_000, node_isolation_every_ms=8_000)
-def takeover_grants_no_grace(patch: MonkeyPatch) -> None:
+def takeover_grants_no_grace(patch: pytest.MonkeyPatch) -> None:
     """Counts from a moment long before, when nobody knows what the former leader acknowledged."""
     read_node = takeover._read_node
 
@@ -241,8 +256,21 @@ def takeover_grants_no_grace(patch: MonkeyPatch) -> None:
     patch.setattr(takeover, "_read_node", read)
 
 
-@mutant("I2", store_cut_every_ms=8_000, session_break_every_ms=0, leader_crash_every_ms=0)
-def acknowledges_without_proof_of_its_term(patch: MonkeyPatch) -> None:
+@mutant(
+    "I2",
+    "I7",
+    events=8_000,
+    store_cut_every_ms=30_000,
+    session_break_every_ms=10_000,
+    session_stall_every_ms=0,
+    leader_crash_every_ms=0,
+    leader_pause_every_ms=0,
+    agent_crash_every_ms=0,
+    agent_pause_every_ms=0,
+    node_isolation_every_ms=0,
+    node_reboot_every_ms=0,
+)
+def acknowledges_without_proof_of_its_term(patch: pytest.MonkeyPatch) -> None:
     """T_l is not looked at: a leader cut off from the store goes on acknowledging."""
     heartbeat = node_life.heartbeat
 
@@ -255,40 +283,40 @@ def acknowledges_without_proof_of_its_term(patch: MonkeyPatch) -> None:
 
 
 @mutant("I1")
-def attempts_are_numbered_anew(patch: MonkeyPatch) -> None:
+def attempts_are_numbered_anew(patch: pytest.MonkeyPatch) -> None:
     attempt = objects_pb2.Attempt
     patch.setattr(State, "next_attempt", lambda self: attempt(term=self.authority.term, n=1))
 
 
 @mutant("I1", "I2", "I7", "one attempt", message_delay_ms=200)
-def stopping_counts_as_stopped(patch: MonkeyPatch) -> None:
+def stopping_counts_as_stopped(patch: pytest.MonkeyPatch) -> None:
     reported = closing.attempt_reported
 
     def hasty(state: State, node: Any, status: agent_pb2.AttemptStatus, turn: Any) -> None:
         if status.phase == agent_pb2.ATTEMPT_PHASE_STOPPING:
             status.phase = agent_pb2.ATTEMPT_PHASE_CLOSED
-        reported(state, node, status, turn)
+        return reported(state, node, status, turn)
 
     patch.setattr(closing, "attempt_reported", hasty)
 
 
 @mutant("I7", "runs", node_isolation_every_ms=8_000)
-def unlisted_work_runs_on(patch: MonkeyPatch) -> None:
+def unlisted_work_runs_on(patch: pytest.MonkeyPatch) -> None:
     """Neither does the agent stop what Sync does not list, nor the region what is reported without a binding."""
     sync = Slots.sync
 
     def only_assign(self: Slots, message: agent_pb2.Sync, store_life: int, told: Any, now_ms: int) -> None:
-        sync(self, message, store_life + 1, told, now_ms)
+        sync(self, agent_pb2.Sync(assignments=message.assignments), store_life + 1, told, now_ms)
 
     patch.setattr(Slots, "sync", only_assign)
-    patch.setattr(closing, "send_stop", lambda state, node, slot, attempt, grace_ms, reason, turn: None)
+    patch.setattr(closing, "send_stop", lambda state, node, stop, turn: None)
 
 
 # ---- the agent
 
 
 @mutant("I7", "I2", "one attempt", session_break_every_ms=1_500, message_delay_ms=200)
-def closed_attempts_run_again(patch: MonkeyPatch) -> None:
+def closed_attempts_run_again(patch: pytest.MonkeyPatch) -> None:
     def assign(self: Slots, assign: agent_pb2.Assign, now_ms: int) -> None:
         token, slot = fencing_token(assign.token), slot_name(assign.slot)
         rank, runs = rank_of(token), self._runs(slot)
@@ -302,13 +330,13 @@ def closed_attempts_run_again(patch: MonkeyPatch) -> None:
     patch.setattr(Slots, "assign", assign)
 
 
-@mutant("I7", "I2", "one attempt", agent_crash_every_ms=1_000, slow_disk=0.9)
-def nothing_waits_for_the_checkpoint(patch: MonkeyPatch) -> None:
+@mutant("checkpoint")
+def nothing_waits_for_the_checkpoint(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ledger, "is_durable", lambda self, slot: True)
 
 
-@mutant("I2", "one attempt", "I7")
-def a_newer_attempt_does_not_wait_for_the_older(patch: MonkeyPatch) -> None:
+@mutant("one attempt", node_isolation_every_ms=3_000, message_delay_ms=200)
+def a_newer_attempt_does_not_wait_for_the_older(patch: pytest.MonkeyPatch) -> None:
     may_start = Slots._may_start
 
     def at_once(self: Slots, replica: Replica) -> bool:
@@ -322,12 +350,12 @@ def a_newer_attempt_does_not_wait_for_the_older(patch: MonkeyPatch) -> None:
 
 
 @mutant("I2", "one attempt", "I7", session_break_every_ms=2_000)
-def certifies_what_is_still_alive(patch: MonkeyPatch) -> None:
+def certifies_what_is_still_alive(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "alive", property(lambda self: False))
 
 
-@mutant("I2", session_stall_every_ms=1_500, node_isolation_every_ms=10_000)
-def lease_counts_from_the_answer(patch: MonkeyPatch) -> None:
+@mutant("I2", "I7", agent_pause_every_ms=2_000)
+def lease_counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
     """T_a from the receipt of the acknowledgement, not from the sending of the heartbeat."""
     acknowledged = Lease.acknowledged
 
@@ -340,5 +368,5 @@ def lease_counts_from_the_answer(patch: MonkeyPatch) -> None:
 
 
 @mutant("I2", node_isolation_every_ms=8_000)
-def exclusive_work_has_no_deadline(patch: MonkeyPatch) -> None:
+def exclusive_work_has_no_deadline(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lease, "deadline_ms", lambda self, assign: None)

@@ -77,8 +77,8 @@ class Cluster(DevCluster):
         for program in self.programs:
             program.process.send_signal(signal.SIGCONT)
         self.stop()
-        if kind is None:
-            assert self.left() == []
+        left = self.left()
+        assert not left or kind is not None, left
 
     def client(self) -> AsyncClient:
         """As admin, on the loop that runs."""

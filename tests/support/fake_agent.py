@@ -143,6 +143,8 @@ class FakeAgent:
 
     def _sync(self, sync: agent_pb2.Sync) -> None:
         self.syncs += 1
+        for stop in sync.stops:
+            self._stop(stop)
         listed = {slot_name(assign.slot) for assign in sync.assignments}
         for slot in [slot for slot in self.running if slot not in listed]:
             status = self.running[slot]

@@ -312,6 +312,7 @@ class RegionMessage(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
     NOT_LEADER_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -326,6 +327,8 @@ class RegionMessage(_message.Message):
     def query(self) -> Global___Query: ...
     @_builtins.property
     def not_leader(self) -> Global___NotLeader: ...
+    @_builtins.property
+    def settled(self) -> Global___Settled: ...
     def __init__(
         self,
         *,
@@ -336,12 +339,13 @@ class RegionMessage(_message.Message):
         stop: Global___Stop | None = ...,
         query: Global___Query | None = ...,
         not_leader: Global___NotLeader | None = ...,
+        settled: Global___Settled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "not_leader", b"not_leader", "query", b"query", "stop", b"stop", "sync", b"sync", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "not_leader", b"not_leader", "query", b"query", "settled", b"settled", "stop", b"stop", "sync", b"sync", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "not_leader", b"not_leader", "query", b"query", "stop", b"stop", "sync", b"sync", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "not_leader", b"not_leader", "query", b"query", "settled", b"settled", "stop", b"stop", "sync", b"sync", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "ack", "sync", "assign", "stop", "query", "not_leader"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "ack", "sync", "assign", "stop", "query", "not_leader", "settled"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -403,24 +407,30 @@ Global___HeartbeatAck: _TypeAlias = HeartbeatAck  # noqa: Y015
 
 @_typing.final
 class Sync(_message.Message):
-    """The whole truth for this node: what is not in it is to be stopped. Sent once after Welcome."""
+    """The whole truth for this node: what is not assigned in it is to be stopped. Sent once after Welcome."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TERM_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    STOPS_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     @_builtins.property
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assign]: ...
+    @_builtins.property
+    def stops(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stop]:
+        """to be certified, also if the node never heard of them; obeyed first"""
+
     def __init__(
         self,
         *,
         term: _builtins.int = ...,
         assignments: _abc.Iterable[Global___Assign] | None = ...,
+        stops: _abc.Iterable[Global___Stop] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "stops", b"stops", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,6 +509,54 @@ class Stop(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Stop: _TypeAlias = Stop  # noqa: Y015
+
+@_typing.final
+class Settled(_message.Message):
+    """That these attempts have ended is committed: nobody needs their certificates any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettledAttempt]: ...
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[Global___SettledAttempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Settled: _TypeAlias = Settled  # noqa: Y015
+
+@_typing.final
+class SettledAttempt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token(self) -> _objects_pb2.Token:
+        """of the closed attempt"""
+
+    @_builtins.property
+    def slot(self) -> _objects_pb2.SlotId: ...
+    def __init__(
+        self,
+        *,
+        token: _objects_pb2.Token | None = ...,
+        slot: _objects_pb2.SlotId | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["slot", b"slot", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slot", b"slot", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledAttempt: _TypeAlias = SettledAttempt  # noqa: Y015
 
 @_typing.final
 class Query(_message.Message):

@@ -22,67 +22,68 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from atoll.api.v1 import global_pb2 as atoll_dot_api_dot_v1_dot_global__pb2
 from atoll.api.v1 import objects_pb2 as atoll_dot_api_dot_v1_dot_objects__pb2
 from atoll.api.v1 import agent_pb2 as atoll_dot_api_dot_v1_dot_agent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61toll/api/v1/regional.proto\x12\x0c\x61toll.api.v1\x1a\x1a\x61toll/api/v1/objects.proto\x1a\x18\x61toll/api/v1/agent.proto\"I\n\x10ListNodesRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.atoll.api.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"k\n\x10ListSlotsRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x10\n\x08workload\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"Z\n\x08SlotView\x12 \n\x04slot\x18\x01 \x01(\x0b\x32\x12.atoll.api.v1.Slot\x12,\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1b.atoll.api.v1.AttemptStatus\"e\n\x11ListSlotsResponse\x12%\n\x05slots\x18\x01 \x03(\x0b\x32\x16.atoll.api.v1.SlotView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"i\n\nWhyRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x10\n\x08workload\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x0c\n\x04node\x18\x06 \x01(\t\"3\n\x0bWhyResponse\x12$\n\x05slots\x18\x01 \x03(\x0b\x32\x15.atoll.api.v1.SlotWhy\"\x93\x02\n\x07SlotWhy\x12 \n\x02id\x18\x01 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.atoll.api.v1.SlotState\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x12\n\nwaiting_ms\x18\x04 \x01(\x03\x12(\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0b\x32\x16.atoll.api.v1.Decision\x12,\n\x07reasons\x18\x06 \x03(\x0b\x32\x1b.atoll.api.v1.PendingReason\x12\x16\n\x0equeue_position\x18\x07 \x01(\x05\x12,\n\x07on_node\x18\x08 \x01(\x0b\x32\x1b.atoll.api.v1.PendingReason\"e\n\x11ListEventsRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06object\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x11\n\tafter_seq\x18\x05 \x01(\x03\"9\n\x12ListEventsResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.atoll.api.v1.Event\"\x80\x01\n\x0bLogsRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x10\n\x08workload\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x12\n\ntail_lines\x18\x06 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\"\x19\n\tLogsChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"x\n\x16\x43reateJoinTokenRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x03\x12#\n\x06labels\x18\x05 \x03(\x0b\x32\x13.atoll.api.v1.Label\"Q\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\'\n\x06record\x18\x02 \x01(\x0b\x32\x17.atoll.api.v1.JoinToken\"\xb5\x02\n\rUplinkMessage\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.atoll.api.v1.RegionHelloH\x00\x12+\n\tslice_ack\x18\x02 \x01(\x0b\x32\x16.atoll.api.v1.SliceAckH\x00\x12\x30\n\x08workload\x18\x03 \x01(\x0b\x32\x1c.atoll.api.v1.WorkloadReportH\x00\x12.\n\x07summary\x18\x04 \x01(\x0b\x32\x1b.atoll.api.v1.RegionSummaryH\x00\x12-\n\x06\x61nswer\x18\x05 \x01(\x0b\x32\x1b.atoll.api.v1.ForwardAnswerH\x00\x12\x32\n\theartbeat\x18\x06 \x01(\x0b\x32\x1d.atoll.api.v1.RegionHeartbeatH\x00\x42\x06\n\x04\x62ody\"_\n\x0bRegionHello\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x12\n\nstore_life\x18\x04 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\"\x1e\n\x0fRegionHeartbeat\x12\x0b\n\x03seq\x18\x01 \x01(\x03\"\xbb\x01\n\x0eWorkloadReport\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08workload\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12(\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x18.atoll.api.v1.SlotCounts\x12,\n\x07pending\x18\x05 \x03(\x0b\x32\x1b.atoll.api.v1.PendingReason\x12\x0e\n\x06\x63losed\x18\x06 \x01(\x08\x12\x0b\n\x03uid\x18\x07 \x01(\t\"\xdb\x02\n\x0f\x44ownlinkMessage\x12.\n\x07welcome\x18\x01 \x01(\x0b\x32\x1b.atoll.api.v1.GlobalWelcomeH\x00\x12$\n\x05share\x18\x02 \x01(\x0b\x32\x13.atoll.api.v1.ShareH\x00\x12(\n\x07\x66orward\x18\x04 \x01(\x0b\x32\x15.atoll.api.v1.ForwardH\x00\x12-\n\nnot_leader\x18\x05 \x01(\x0b\x32\x17.atoll.api.v1.NotLeaderH\x00\x12\x36\n\rheartbeat_ack\x18\x06 \x01(\x0b\x32\x1d.atoll.api.v1.RegionHeartbeatH\x00\x12/\n\x0bslice_stamp\x18\x07 \x01(\x0b\x32\x18.atoll.api.v1.SliceStampH\x00\x12(\n\x06tokens\x18\x08 \x01(\x0b\x32\x16.atoll.api.v1.TokenSetH\x00\x42\x06\n\x04\x62ody\"@\n\rGlobalWelcome\x12\x12\n\nstore_life\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"r\n\nSliceStamp\x12\"\n\x05slice\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.Slice\x12\x12\n\nstore_life\x18\x02 \x01(\x03\x12\x13\n\x0bglobal_term\x18\x03 \x01(\x03\x12\x17\n\x0fglobal_revision\x18\x04 \x01(\x03\"3\n\x08TokenSet\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.atoll.api.v1.UserToken\"F\n\x07\x46orward\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63\x61ncel\x18\x04 \x01(\x08\"f\n\rForwardAnswer\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x10\n\x08response\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x12\n\nerror_code\x18\x04 \x01(\t\x12\x15\n\rerror_message\x18\x05 \x01(\t2\xd1\x03\n\x08Regional\x12L\n\tListNodes\x12\x1e.atoll.api.v1.ListNodesRequest\x1a\x1f.atoll.api.v1.ListNodesResponse\x12L\n\tListSlots\x12\x1e.atoll.api.v1.ListSlotsRequest\x1a\x1f.atoll.api.v1.ListSlotsResponse\x12:\n\x03Why\x12\x18.atoll.api.v1.WhyRequest\x1a\x19.atoll.api.v1.WhyResponse\x12O\n\nListEvents\x12\x1f.atoll.api.v1.ListEventsRequest\x1a .atoll.api.v1.ListEventsResponse\x12<\n\x04Logs\x12\x19.atoll.api.v1.LogsRequest\x1a\x17.atoll.api.v1.LogsChunk0\x01\x12^\n\x0f\x43reateJoinToken\x12$.atoll.api.v1.CreateJoinTokenRequest\x1a%.atoll.api.v1.CreateJoinTokenResponse2S\n\x06Uplink\x12I\n\x07Session\x12\x1b.atoll.api.v1.UplinkMessage\x1a\x1d.atoll.api.v1.DownlinkMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61toll/api/v1/regional.proto\x12\x0c\x61toll.api.v1\x1a\x19\x61toll/api/v1/global.proto\x1a\x1a\x61toll/api/v1/objects.proto\x1a\x18\x61toll/api/v1/agent.proto\"I\n\x10ListNodesRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.atoll.api.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"k\n\x10ListSlotsRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x10\n\x08workload\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"Z\n\x08SlotView\x12 \n\x04slot\x18\x01 \x01(\x0b\x32\x12.atoll.api.v1.Slot\x12,\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1b.atoll.api.v1.AttemptStatus\"e\n\x11ListSlotsResponse\x12%\n\x05slots\x18\x01 \x03(\x0b\x32\x16.atoll.api.v1.SlotView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"i\n\nWhyRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x10\n\x08workload\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x0c\n\x04node\x18\x06 \x01(\t\"3\n\x0bWhyResponse\x12$\n\x05slots\x18\x01 \x03(\x0b\x32\x15.atoll.api.v1.SlotWhy\"\x93\x02\n\x07SlotWhy\x12 \n\x02id\x18\x01 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.atoll.api.v1.SlotState\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x12\n\nwaiting_ms\x18\x04 \x01(\x03\x12(\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0b\x32\x16.atoll.api.v1.Decision\x12,\n\x07reasons\x18\x06 \x03(\x0b\x32\x1b.atoll.api.v1.PendingReason\x12\x16\n\x0equeue_position\x18\x07 \x01(\x05\x12,\n\x07on_node\x18\x08 \x01(\x0b\x32\x1b.atoll.api.v1.PendingReason\"e\n\x11ListEventsRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06object\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x11\n\tafter_seq\x18\x05 \x01(\x03\"9\n\x12ListEventsResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.atoll.api.v1.Event\"\x80\x01\n\x0bLogsRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x10\n\x08workload\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x12\n\ntail_lines\x18\x06 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\"\x19\n\tLogsChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"x\n\x16\x43reateJoinTokenRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x03\x12#\n\x06labels\x18\x05 \x03(\x0b\x32\x13.atoll.api.v1.Label\"Q\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\'\n\x06record\x18\x02 \x01(\x0b\x32\x17.atoll.api.v1.JoinToken\"\xb5\x02\n\rUplinkMessage\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.atoll.api.v1.RegionHelloH\x00\x12+\n\tslice_ack\x18\x02 \x01(\x0b\x32\x16.atoll.api.v1.SliceAckH\x00\x12\x30\n\x08workload\x18\x03 \x01(\x0b\x32\x1c.atoll.api.v1.WorkloadReportH\x00\x12.\n\x07summary\x18\x04 \x01(\x0b\x32\x1b.atoll.api.v1.RegionSummaryH\x00\x12-\n\x06\x61nswer\x18\x05 \x01(\x0b\x32\x1b.atoll.api.v1.ForwardAnswerH\x00\x12\x32\n\theartbeat\x18\x06 \x01(\x0b\x32\x1d.atoll.api.v1.RegionHeartbeatH\x00\x42\x06\n\x04\x62ody\"_\n\x0bRegionHello\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x12\n\nstore_life\x18\x04 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\"\x1e\n\x0fRegionHeartbeat\x12\x0b\n\x03seq\x18\x01 \x01(\x03\"\xbb\x01\n\x0eWorkloadReport\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08workload\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12(\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x18.atoll.api.v1.SlotCounts\x12,\n\x07pending\x18\x05 \x03(\x0b\x32\x1b.atoll.api.v1.PendingReason\x12\x0e\n\x06\x63losed\x18\x06 \x01(\x08\x12\x0b\n\x03uid\x18\x07 \x01(\t\"\xdb\x02\n\x0f\x44ownlinkMessage\x12.\n\x07welcome\x18\x01 \x01(\x0b\x32\x1b.atoll.api.v1.GlobalWelcomeH\x00\x12$\n\x05share\x18\x02 \x01(\x0b\x32\x13.atoll.api.v1.ShareH\x00\x12(\n\x07\x66orward\x18\x04 \x01(\x0b\x32\x15.atoll.api.v1.ForwardH\x00\x12-\n\nnot_leader\x18\x05 \x01(\x0b\x32\x17.atoll.api.v1.NotLeaderH\x00\x12\x36\n\rheartbeat_ack\x18\x06 \x01(\x0b\x32\x1d.atoll.api.v1.RegionHeartbeatH\x00\x12/\n\x0bslice_stamp\x18\x07 \x01(\x0b\x32\x18.atoll.api.v1.SliceStampH\x00\x12(\n\x06tokens\x18\x08 \x01(\x0b\x32\x16.atoll.api.v1.TokenSetH\x00\x42\x06\n\x04\x62ody\"@\n\rGlobalWelcome\x12\x12\n\nstore_life\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"r\n\nSliceStamp\x12\"\n\x05slice\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.Slice\x12\x12\n\nstore_life\x18\x02 \x01(\x03\x12\x13\n\x0bglobal_term\x18\x03 \x01(\x03\x12\x17\n\x0fglobal_revision\x18\x04 \x01(\x03\"3\n\x08TokenSet\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.atoll.api.v1.UserToken\"F\n\x07\x46orward\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63\x61ncel\x18\x04 \x01(\x08\"\x97\x01\n\rForwardAnswer\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x10\n\x08response\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x12\n\nerror_code\x18\x04 \x01(\t\x12\x15\n\rerror_message\x18\x05 \x01(\t\x12/\n\x0c\x65rror_detail\x18\x06 \x01(\x0b\x32\x19.atoll.api.v1.ErrorDetail2\xd1\x03\n\x08Regional\x12L\n\tListNodes\x12\x1e.atoll.api.v1.ListNodesRequest\x1a\x1f.atoll.api.v1.ListNodesResponse\x12L\n\tListSlots\x12\x1e.atoll.api.v1.ListSlotsRequest\x1a\x1f.atoll.api.v1.ListSlotsResponse\x12:\n\x03Why\x12\x18.atoll.api.v1.WhyRequest\x1a\x19.atoll.api.v1.WhyResponse\x12O\n\nListEvents\x12\x1f.atoll.api.v1.ListEventsRequest\x1a .atoll.api.v1.ListEventsResponse\x12<\n\x04Logs\x12\x19.atoll.api.v1.LogsRequest\x1a\x17.atoll.api.v1.LogsChunk0\x01\x12^\n\x0f\x43reateJoinToken\x12$.atoll.api.v1.CreateJoinTokenRequest\x1a%.atoll.api.v1.CreateJoinTokenResponse2S\n\x06Uplink\x12I\n\x07Session\x12\x1b.atoll.api.v1.UplinkMessage\x1a\x1d.atoll.api.v1.DownlinkMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atoll.api.v1.regional_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTNODESREQUEST']._serialized_start=99
-  _globals['_LISTNODESREQUEST']._serialized_end=172
-  _globals['_LISTNODESRESPONSE']._serialized_start=174
-  _globals['_LISTNODESRESPONSE']._serialized_end=271
-  _globals['_LISTSLOTSREQUEST']._serialized_start=273
-  _globals['_LISTSLOTSREQUEST']._serialized_end=380
-  _globals['_SLOTVIEW']._serialized_start=382
-  _globals['_SLOTVIEW']._serialized_end=472
-  _globals['_LISTSLOTSRESPONSE']._serialized_start=474
-  _globals['_LISTSLOTSRESPONSE']._serialized_end=575
-  _globals['_WHYREQUEST']._serialized_start=577
-  _globals['_WHYREQUEST']._serialized_end=682
-  _globals['_WHYRESPONSE']._serialized_start=684
-  _globals['_WHYRESPONSE']._serialized_end=735
-  _globals['_SLOTWHY']._serialized_start=738
-  _globals['_SLOTWHY']._serialized_end=1013
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1015
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1116
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1118
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1175
-  _globals['_LOGSREQUEST']._serialized_start=1178
-  _globals['_LOGSREQUEST']._serialized_end=1306
-  _globals['_LOGSCHUNK']._serialized_start=1308
-  _globals['_LOGSCHUNK']._serialized_end=1333
-  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=1335
-  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=1455
-  _globals['_CREATEJOINTOKENRESPONSE']._serialized_start=1457
-  _globals['_CREATEJOINTOKENRESPONSE']._serialized_end=1538
-  _globals['_UPLINKMESSAGE']._serialized_start=1541
-  _globals['_UPLINKMESSAGE']._serialized_end=1850
-  _globals['_REGIONHELLO']._serialized_start=1852
-  _globals['_REGIONHELLO']._serialized_end=1947
-  _globals['_REGIONHEARTBEAT']._serialized_start=1949
-  _globals['_REGIONHEARTBEAT']._serialized_end=1979
-  _globals['_WORKLOADREPORT']._serialized_start=1982
-  _globals['_WORKLOADREPORT']._serialized_end=2169
-  _globals['_DOWNLINKMESSAGE']._serialized_start=2172
-  _globals['_DOWNLINKMESSAGE']._serialized_end=2519
-  _globals['_GLOBALWELCOME']._serialized_start=2521
-  _globals['_GLOBALWELCOME']._serialized_end=2585
-  _globals['_SLICESTAMP']._serialized_start=2587
-  _globals['_SLICESTAMP']._serialized_end=2701
-  _globals['_TOKENSET']._serialized_start=2703
-  _globals['_TOKENSET']._serialized_end=2754
-  _globals['_FORWARD']._serialized_start=2756
-  _globals['_FORWARD']._serialized_end=2826
-  _globals['_FORWARDANSWER']._serialized_start=2828
-  _globals['_FORWARDANSWER']._serialized_end=2930
-  _globals['_REGIONAL']._serialized_start=2933
-  _globals['_REGIONAL']._serialized_end=3398
-  _globals['_UPLINK']._serialized_start=3400
-  _globals['_UPLINK']._serialized_end=3483
+  _globals['_LISTNODESREQUEST']._serialized_start=126
+  _globals['_LISTNODESREQUEST']._serialized_end=199
+  _globals['_LISTNODESRESPONSE']._serialized_start=201
+  _globals['_LISTNODESRESPONSE']._serialized_end=298
+  _globals['_LISTSLOTSREQUEST']._serialized_start=300
+  _globals['_LISTSLOTSREQUEST']._serialized_end=407
+  _globals['_SLOTVIEW']._serialized_start=409
+  _globals['_SLOTVIEW']._serialized_end=499
+  _globals['_LISTSLOTSRESPONSE']._serialized_start=501
+  _globals['_LISTSLOTSRESPONSE']._serialized_end=602
+  _globals['_WHYREQUEST']._serialized_start=604
+  _globals['_WHYREQUEST']._serialized_end=709
+  _globals['_WHYRESPONSE']._serialized_start=711
+  _globals['_WHYRESPONSE']._serialized_end=762
+  _globals['_SLOTWHY']._serialized_start=765
+  _globals['_SLOTWHY']._serialized_end=1040
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1042
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1143
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1145
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1202
+  _globals['_LOGSREQUEST']._serialized_start=1205
+  _globals['_LOGSREQUEST']._serialized_end=1333
+  _globals['_LOGSCHUNK']._serialized_start=1335
+  _globals['_LOGSCHUNK']._serialized_end=1360
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=1362
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=1482
+  _globals['_CREATEJOINTOKENRESPONSE']._serialized_start=1484
+  _globals['_CREATEJOINTOKENRESPONSE']._serialized_end=1565
+  _globals['_UPLINKMESSAGE']._serialized_start=1568
+  _globals['_UPLINKMESSAGE']._serialized_end=1877
+  _globals['_REGIONHELLO']._serialized_start=1879
+  _globals['_REGIONHELLO']._serialized_end=1974
+  _globals['_REGIONHEARTBEAT']._serialized_start=1976
+  _globals['_REGIONHEARTBEAT']._serialized_end=2006
+  _globals['_WORKLOADREPORT']._serialized_start=2009
+  _globals['_WORKLOADREPORT']._serialized_end=2196
+  _globals['_DOWNLINKMESSAGE']._serialized_start=2199
+  _globals['_DOWNLINKMESSAGE']._serialized_end=2546
+  _globals['_GLOBALWELCOME']._serialized_start=2548
+  _globals['_GLOBALWELCOME']._serialized_end=2612
+  _globals['_SLICESTAMP']._serialized_start=2614
+  _globals['_SLICESTAMP']._serialized_end=2728
+  _globals['_TOKENSET']._serialized_start=2730
+  _globals['_TOKENSET']._serialized_end=2781
+  _globals['_FORWARD']._serialized_start=2783
+  _globals['_FORWARD']._serialized_end=2853
+  _globals['_FORWARDANSWER']._serialized_start=2856
+  _globals['_FORWARDANSWER']._serialized_end=3007
+  _globals['_REGIONAL']._serialized_start=3010
+  _globals['_REGIONAL']._serialized_end=3475
+  _globals['_UPLINK']._serialized_start=3477
+  _globals['_UPLINK']._serialized_end=3560
 # @@protoc_insertion_point(module_scope)

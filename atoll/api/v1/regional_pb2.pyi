@@ -4,6 +4,7 @@ isort:skip_file
 What a region answers to users. Served by the region itself and by the global plane, which forwards."""
 
 from atoll.api.v1 import agent_pb2 as _agent_pb2
+from atoll.api.v1 import global_pb2 as _global_pb2
 from atoll.api.v1 import objects_pb2 as _objects_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -726,12 +727,17 @@ class ForwardAnswer(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     ERROR_CODE_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    ERROR_DETAIL_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     response: _builtins.bytes
     last: _builtins.bool
     error_code: _builtins.str
     """empty = fine"""
     error_message: _builtins.str
+    @_builtins.property
+    def error_detail(self) -> _global_pb2.ErrorDetail:
+        """the same error, with its mistakes, hint and ids"""
+
     def __init__(
         self,
         *,
@@ -740,10 +746,11 @@ class ForwardAnswer(_message.Message):
         last: _builtins.bool = ...,
         error_code: _builtins.str = ...,
         error_message: _builtins.str = ...,
+        error_detail: _global_pb2.ErrorDetail | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error_detail", b"error_detail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_code", b"error_code", "error_message", b"error_message", "id", b"id", "last", b"last", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_code", b"error_code", "error_detail", b"error_detail", "error_message", b"error_message", "id", b"id", "last", b"last", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -213,6 +213,14 @@ class AgentWorld(RuleBasedStateMachine):
         self.old.append(message)
         self.say(message)
 
+    @rule(stop=STOPS)
+    def settle(self, stop: agent_pb2.Stop) -> None:
+        """That the end of an attempt is committed, true or not: nothing refused may be run for that."""
+        attempt = agent_pb2.SettledAttempt(token=stop.token, slot=stop.slot)
+        message = agent_pb2.RegionMessage(settled=agent_pb2.Settled(attempts=[attempt]))
+        self.old.append(message)
+        self.say(message)
+
     @rule(data=st.data())
     def repeat_an_old_message(self, data: st.DataObject) -> None:
         if self.old:

@@ -27,7 +27,8 @@ class Agent:
     session: int = 0
     heard: int = 0  # messages of this session taken in
     running: dict[tuple[int, int], objects_pb2.Slot] = field(default_factory=dict)
-    closed: dict[tuple[int, int], objects_pb2.Slot] = field(default_factory=dict)
+    closed: dict[tuple[int, int], objects_pb2.Slot] = field(default_factory=dict)  # certificates
+    refused: set[tuple[int, int]] = field(default_factory=set)  # closed, and their certificates forgotten
 
     def listen(self, world: RegionalWorld) -> None:
         if world.state.nodes[self.name].session != self.session:
@@ -40,6 +41,8 @@ class Agent:
             match message.WhichOneof("body"):
                 case "sync":
                     listed = [self._slot(a.slot, a.token.attempt) for a in message.sync.assignments]
+                    for stop in message.sync.stops:
+                        self._stop(stop)
                     for key in [k for k in self.running if k not in {_key(s) for s in listed}]:
                         self.closed[key] = self.running.pop(key)
                     for slot in listed:
@@ -47,16 +50,24 @@ class Agent:
                 case "assign":
                     self._start(self._slot(message.assign.slot, message.assign.token.attempt))
                 case "stop":
-                    slot = self._slot(message.stop.slot, message.stop.token.attempt)
-                    self.running.pop(_key(slot), None)
-                    self.closed[_key(slot)] = slot
+                    self._stop(message.stop)
+                case "settled":
+                    for settled in message.settled.attempts:
+                        key = _key(self._slot(settled.slot, settled.token.attempt))
+                        if self.closed.pop(key, None):
+                            self.refused.add(key)
 
     @staticmethod
     def _slot(name: objects_pb2.SlotId, attempt: objects_pb2.Attempt) -> objects_pb2.Slot:
         return objects_pb2.Slot(id=name, attempt=attempt)
 
+    def _stop(self, stop: agent_pb2.Stop) -> None:
+        slot = self._slot(stop.slot, stop.token.attempt)
+        self.running.pop(_key(slot), None)
+        self.closed[_key(slot)] = slot
+
     def _start(self, slot: objects_pb2.Slot) -> None:
-        if _key(slot) not in self.closed:
+        if _key(slot) not in self.closed and _key(slot) not in self.refused:
             self.running[_key(slot)] = slot
 
     def inventory(self) -> list[agent_pb2.AttemptStatus]:

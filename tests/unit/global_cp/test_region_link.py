@@ -3,8 +3,9 @@
 import pytest
 
 from atoll.api.v1 import agent_pb2, regional_pb2
-from atoll.errors import AtollError, Busy, Conflict, Expired, Invalid, NotAllowed, NotFound, Unavailable
-from global_cp.region_link import _Session, error_of_code
+from atoll.errors import AtollError, Busy, Conflict, Expired, Invalid, Mistake, NotAllowed, NotFound, Unavailable
+from atoll.status import detail_of
+from global_cp.region_link import _Session, error_in
 
 
 @pytest.mark.parametrize(
@@ -23,8 +24,15 @@ from global_cp.region_link import _Session, error_of_code
     ],
 )
 def test_a_regions_error_keeps_its_code_and_kind(code: str, kind: type[AtollError]) -> None:
-    error = error_of_code(code, "why")
+    error = error_in(regional_pb2.ForwardAnswer(error_code=code, error_message="why"))
     assert type(error) is kind and (error.code, error.message) == (code, "why")
+
+
+def test_a_regions_error_comes_with_its_mistakes_and_hint() -> None:
+    told = Invalid("why", (Mistake("node", "is wrong"),), hint="right it")
+    answer = regional_pb2.ForwardAnswer(error_code=told.code, error_message=told.message, error_detail=detail_of(told))
+    error = error_in(answer)
+    assert (error.mistakes, error.hint) == (told.mistakes, told.hint)
 
 
 def _message(address: str) -> regional_pb2.DownlinkMessage:

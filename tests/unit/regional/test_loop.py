@@ -172,3 +172,17 @@ async def test_a_region_that_ends_gives_its_leadership_up(world: World) -> None:
     async with world.region() as (region, _):
         await until(lambda: leads(region))
     assert world.leader() is None
+
+
+async def test_an_uplink_that_breaks_ends_the_process_and_not_only_the_uplink(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(hello: object) -> None:
+        raise ValueError("broken")
+
+    own = settings(world.pki, world.folder / "a")
+    region = Region(own, MemoryStore(world.state), SystemClock())
+    monkeypatch.setattr(region._uplink, "run", broken)
+    async with asyncio.timeout(10):
+        with pytest.raises(ExceptionGroup):
+            await region.run("a:1", "a:2")

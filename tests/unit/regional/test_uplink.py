@@ -218,6 +218,7 @@ async def test_a_refused_forward_carries_its_code(pki: Pki, tmp_path: Path) -> N
         talk.say(forward=regional_pb2.Forward(id=1, method="Missing"))
         (answer,) = await answers(talk, 1)
         assert (answer.last, answer.error_code, answer.error_message) == (True, "E1004", "no such slot")
+        assert answer.error_detail.message == "no such slot"
 
 
 async def test_a_cancelled_forward_ends_its_call(pki: Pki, tmp_path: Path) -> None:

@@ -334,3 +334,36 @@ def test_a_shorter_fence_of_a_new_leader_counts_at_once() -> None:
     world.post(events.Connected(world.session))
     world.say(welcome=agent_pb2.Welcome(store_life=1, epoch=1, term=2, heartbeat_ms=1000, fence_after_ms=1000))
     assert [c.run for c in of(world.wait(1000), commands.StopReplica)] == [run()]
+
+
+def test_what_changes_between_hello_and_sync_is_told_after_it() -> None:
+    """The region hears nothing of a session it has not welcomed."""
+    world = World().boot().running(assign(1))
+    world.session += 1
+    world.post(events.Connected(world.session))
+    world.exited(1)
+    assert world.report() == []
+    welcome = agent_pb2.Welcome(store_life=1, epoch=1, term=1, heartbeat_ms=1000, fence_after_ms=4000)
+    world.say(welcome=welcome)
+    world.sync(assign(1))
+    assert phases(world.report()) == {1: BACKOFF}
+
+
+def test_a_job_that_ends_with_0_because_it_was_stopped_has_not_completed() -> None:
+    world = World().boot().running(assign(1, job=True))
+    world.stop(1)
+    world.post(events.DriverStopped(run(), Exit(0, "Completed", "", world.now_ms)))
+    assert [(s.phase, s.exit.reason) for s in world.report()] == [(CLOSED, "Stopped")]
+
+
+def test_a_certificate_the_sync_still_lists_is_kept() -> None:
+    """The region has seen it, and may die before the slot is released."""
+    world = World().boot().running(assign(1, job=True))
+    world.exited(0)
+    world.connect()
+    done = world.sync(assign(1, job=True))
+    assert starts(done) == []
+    (status,) = statuses(world.connect())
+    assert (status.phase, status.exit.reason) == (CLOSED, "Completed")
+    world.sync()
+    assert statuses(world.connect()) == []

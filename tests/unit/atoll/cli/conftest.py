@@ -29,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with no contexts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ATOLL_CONFIG", str(tmp_path / "config.toml"))
-    for name in ("CONTEXT", "ADDRESS", "CA", "TOKEN", "CERTIFICATE", "KEY", "TENANT"):
+    for name in ("CONTEXT", "ADDRESS", "CA", "TOKEN", "CERTIFICATE", "KEY", "TENANT", "ETCD_ENDPOINTS"):
         monkeypatch.delenv(f"ATOLL_{name}", raising=False)
     return tmp_path
 

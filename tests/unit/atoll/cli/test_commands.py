@@ -1,13 +1,19 @@
 """Commands against an in-memory cluster: what they print where, and their exit codes."""
 
+import gc
+import io
 import json
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from atoll import manifest
 from atoll.api.v1 import objects_pb2
+from atoll.cli.main import main
 from atoll.cli.output import visible
+from atoll.cli.progress_line import ProgressLine
+from atoll.sdk.progress import Progress
 from tests.support.fake_global import FakeCluster
 from tests.unit.atoll.cli.conftest import Run
 
@@ -36,6 +42,20 @@ class TestApply:
         result = atoll("apply", "-f", "a.yaml")
         assert result.code == 2
         assert "a.yaml:3:18: metadata.name: is not allowed" in result.err
+
+    def test_a_servers_mistake_in_any_document_stops_all(self, atoll: Run, cluster: FakeCluster, home: Path) -> None:
+        (home / "a.yaml").write_text("---\n".join(MANIFEST.format(name=name) for name in ("good", "BAD", "WORSE")))
+        result = atoll("apply", "-f", "a.yaml")
+        assert (result.code, result.out) == (2, "")
+        assert "a.yaml:8:18: metadata.name" in result.err
+        assert "a.yaml:13:18: metadata.name" in result.err
+        assert not cluster.plane.workloads
+
+    def test_a_folder_without_manifests_is_a_mistake(self, atoll: Run, cluster: FakeCluster, home: Path) -> None:
+        (home / "empty").mkdir()
+        result = atoll("apply", "-f", "empty")
+        assert result.code == 2
+        assert "Error E1001: empty holds no file named *.yaml" in result.err
 
     def test_what_was_printed_can_be_applied(self, atoll: Run, cluster: FakeCluster, home: Path) -> None:
         atoll(*RUN)
@@ -67,6 +87,14 @@ class TestExitCodes:
     def test_not_found(self, atoll: Run, cluster: FakeCluster) -> None:
         assert atoll("get", "workload", "nobody").code == 1
         assert atoll("wait", "nobody", "--for", "deleted").code == 0
+
+    def test_an_error_does_not_keep_the_channel(self, cluster: FakeCluster) -> None:
+        """gRPC would wait two seconds for it when the interpreter ends."""
+        with pytest.raises(SystemExit) as end:
+            main(["get", "workload", "nobody"])
+        gc.collect()
+        assert end.value.__context__ is not None
+        assert not [it for it in gc.get_objects() if isinstance(it, grpc.aio.Channel)]
 
 
 class TestShowing:
@@ -129,10 +157,55 @@ class TestDelete:
         assert atoll("delete", "hello", "--yes").out == "workload/hello deleting\n"
         assert not cluster.plane.workloads
 
+    def test_tells_how_many_ran_until_they_are_gone(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with ProgressLine("hello", leaves=True) as line:
+            for started in (3, 0):  # the status of the generation that deletes counts nothing yet
+                line.update(Progress(1, (), 3, started, started, started, started, 0, 0))
+        assert "hello: 3 running → gone (" in capsys.readouterr().err
+
     def test_scale(self, atoll: Run, cluster: FakeCluster) -> None:
         atoll(*RUN)
         assert atoll("scale", "hello", "5").out == "workload/hello updated\n"
         assert "5/5" in atoll("get", "workload", "hello").out
+
+
+class TestAdvice:
+    """What comes after `Try` can be typed as it stands."""
+
+    def test_names_the_tenant_where_it_is_not_the_contexts(self, atoll: Run, cluster: FakeCluster) -> None:
+        cluster.plane.placing = False
+        short = ("run", "hello", "--timeout", "0.2", "--", "x")
+        assert atoll(*short).err.endswith("Try   atoll why hello\n")
+        assert atoll(short[0], "-t", "shop", *short[1:]).err.endswith("Try   atoll why hello -t shop\n")
+        cluster.plane.workloads.pop(("default", "hello"))
+        status = atoll("status")
+        assert status.err == "Try   atoll why hello -t shop\n"
+        assert "\n1 workload, 0 as they should be\nTENANT  NAME   READY" in status.out
+        assert atoll("get", "workloads", "--all-tenants").out.startswith("TENANT  NAME   READY")
+
+    def test_a_replica_with_a_node_is_looked_at_there(self, atoll: Run, cluster: FakeCluster) -> None:
+        atoll(*RUN)
+        late = atoll("wait", "hello", "--for", "done", "--timeout", "0.2")
+        assert late.code == 3
+        assert late.err.endswith("Try   atoll get slots hello -o wide\n")
+
+    def test_an_unreachable_server(self, atoll: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ATOLL_ADDRESS", "127.0.0.1:1")
+        assert "a token is for the port for people" in atoll("get", "workloads").err
+
+
+def test_verify_reads_the_store_of_the_context(atoll: Run, cluster: FakeCluster) -> None:
+    unknown = atoll("verify")
+    assert unknown.code == 2
+    assert "atoll context set NAME --etcd HOST:PORT" in unknown.err
+    assert atoll("context", "set", "test", "--etcd", "127.0.0.1:1").code == 0
+    assert atoll("verify").code == 6
+
+
+def test_login_keeps_nothing_but_a_token(atoll: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("nonsense\n"))
+    assert atoll("auth", "login").code == 2
+    assert atoll("auth", "whoami").code == 0
 
 
 def test_visible_keeps_what_can_be_seen() -> None:

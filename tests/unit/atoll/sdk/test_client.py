@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,11 @@ class TestWrites:
         async with AsyncClient(cluster.address, ca=cluster.ca, token=cluster.token, tenant="default") as client:
             with pytest.raises(errors.Unavailable):
                 await client.workloads.apply(HELLO, deadline_s=0.5)
+
+    async def test_no_such_host_is_unavailable_not_unknown(self, cluster: FakeCluster) -> None:
+        async with AsyncClient("no.such.host.invalid:1", ca=cluster.ca, token=cluster.token, reach_s=0.5) as client:
+            with pytest.raises(errors.Unavailable):
+                await client.workloads.apply(HELLO)
 
     async def test_a_users_mistake_is_not_retried_and_comes_back_whole(
         self, client: AsyncClient, cluster: FakeCluster
@@ -208,6 +214,24 @@ def test_a_job_that_has_ended_is_done() -> None:
     now = progress(workload, 0)
     assert now.has("done")
     assert now.steps()[-2:] == ["done 1/2", "failed 1/2"]
+
+
+@pytest.mark.parametrize("address", ["http://a:1", "a", ":1", "a:", "a:b", "a:0", "a:70000", "a:" + "1" * 10_000])
+def test_an_address_that_is_none_is_told_at_once(cluster: FakeCluster, address: str) -> None:
+    with pytest.raises(errors.Invalid, match="is not HOST:PORT"):
+        AsyncClient(address, ca=cluster.ca, token=cluster.token)
+
+
+@pytest.mark.parametrize("token", ["rubbish", "a\nb", "ключ", "atoll-user.0123456789abcdef.short"])
+def test_a_token_that_is_none_is_told_at_once(cluster: FakeCluster, token: str) -> None:
+    with pytest.raises(errors.NotAuthenticated, match="no user token"):
+        AsyncClient(cluster.address, ca=cluster.ca, token=token)
+
+
+def test_a_ca_file_without_a_certificate_is_told_at_once(cluster: FakeCluster, tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text("rubbish")
+    with pytest.raises(errors.Invalid, match="holds no certificate"):
+        AsyncClient(cluster.address, ca=tmp_path / "ca.crt", token=cluster.token)
 
 
 async def test_a_server_that_is_not_there_is_given_up_before_the_deadline(cluster: FakeCluster) -> None:

@@ -16,12 +16,12 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ATOLL_CONFIG", str(tmp_path / "config.toml"))
-    for name in ("CONTEXT", "ADDRESS", "CA", "TOKEN", "CERTIFICATE", "KEY", "TENANT"):
+    for name in ("CONTEXT", "ADDRESS", "CA", "TOKEN", "CERTIFICATE", "KEY", "TENANT", "ETCD_ENDPOINTS"):
         monkeypatch.delenv(f"ATOLL_{name}", raising=False)
     return tmp_path
 
 
-@given(st.dictionaries(TEXT, st.builds(Connection, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT), max_size=3), TEXT)
+@given(st.dictionaries(TEXT, st.builds(Connection, *[TEXT] * len(Connection.__slots__)), max_size=3), TEXT)
 def test_what_is_saved_reads_back(
     tmp_path_factory: pytest.TempPathFactory, named: dict[str, Connection], current: str
 ) -> None:
@@ -44,6 +44,8 @@ def test_the_environment_goes_first(home: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ATOLL_TOKEN", "T")
     monkeypatch.setenv("ATOLL_TENANT", "other")
     assert contexts.connection() == Connection("here:1", "ca", "T", "", "", "other")
+    monkeypatch.setenv("ATOLL_ETCD_ENDPOINTS", "a:1 b:2")
+    assert contexts.connection().etcd_endpoints == "a:1 b:2"
     monkeypatch.setenv("ATOLL_CONTEXT", "b")
     assert contexts.connection().address == "there:1"
 

@@ -68,7 +68,7 @@ BAD: list[tuple[str, Spoil]] = [
     (f"{TASK}.env[0]", lambda w: _task(w).env.add(key="A", value="\0")),
     (f"{TASK}.env[1].name", lambda w: _task(w).env.extend([objects_pb2.Label(key="A"), objects_pb2.Label(key="A")])),
     (f"{TASK}.ports[0].number", lambda w: _task(w).ports.add(name="http", number=65_536)),
-    (f"{TASK}.ports[0].name", lambda w: _task(w).ports.add(name="", number=80)),
+    (f"{TASK}.ports[0].name", lambda w: _task(w).ports.add(name="A", number=80)),
     (f"{TASK}.resources.requests.cpu", lambda w: setattr(_requests(w), "cpu_milli", 0)),
     (f"{TASK}.resources.requests.memory", lambda w: setattr(_requests(w), "memory_mib", 0)),
     (f"{TASK}.resources.requests.disk", lambda w: setattr(_requests(w), "disk_mib", -1)),
@@ -163,6 +163,7 @@ def test_feasibility_is_silent_until_every_allowed_region_is_known() -> None:
 def test_completing_is_idempotent_and_leaves_the_input_alone() -> None:
     said = workload()
     _http(said)
+    _task(said).ports.add(number=8080)
     before = said.SerializeToString(deterministic=True)
     complete = complete_workload(said)
     assert said.SerializeToString(deterministic=True) == before
@@ -174,6 +175,7 @@ def test_completing_is_idempotent_and_leaves_the_input_alone() -> None:
         10,
     )
     assert task.resources.limits == task.resources.requests
+    assert [port.name for port in task.ports] == ["8080"]
 
 
 def test_what_the_server_owns_cannot_be_said() -> None:

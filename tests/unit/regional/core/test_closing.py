@@ -100,6 +100,19 @@ def test_scaling_up_again_while_the_old_replica_still_stops(world: RegionalWorld
     assert again.generation == 3
 
 
+def test_a_service_that_ended_with_0_while_unwanted_is_bound_again_when_wanted(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("web", task(replicas=2))
+    world.run(session, world.slots())
+    (slot,) = [s for s in world.slots() if s.id.index == 1]
+    world.share("web", task(replicas=1), generation=2)
+    world.hold = True
+    world.close(session, slot, reason="Completed")
+    world.share("web", task(replicas=2), generation=3)  # admitted before the record is forgotten
+    world.release_held()
+    assert len(world.slots()) == 2
+
+
 def test_a_rolling_update_keeps_three_quarters_up(world: RegionalWorld) -> None:
     session = world.join("n1", capacity=Vector(100_000, 100_000))
     world.share("web", task(replicas=8))
@@ -132,8 +145,9 @@ def test_an_outdated_assignment_that_never_arrived_is_never_started(world: Regio
     (old,) = world.slots()
     world.share("web", task(command=["new"]), generation=2)
     again = world.join("n1")
-    assert not world.messages(again, "sync")[0].assignments
-    assert [s.token.attempt for s in world.messages(again, "stop")] == [old.attempt]
+    (sync,) = world.messages(again, "sync")
+    assert not sync.assignments
+    assert [s.token.attempt for s in sync.stops] == [old.attempt]
     world.close(again, old)
     assert [a.generation for a in world.messages(again, "assign")] == [2]
 
@@ -147,9 +161,9 @@ def test_what_is_outdated_is_known_after_a_takeover(world: RegionalWorld) -> Non
     world.take_over()
     running = [status(s, agent_pb2.ATTEMPT_PHASE_RUNNING, ready=True) for s in old]
     again = world.join("n1", inventory=running)
-    assert len(world.messages(again, "stop")) == 1
     (sync,) = world.messages(again, "sync")
-    assert [a.HasField("task") for a in sync.assignments] == [False, False], "go on, but start nothing of it"
+    assert [a.HasField("task") for a in sync.assignments] == [False], "go on, but start nothing of it"
+    assert [s.reason for s in sync.stops] == ["outdated"], "one at a time"
 
 
 def test_a_recreated_workload_of_the_same_name_is_another_one(world: RegionalWorld) -> None:

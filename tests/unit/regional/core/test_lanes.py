@@ -83,3 +83,36 @@ def test_a_refused_lane_rests_and_the_other_one_goes_on(world: RegionalWorld) ->
     deadline = world.machine.next_deadline()
     assert deadline is not None
     assert deadline > world.now_ms, "no busy waiting"
+
+
+def test_a_workload_removed_under_a_bind_in_flight_is_closed(world: RegionalWorld) -> None:
+    world.uplink()
+    bind = bind_in_flight(world)
+    world.share("web", removed=True, generation=3)
+    world.settle(world.held.pop())
+    assert isinstance(world.settle(bind), Rejected)
+    world.release_held()
+    world.advance(2_000)
+    assert ("acme", "web") not in world.state.workloads
+    assert world.reports("web")[-1].closed
+    world.check()
+
+
+def test_what_was_bound_before_a_loss_but_answered_after_is_replaced(world: RegionalWorld) -> None:
+    other = world.join("n2", capacity=Vector(1_000, 512))
+    bind = bind_in_flight(world)
+    applied = world.apply(bind)
+    while not any(c.plan.operation == "NODE" for c in world.held):
+        while world.held:
+            world.settle(world.held.pop())
+        world.advance(500, beating=[other])
+        assert world.now_ms < START_MS + 20_000
+    world.settle(world.held.pop())
+    while world.held:
+        world.settle(world.held.pop())
+    world.hold = False
+    world.tell(events.PlanSettled(bind.plan_id, applied, world.now_ms))
+    world.advance(2_000, beating=[other])
+    assert [z.node for z in world.zombies()].count("n1") >= 1
+    assert not [s for s in world.slots() if s.node == "n1"]
+    world.check()

@@ -80,8 +80,9 @@ def test_a_returning_node_stops_what_was_replaced_and_its_zombie_is_cleared(worl
     other = world.join("n2")
     world.advance(LOST_AFTER_MS, beating=[other])
     back = world.join("n1", inventory=[status(first, agent_pb2.ATTEMPT_PHASE_RUNNING)])
-    assert not world.messages(back, "sync")[0].assignments
-    assert world.messages(back, "stop")[0].token.attempt == first.attempt
+    (sync,) = world.messages(back, "sync")
+    assert not sync.assignments
+    assert [s.token.attempt for s in sync.stops] == [first.attempt]
     world.close(back, first)
     assert not world.zombies()
     assert world.node("n1").state == READY
@@ -135,6 +136,23 @@ def test_exclusive_work_moves_only_when_its_fence_has_surely_passed(world: Regio
     world.advance(1_000, beating=[other])
     assert [s.node for s in world.slots()] == ["n2"]
     assert not world.zombies()
+
+
+def test_a_node_heard_after_its_fence_gets_no_lease_for_work_that_is_being_released(world: RegionalWorld) -> None:
+    """Its agent may have the assignment and wait for a lease only (simulator, seed 80)."""
+    sessions = {name: world.join(name) for name in ("n1", "n2", "n3")}  # all silent: the brake keeps them READY
+    world.share("db", task(), run_class=objects_pb2.RUN_CLASS_EXCLUSIVE)
+    session = sessions[world.slots()[0].node]
+    other = world.join("n4")
+    world.tell(events.NodeHeartbeat(session, 1))
+    world.advance(surely_stopped_ms(world.settings, 12_000), beating=[other])
+    world.hold = True
+    world.advance(1_000, beating=[other])
+    world.tell(events.NodeHeartbeat(session, 2))
+    assert [ack.seq for ack in world.messages(session, "ack")] == [1]
+    assert commands.CloseSession(session, "its fence has passed: say hello again") in world.issued
+    world.release_held()
+    assert [s.node for s in world.slots()] == ["n4"]
 
 
 def test_bounded_work_has_its_own_longer_fence(world: RegionalWorld) -> None:
@@ -198,7 +216,10 @@ def test_an_attempt_without_a_binding_is_stopped(world: RegionalWorld) -> None:
         attempt=objects_pb2.Attempt(term=1, n=1),
     )
     session = world.join("n1", inventory=[status(stray, agent_pb2.ATTEMPT_PHASE_RUNNING)])
-    assert [s.slot for s in world.messages(session, "stop")] == [stray.id]
+    assert [s.slot for s in world.messages(session, "sync")[0].stops] == [stray.id]
+    other = world.join("n2")
+    world.report(other, status(stray, agent_pb2.ATTEMPT_PHASE_RUNNING))
+    assert [s.slot for s in world.messages(other, "stop")] == [stray.id]
 
 
 def test_a_certificate_in_the_inventory_releases_the_slot(world: RegionalWorld) -> None:
@@ -207,8 +228,41 @@ def test_a_certificate_in_the_inventory_releases_the_slot(world: RegionalWorld) 
     (slot,) = world.slots()
     done = status(slot, agent_pb2.ATTEMPT_PHASE_CLOSED, exit=objects_pb2.Exit(reason="Completed"))
     again = world.join("n1", inventory=[done])
-    assert not world.messages(again, "sync")[0].assignments
+    (sync,) = world.messages(again, "sync")
+    assert [a.slot for a in sync.assignments] == [slot.id], "its agent keeps the certificate until the release"
     assert [s.exit.reason for s in world.slots(objects_pb2.SLOT_STATE_DONE)] == ["Completed"]
+    last = world.join("n1", inventory=[done])
+    assert not world.messages(last, "sync")[0].assignments
+
+
+def test_a_node_heard_before_its_loss_is_sent_is_not_lost(world: RegionalWorld) -> None:
+    session, _ = world.join("n1"), world.join("n2")
+    others = [world.join(f"n{i}") for i in range(3, 13)]
+    world.share("web", task())
+    world.hold = True
+    world.advance(16_000, beating=others)  # the only lane holds a TOUCH: the loss waits behind it
+    assert list(world.state.unsettled_nodes) == ["n1", "n2"]
+    world.tell(events.NodeHeartbeat(session, 1))
+    again = world.join("n2")
+    assert world.messages(again, "welcome")
+    world.release_held()
+    assert [world.node(name).state for name in ("n1", "n2")] == [READY, READY]
+    assert not world.zombies()
+
+
+def test_a_certificate_of_a_lost_node_leaves_no_zombie(world: RegionalWorld) -> None:
+    session, other = world.join("n1"), world.join("n2", capacity=Vector())
+    world.share("web", task())
+    (slot,) = world.slots()
+    world.hold = True
+    world.advance(1_500, beating=[session, other])  # the lane is taken by a TOUCH
+    world.close(session, slot)
+    world.advance(LOST_AFTER_MS, beating=[other])
+    while world.held:
+        world.settle(world.held.pop(0))
+    assert world.node("n1").state == LOST
+    assert not world.slots()
+    assert not world.zombies()
 
 
 def test_what_proves_the_end_is_the_class_an_attempt_was_bound_with(world: RegionalWorld) -> None:

@@ -52,6 +52,27 @@ def test_a_shrink_falls_as_work_drains_and_each_step_is_acknowledged(world: Regi
     assert limits(world)[-1] == (2, Vector(2_000, 4_096), Vector(2_000, 1_024))
 
 
+def test_a_shrink_takes_back_what_a_refused_bind_had_charged() -> None:
+    """The limit stopped falling at a charge that was never bound (simulator, seed 56)."""
+    world = RegionalWorld(lanes=2)
+    world.win()
+    world.uplink()
+    world.join("n1", capacity=Vector(100_000, 100_000))
+    world.grant("small", Vector(4_000, 4_096), seq=1)
+    world.hold = True
+    world.share("web", task(replicas=2), tenant="small")
+    world.settle(world.held.pop(0))  # ADMIT-SHARE
+    world.grant("small", Vector(4_000, 4_096), seq=2, target=Vector())
+    bind, slice_ = world.held
+    world.held.clear()
+    world.settle(slice_)
+    assert limits(world)[-1] == (2, Vector(2_000, 1_024), Vector())
+    world.hold = False
+    world.settle(bind, lose="before")
+    assert limits(world)[-1] == (2, Vector(), Vector())
+    world.check()
+
+
 def test_a_draining_slice_gives_nothing_above_its_target(world: RegionalWorld) -> None:
     session = world.join("n1", capacity=Vector(100_000, 100_000))
     world.grant("small", Vector(4_000, 4_096), seq=1)

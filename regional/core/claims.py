@@ -1,0 +1,31 @@
+"""What an agent may claim of its node in a Hello. What is refused here reaches neither memory nor store.
+
+The bounds keep a node's record far below what one transaction carries: a claim beyond them would be refused by the
+store for its form, over and over, and hold up every other node.
+"""
+
+from atoll.api.v1 import agent_pb2
+from atoll.model.names import mistake_in_label_key, mistake_in_label_value
+from atoll.model.resources import vector
+
+MOST_LABELS = 64
+MOST_ATTEMPTS = 20_000
+LONGEST_ADDRESS = 256
+
+
+def mistake_in_claims(hello: agent_pb2.Hello) -> str | None:
+    """Why no node is like this, or None."""
+    if not vector(hello.capacity).is_legal():
+        return "the node's capacity is impossible"
+    if len(hello.address) > LONGEST_ADDRESS:
+        return f"the node's address has {len(hello.address)} characters, at most {LONGEST_ADDRESS} are allowed"
+    if len(hello.inventory) > MOST_ATTEMPTS:
+        return f"the inventory has {len(hello.inventory)} attempts, at most {MOST_ATTEMPTS} are allowed"
+    if len(hello.labels) > MOST_LABELS:
+        return f"the node has {len(hello.labels)} labels, at most {MOST_LABELS} are allowed"
+    for label in hello.labels:
+        if mistake := mistake_in_label_key(label.key):
+            return f"a label's key {mistake}"
+        if mistake := mistake_in_label_value(label.value):
+            return f"label {label.key}: {mistake}"
+    return None
