@@ -26,7 +26,6 @@ spec:
   # onQuota: reject              # refuse at once instead of waiting for quota
   # regions: [eu-west, us-east]  # allowed regions, the preferred one first; the default is any
   task:
-    # image: nginx:1.27          # a container; without an image the command is a process on the node
     command: [sh, -c, 'while true; do echo "hello from $ATOLL_SLOT, it is $(date +%T)"; sleep 1; done']
     resources: {cpu: 100m, memory: 64Mi}
     # env: {GREETING: hi}

@@ -19,7 +19,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Every day": {
         "init": ("atoll.cli.init:init", "Write a commented manifest to start from"),
         "apply": ("atoll.cli.workloads:apply", "Make it so: create or change what manifests say"),
-        "run": ("atoll.cli.workloads:run", "Run a command or an image without a manifest"),
+        "run": ("atoll.cli.workloads:run", "Run a command without a manifest"),
         "get": ("atoll.cli.listing:get", "Show workloads, nodes, slots, tenants or regions"),
         "list": ("atoll.cli.listing:get", "The same as get"),
         "wait": ("atoll.cli.workloads:wait", "Wait until a workload is ready, serving or gone"),

@@ -188,12 +188,12 @@ async def wait_for(client: "AsyncClient", workload: objects_pb2.Workload, until:
     context_settings={"ignore_unknown_options": False},
     examples="""\
   atoll run hello --replicas 3 --cpu 100m --memory 64Mi -- sh -c 'while true; do date; sleep 1; done'
-  atoll run web --image nginx:1.27 --cpu 100m --memory 64Mi --http 80/
+  atoll run web --memory 64Mi --http 8080/ -- python3 -m http.server 8080
+  atoll run import --job -- sh -c 'echo once'
 """,
 )
 @click.argument("name")
 @click.argument("command", nargs=-1)
-@click.option("--image", default="", help="A container image; without one the command is a process.")
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(0, 10_000))
 @click.option("--cpu", default="100m", show_default=True)
 @click.option("--memory", default="64Mi", show_default=True)
@@ -216,7 +216,7 @@ async def run(
     timeout: float,
     **spelled: Any,
 ) -> None:
-    """Run a command or an image. The same as applying a manifest with one task."""
+    """Run a command. The same as applying a manifest with one task."""
     pairs = [text.partition("=") for text in env]
     if any(not separator for _, separator, _ in pairs):
         raise click.BadParameter("--env wants NAME=VALUE")

@@ -44,9 +44,7 @@ def send_stop(state: State, node: NodeEntry, stop: agent_pb2.Stop, turn: Turn) -
         turn.do(SendToNode(node.session, agent_pb2.RegionMessage(stop=stop)))
 
 
-def settled(
-    state: State, ended: Iterable[tuple[str, objects_pb2.SlotId, objects_pb2.Attempt]], turn: Turn
-) -> None:
+def settled(state: State, ended: Iterable[tuple[str, objects_pb2.SlotId, objects_pb2.Attempt]], turn: Turn) -> None:
     """Tells nodes that the end of these attempts is committed: their certificates may be forgotten. A node without a
     session learns it from its next Sync, which lists them no more."""
     messages: dict[str, agent_pb2.Settled] = {}

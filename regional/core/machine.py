@@ -19,7 +19,8 @@ from regional.core.reports import Reporter
 from regional.core.state import State, Turn
 from regional.core.transactions import Operation
 
-_SOURCES: tuple[Callable[[State, int, Turn], Operation | None], ...] = (
+_Source = Callable[[State, int, Turn], Operation | None]
+_SOURCES: tuple[_Source, ...] = (
     authority.next_asked,
     node_life.next_nodes,
     releasing.next_replace,
@@ -27,7 +28,7 @@ _SOURCES: tuple[Callable[[State, int, Turn], Operation | None], ...] = (
     forgetting.next_clear,
     forgetting.next_forget,
 )
-_BULK = (shares.next_admission, releasing.next_release, binding.next_bind)  # take turns
+_BULK: tuple[_Source, ...] = (shares.next_admission, releasing.next_release, binding.next_bind)  # take turns
 
 
 class Machine:

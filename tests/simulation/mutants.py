@@ -292,7 +292,7 @@ def attempts_are_numbered_anew(patch: pytest.MonkeyPatch) -> None:
 def stopping_counts_as_stopped(patch: pytest.MonkeyPatch) -> None:
     reported = closing.attempt_reported
 
-    def hasty(state: State, node: Any, status: agent_pb2.AttemptStatus, turn: Any) -> None:
+    def hasty(state: State, node: Any, status: agent_pb2.AttemptStatus, turn: Any) -> bool:
         if status.phase == agent_pb2.ATTEMPT_PHASE_STOPPING:
             status.phase = agent_pb2.ATTEMPT_PHASE_CLOSED
         return reported(state, node, status, turn)

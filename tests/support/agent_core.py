@@ -140,3 +140,11 @@ def of(done: list[commands.Command], kind: type[Kind]) -> list[Kind]:
 def statuses(done: list[commands.Command]) -> list[agent_pb2.AttemptStatus]:
     sent = [command.message for command in of(done, commands.SendUp)]
     return [status for message in sent for status in [*message.hello.inventory, *message.status.attempts]]
+
+
+def starts(done: list[commands.Command]) -> list[int]:
+    return [command.run.rank.attempt.n for command in of(done, commands.StartReplica)]
+
+
+def phases(found: list[agent_pb2.AttemptStatus]) -> dict[int, int]:
+    return {status.attempt.n: status.phase for status in found}

@@ -13,18 +13,12 @@ from tests.support.agent_core import (
     World,
     assign,
     of,
+    phases,
     run,
+    starts,
     statuses,
     token,
 )
-
-
-def starts(done: list[commands.Command]) -> list[int]:
-    return [command.run.rank.attempt.n for command in of(done, commands.StartReplica)]
-
-
-def phases(found: list[agent_pb2.AttemptStatus]) -> dict[int, int]:
-    return {status.attempt.n: status.phase for status in found}
 
 
 def test_nothing_starts_before_one_sync_nor_before_its_record_is_durable() -> None:

@@ -5,6 +5,7 @@ from atoll.model.resources import Vector
 from tests.support.regional_world import RegionalWorld, status, task
 
 DONE, WAITING = objects_pb2.SLOT_STATE_DONE, objects_pb2.SLOT_STATE_WAITING
+CLOSED = agent_pb2.ATTEMPT_PHASE_CLOSED
 JOB = objects_pb2.WORKLOAD_TYPE_JOB
 
 
@@ -100,19 +101,6 @@ def test_scaling_up_again_while_the_old_replica_still_stops(world: RegionalWorld
     assert again.generation == 3
 
 
-def test_a_service_that_ended_with_0_while_unwanted_is_bound_again_when_wanted(world: RegionalWorld) -> None:
-    session = world.join("n1")
-    world.share("web", task(replicas=2))
-    world.run(session, world.slots())
-    (slot,) = [s for s in world.slots() if s.id.index == 1]
-    world.share("web", task(replicas=1), generation=2)
-    world.hold = True
-    world.close(session, slot, reason="Completed")
-    world.share("web", task(replicas=2), generation=3)  # admitted before the record is forgotten
-    world.release_held()
-    assert len(world.slots()) == 2
-
-
 def test_a_rolling_update_keeps_three_quarters_up(world: RegionalWorld) -> None:
     session = world.join("n1", capacity=Vector(100_000, 100_000))
     world.share("web", task(replicas=8))
@@ -194,3 +182,28 @@ def test_a_late_status_after_the_certificate_changes_nothing(world: RegionalWorl
     world.run(session, [slot])
     world.release_held()
     assert [s.exit.reason for s in world.slots(DONE)] == ["Completed"]
+
+
+def test_what_ended_while_unwanted_is_bound_again_when_wanted_and_counts_as_waiting_until_then() -> None:
+    world = RegionalWorld(lanes=2)
+    world.win()
+    world.grant("acme", Vector(100_000, 100_000), seq=1)
+    world.uplink()
+    session = world.join("n1")
+    world.share("web", task(replicas=2))
+    slots = world.slots()
+    world.share("web", task(replicas=0), generation=2)
+    world.hold = True
+    ends = zip(slots, ("Stopped", "Completed"), strict=True)
+    world.report(session, *(status(s, CLOSED, exit=objects_pb2.Exit(reason=reason)) for s, reason in ends))
+    world.share("web", task(replicas=2), generation=3)  # admitted before the records are forgotten
+    assert [commit.plan.operation for commit in world.held] == ["RELEASE", "ADMIT-SHARE"]
+    for _ in range(2):
+        world.settle(world.held.pop(0))
+    assert [s.exit.reason for s in world.slots(DONE)] == ["Stopped", "Completed"]
+    world.advance(500, beating=[session])
+    counts = world.reports("web")[-1].counts
+    assert (counts.desired, counts.waiting, counts.failed, counts.succeeded) == (2, 2, 0, 0)
+    world.release_held()
+    assert len(world.slots()) == 2
+    world.check()

@@ -156,3 +156,22 @@ def test_a_guarded_write_is_carried_out_and_answered(world: RegionalWorld) -> No
     world.tell(events.WriteAsked(8, plan))
     replies = [c for c in world.issued if isinstance(c, commands.Reply)]
     assert [(r.reply_to, bool(r.error)) for r in replies] == [(7, False), (8, True)]
+
+
+def test_admission_release_and_bind_take_turns(world: RegionalWorld) -> None:
+    """A flood of any of them holds up none of the others."""
+    session = world.join("n1", capacity=Vector(1_000_000, 1_000_000))
+    world.share("busy", task(replicas=300, cpu=1, memory=1))
+    slots = world.slots()
+    world.hold = True
+    world.share("waiting", task(replicas=300, cpu=1, memory=1))
+    for i in range(50):
+        world.share(f"flood-{i}", task(replicas=0))
+    world.close(session, *slots, reason="Failed", code=1)
+    done: list[str] = []
+    while len(done) < 9:
+        commit = world.held.pop(0)
+        done.append(commit.plan.operation)
+        world.settle(commit)
+    assert all(set(done[i : i + 3]) == {"ADMIT-SHARE", "RELEASE", "BIND"} for i in (0, 3, 6)), done
+    world.release_held()

@@ -1,10 +1,15 @@
 """Hello, silence, loss, fences and the brake, on virtual time."""
 
+from typing import Any
+
+import pytest
+
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.resources import Vector
+from atoll.store import keys
 from regional.core import commands, events
 from regional.core.liveness import surely_stopped_ms
-from tests.support.regional_world import RegionalWorld, status, task
+from tests.support.regional_world import ROOT, RegionalWorld, status, task
 
 READY, LOST = objects_pb2.NODE_STATE_READY, objects_pb2.NODE_STATE_LOST
 LOST_AFTER_MS = 16_000  # 5 heartbeats of 3 s, and a check
@@ -276,3 +281,106 @@ def test_what_proves_the_end_is_the_class_an_attempt_was_bound_with(world: Regio
     world.advance(20_000, beating=[other])
     assert [(s.node, s.run_class) for s in world.slots()] == [("n2", objects_pb2.RUN_CLASS_EXCLUSIVE)]
     assert [z.node for z in world.zombies()] == ["n1"]
+
+
+def settled(world: RegionalWorld, session: int) -> list[list[objects_pb2.Attempt]]:
+    """The attempts of each Settled that the session was sent."""
+    return [[a.token.attempt for a in m.attempts] for m in world.messages(session, "settled")]
+
+
+def test_released_certificates_are_settled_together_and_only_when_committed(world: RegionalWorld) -> None:
+    session, other = world.join("n1"), world.join("n2", capacity=Vector())
+    world.share("job", task(replicas=3), type=objects_pb2.WORKLOAD_TYPE_JOB)
+    slots = world.slots()
+    world.hold = True
+    world.close(session, *slots, reason="Completed")
+    assert [commit.plan.operation for commit in world.held] == ["RELEASE"]
+    assert settled(world, session) == []
+    world.release_held()
+    assert settled(world, session) == [[slot.attempt for slot in slots]]
+    assert settled(world, other) == []
+
+
+def test_the_certificate_of_a_zombie_is_settled_when_it_is_cleared(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("web", task())
+    (first,) = world.slots()
+    other = world.join("n2")
+    world.advance(LOST_AFTER_MS, beating=[other])
+    back = world.join("n1")
+    world.hold = True
+    world.close(back, first)
+    assert settled(world, back) == []
+    world.release_held()
+    assert not world.zombies()
+    assert settled(world, back) == [[first.attempt]]
+
+
+def test_certificates_that_nothing_waits_for_are_settled_at_once(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("job", task(replicas=2), type=objects_pb2.WORKLOAD_TYPE_JOB)
+    slots = world.slots()
+    world.close(session, *slots, reason="Completed")
+    world.close(session, *slots, reason="Completed")
+    assert settled(world, session) == [[slot.attempt for slot in slots]] * 2
+
+
+def test_a_welcome_is_two_messages_however_much_is_to_end(world: RegionalWorld) -> None:
+    replicas = 1_124  # more than a session's queue takes
+    session = world.join("n1", capacity=Vector(1_000_000, 1_000_000))
+    world.share("web", task(replicas=replicas, cpu=1, memory=1))
+    slots = world.slots()
+    assert len(slots) == replicas
+    world.run(session, slots[:700])
+    world.tell(events.NodeSessionEnded(session))
+    world.share("web", task(replicas=0, cpu=1, memory=1), generation=2)
+    again = world.join("n1", inventory=[status(s, agent_pb2.ATTEMPT_PHASE_RUNNING) for s in slots[:700]])
+    assert [m.WhichOneof("body") for m in world.sent[again]] == ["welcome", "sync"]
+    (sync,) = world.messages(again, "sync")
+    assert not sync.assignments
+    assert sorted(s.token.attempt.n for s in sync.stops) == sorted(s.attempt.n for s in slots)
+    assert {s.reason for s in sync.stops} == {"not wanted"}
+    world.close(again, *slots)
+    assert not world.slots()
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ({"labels": [objects_pb2.Label(key=f"k{i}", value="v") for i in range(65)]}, "65 labels"),
+        ({"labels": [objects_pb2.Label(key="x" * 2_000_000, value="v")]}, "a label's key"),
+        ({"labels": [objects_pb2.Label(key="zone", value="v" * 2_000_000)]}, "label zone"),
+        ({"labels": [objects_pb2.Label(key="", value="v")]}, "a label's key"),
+        ({"address": "a" * 257}, "257 characters"),
+        ({"inventory": [agent_pb2.AttemptStatus()] * 20_001}, "20001 attempts"),
+        ({"capacity": objects_pb2.Resources(cpu_milli=-1)}, "capacity"),
+        ({"capacity": objects_pb2.Resources(memory_mib=2**60)}, "capacity"),
+    ],
+)
+def test_an_impossible_claim_is_refused_with_its_reason_and_reaches_nothing(
+    world: RegionalWorld, claim: dict[str, Any], said: str
+) -> None:
+    world.tell(events.NodeHello(9, "n1", "", (), agent_pb2.Hello(node="n1", incarnation=1, **claim)))
+    close, announce = world.issued[-2:]
+    assert isinstance(close, commands.CloseSession)
+    assert isinstance(announce, commands.Announce)
+    assert said in close.reason
+    assert len(close.reason) < 300
+    assert (announce.event.type, announce.event.object, announce.event.message) == (
+        "NodeRefused",
+        "node/n1",
+        close.reason,
+    )
+    assert not world.state.nodes
+    assert not world.held
+    assert world.store.get(keys.node(ROOT, "n1")) is None
+
+
+def test_what_an_agent_says_of_an_end_is_stored_within_bounds(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("job", task(), type=objects_pb2.WORKLOAD_TYPE_JOB)
+    exit_ = objects_pb2.Exit(reason="r" * 2_000_000, message="m" * 2_000_000, code=1)
+    (slot,) = world.slots()
+    world.report(session, status(slot, agent_pb2.ATTEMPT_PHASE_CLOSED, exit=exit_))
+    (waiting,) = world.slots(objects_pb2.SLOT_STATE_WAITING)
+    assert (len(waiting.exit.reason), len(waiting.exit.message)) == (64, 1_024)
