@@ -31,7 +31,7 @@ class _Batch:
         self.state = state
         self.lane = lane
         self.bindings: list[Binding] = []
-        self.nodes: dict[str, NodeEntry] = {}
+        self.nodes: dict[int, NodeEntry] = {}  # by row
         self.workloads: set[bytes] = set()
         self.charges: dict[str, Vector] = {}
         self.decisions: list[objects_pb2.Decision] = []
@@ -39,12 +39,12 @@ class _Batch:
         self._scores: list[objects_pb2.NodeScore] = []
         self._quota: dict[str, str] = {}  # as it was before this batch, by tenant
 
-    def filling(self, task: TaskEntry, avoid: str, room: int) -> Filling:
+    def filling(self, task: TaskEntry, avoid: str) -> Filling:
         """The one under way when it can go on, else a new one."""
         row = self.state.class_row(task)
         avoided = self.state.table.row_of.get(avoid, NOWHERE)
         if self._filling is None or not self._filling.continues(row, avoided):
-            self._filling = Filling(row, room, task.copies, avoided)
+            self._filling = Filling(row, self.slots_left, task.copies, avoided)
             self._scores = show_scores(row, self._filling.ranked[: self.state.settings.shown_scores], task.copies)
         return self._filling
 
@@ -57,12 +57,20 @@ class _Batch:
         decision.scores.extend(self._scores)
         decision.nodes, decision.feasible = len(self.state.nodes), filling.feasible
 
-    def room(self) -> int:
-        """How many more replicas of one more class surely fit, each on a node of its own."""
-        compares = len(self.bindings) + len(self.nodes) + len(self.workloads) + len(self.charges)
-        return min(
-            (transactions.COMPARES - compares - 2) // 2, self.state.settings.bind_batch_slots - len(self.bindings)
-        )
+    @property
+    def slots_left(self) -> int:
+        return self.state.settings.bind_batch_slots - len(self.bindings)
+
+    @property
+    def compares_left(self) -> int:
+        """For replicas and nodes of one more class, whose workload and slice may be new here. There are never more
+        writes than compares."""
+        used = len(self.bindings) + len(self.nodes) + len(self.workloads) + len(self.charges)
+        return transactions.COMPARES - used - 2
+
+    @property
+    def has_room(self) -> bool:
+        return self.slots_left > 0 and self.compares_left >= 2
 
     def plan(self) -> Bind | None:
         if not self.bindings:
@@ -80,11 +88,11 @@ def next_bind(state: State, lane: int, turn: Turn) -> Bind | None:
         return None
     batch = _Batch(state, lane)
     total = state.total_capacity()
-    while (room := batch.room()) > 0:
+    while batch.has_room:
         cls = state.queue.pick(lambda tenant: _weighted_share(state.account(tenant), total))
         if cls is None:
             break
-        _place_some(state, batch, cls, room, turn)
+        _place_some(state, batch, cls, turn)
     return batch.plan()
 
 
@@ -120,7 +128,7 @@ def _weighted_share(account: TenantAccount, total: Vector) -> float:
     return max(shares, default=0.0) / account.weight
 
 
-def _place_some(state: State, batch: _Batch, cls: SchedulingClass, room: int, turn: Turn) -> None:
+def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -> None:
     """Takes replicas of one class into the batch, or parks the class with the reason."""
     task = state.workloads[cls.tenant, cls.workload].tasks[cls.task]
     account = state.account(cls.tenant)
@@ -129,9 +137,9 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, room: int, tu
         detail = f"{account.missing(cls.request.vector)} missing of {account.ceiling()}"
         _park(state, cls, _QUOTA_CURES, (explain.reason(explain.QUOTA, detail=detail),), turn)
         return
-    indices, avoid = cls.take(min(room, affordable))
-    filling = batch.filling(task, avoid, room)
-    chosen = filling.take(len(indices))
+    indices, avoid = cls.take(min(batch.slots_left, affordable, state.settings.class_turn_slots))
+    filling = batch.filling(task, avoid)
+    chosen = filling.take(len(indices), batch.compares_left, batch.nodes)
     cls.put(indices[len(chosen) :], avoid)
     if not chosen:
         _park(state, cls, filling.refusals.cures, filling.refusals.reasons, turn)
@@ -218,7 +226,7 @@ def _bind(
     resources = amount.to_proto()
     for index, row in places:
         node = state.nodes[state.table.names[row]]
-        batch.nodes[node.name] = node
+        batch.nodes[row] = node
         task.in_flight.add(index)
         record = _record(state, task, index, node, resources, decision.id)
         decision.placed.add(index=index, node=node.name, attempt=record.attempt)

@@ -2,13 +2,14 @@
 
 A `ClassRow` holds, for every node, the first filter that refuses the class and the score of placing one replica there;
 before use it repairs only the rows that changed. A `Filling` of `count` replicas takes the best `count` rows, computes
-each one's score for its first, second … replica in one matrix, and fills greedily with a heap: the same answer as
-scoring all nodes again after every single replica, because a placement changes only the node it lands on, so the t-th
-choice is among the t best rows of the start. Ties go to the lower row.
+each one's score for its first, second … replica (the first few of all rows in one matrix, further ones of a row when it
+is filled that far), and fills greedily with a heap: the same answer as scoring all nodes again after every single
+replica, because a placement changes only the node it lands on, so the t-th choice is among the t best rows of the
+start. Ties go to the lower row.
 """
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from regional.core.node_table import Integers, NodeTable, Rows
 FEASIBLE = -1
 ABSENT = -2
 NOWHERE = -1
+FIRST_STEPS = 4  # replicas on one node whose scores are computed for all candidates at once
 
 Copies = Mapping[int, int]  # replicas of the task by row
 
@@ -113,12 +115,12 @@ class Filling:
         if not len(rows):
             return
         room = _room(table, request, rows, count)
-        steps = np.arange(1, int(room.max()) + 1)
-        used = table.used[rows] + steps[:, None, None] * _amounts(request)
-        own = _copies_at(rows, copies if scores.counts_copies(request) else {}) + steps[:, None].astype(np.int32) - 1
-        self._matrix: list[list[float]] = scores.total(table, request, rows, used, own).T.tolist()
+        self._rows = rows
+        self._used = table.used[rows]
+        self._copies = _copies_at(rows, copies if scores.counts_copies(request) else {})
         self._room: list[int] = room.tolist()
-        self._heap = [(-self._matrix[i][0], candidate, 0, i) for i, candidate in enumerate(rows.tolist())]
+        self._steps = self._scores(slice(None), 0, min(int(room.max()), FIRST_STEPS))
+        self._heap = [(-self._steps[i][0], candidate, 0, i) for i, candidate in enumerate(rows.tolist())]
         self._heap.sort()  # a sorted list is a heap
         self.ranked = [candidate for _, candidate, _, _ in self._heap]
 
@@ -127,19 +129,40 @@ class Filling:
         own = self.row is row and self.avoid == avoid and not scores.counts_copies(row.request)
         return own and bool(self._heap) and self.left > 0 and self._version == row.table.version
 
-    def take(self, count: int) -> list[int]:
-        """Greedy: the best row now, again and again. Fewer than `count` when no more fit."""
+    def take(self, count: int, compares: int, known: Collection[int] = ()) -> list[int]:
+        """Greedy: the best row now, again and again. Fewer than `count` when no more fit, or when `compares` are spent:
+        a replica costs one, and one more the first on a row that is not `known`."""
         heap = self._heap
         chosen: list[int] = []
+        seen = set(known)
         while heap and len(chosen) < min(count, self.left):
             _, row, step, i = heap[0]
+            compares -= 1 if row in seen else 2
+            if compares < 0:
+                break
+            seen.add(row)
             chosen.append(row)
             if step + 1 < self._room[i]:
-                heapq.heapreplace(heap, (-self._matrix[i][step + 1], row, step + 1, i))
+                heapq.heapreplace(heap, (-self._score(i, step + 1), row, step + 1, i))
             else:
                 heapq.heappop(heap)
         self.left -= len(chosen)
         return chosen
+
+    def _score(self, i: int, step: int) -> float:
+        """Of candidate `i` with `step` more replicas than at the start."""
+        scored = self._steps[i]
+        if step >= len(scored):
+            scored += self._scores(slice(i, i + 1), len(scored), self._room[i])[0]
+        return scored[step]
+
+    def _scores(self, part: slice, first: int, end: int) -> list[list[float]]:
+        """For each candidate of `part`, its scores with `first` … `end - 1` more replicas than at the start."""
+        request, steps = self.row.request, np.arange(first, end)
+        used = self._used[part] + (steps[:, None, None] + 1) * _amounts(request)
+        copies = self._copies[part] + steps[:, None].astype(np.int32)
+        matrix: list[list[float]] = scores.total(self.row.table, request, self._rows[part], used, copies).T.tolist()
+        return matrix
 
     def charged(self) -> None:
         """What was taken is now charged to the table, and nothing else was since."""

@@ -161,7 +161,8 @@ async def test_an_exit_while_no_agent_ran_is_known(node: Node, region: AgentRegi
     (folder,) = node.state.glob("runs/*/work")
     (folder / "go").touch()
     await node.until_nothing_runs()
-    await node.start()
+    again = await node.start()
+    again.say(sync(work))  # until it has this, an agent says nothing more
     status = await region.until(NAME, 1, phase=CLOSED)
     assert (status.exit.code, status.exit.reason) == (5, "Failed")
 

@@ -145,11 +145,11 @@ def test_a_batch_is_what_one_by_one_would_choose(
 ) -> None:
     table = table_of(plain)
     filling = Filling(ClassRow(table, request_of(task)), count, {})
-    chosen = filling.take(first)
+    chosen = filling.take(first, 2 * count)
     for row in chosen:
         table.charge(row, request_of(task).vector.amounts())
     filling.charged()
-    chosen += filling.take(count - len(chosen))
+    chosen += filling.take(count - len(chosen), 2 * count)
     assert chosen == reference(table_of(plain), plain, task, count)
 
 
@@ -186,3 +186,17 @@ def test_a_repaired_row_equals_a_fresh_one(
     fresh.refresh({})
     assert row.refusal.tolist() == fresh.refusal.tolist()
     assert row.score.tolist() == fresh.score.tolist()
+
+
+@given(nodes, tasks, st.integers(1, 12), st.integers(2, 12))
+def test_a_budget_of_compares_cuts_the_same_choice_short(
+    plain: list[PlainNode], task: objects_pb2.Task, count: int, compares: int
+) -> None:
+    table = table_of(plain)
+    known = {0} if plain else set()
+    chosen = Filling(ClassRow(table, request_of(task)), count, {}).take(count, compares, known)
+    whole = Filling(ClassRow(table, request_of(task)), count, {}).take(count, 2 * count)
+    assert chosen == whole[: len(chosen)]
+    assert len(chosen) + len(set(chosen) - known) <= compares
+    if len(chosen) < len(whole):
+        assert len(chosen) + 1 + len(set(whole[: len(chosen) + 1]) - known) > compares

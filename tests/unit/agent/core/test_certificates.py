@@ -23,15 +23,17 @@ def test_a_settled_certificate_is_forgotten_and_its_attempt_is_still_refused() -
 
 
 def test_only_the_settled_attempt_of_the_same_store_life_is_forgotten() -> None:
-    world = World().boot().running()
-    world.stop(4)
-    world.stop(5)
+    world = World().boot().running(assign(1))
     world.connect(life=2)
-    world.sync(assign(4, life=2), assign(5, OTHER, life=2))
-    kept = [c.rank for r in world.saved.records for c in r.certificates]
-    settled = [agent_pb2.SettledAttempt(token=token(n, life=2), slot=run().slot.to_proto()) for n in (4, 5, 6)]
-    world.say(settled=agent_pb2.Settled(attempts=settled))
-    assert [c.rank for r in world.saved.records for c in r.certificates] == kept
+    world.sync()
+    slot = run().slot.to_proto()
+    world.say(stop=agent_pb2.Stop(token=token(1, life=2), slot=slot))
+    world.stopped()
+    certified = [[c.rank for c in record.certificates] for record in world.saved.records]
+    assert certified == [[run(1).rank, run(1, life=2).rank]]
+    settled = agent_pb2.SettledAttempt(token=token(1, life=2), slot=slot)
+    world.say(settled=agent_pb2.Settled(attempts=[settled]))
+    assert [[c.rank for c in record.certificates] for record in world.saved.records] == [[run(1).rank]]
 
 
 def test_nothing_is_settled_before_the_sync() -> None:
