@@ -83,13 +83,13 @@ class DevCluster:
         }
         program = self._spawn(ETCD, [str(binary.path), *(f"--{name}={value}" for name, value in arguments.items())])
         self.etcd = client.removeprefix("http://")
-        self._until(program, lambda: _healthy(client))
+        self._until(program, lambda: healthy(client))
         return binary.version
 
     def start_global(self) -> Program:
         """Its ready line has the address that programs and admins dial, and the one for people."""
         tls = self._authority.issue_global("global-1", HOSTS, self.folder / "global", self._now_ms)
-        settings = {"name": "global-1", "etcd": [self.etcd], **_listening(), **_pem(tls)}
+        settings = {"name": "global-1", "etcd": [self.etcd], **_listening(), **pem(tls)}
         return self._start("global-1", "global_cp", settings)
 
     def start_region(self, region: str, global_plane: str) -> Program:
@@ -103,7 +103,7 @@ class DevCluster:
             "name": f"{region}-1",
             "etcd": [self.etcd],
             **_listening(),
-            **_pem(tls),
+            **pem(tls),
             "issuer_certificate": str(issuer / "issuer.crt"),
             "issuer_key": str(issuer / "issuer.key"),
             "global_plane": [global_plane],
@@ -131,7 +131,7 @@ class DevCluster:
             }
             started.append(self._launch(node, "agent", settings))
         for program in started:
-            self._until(program, functools.partial(_read_ready, program))
+            self._until(program, functools.partial(read_ready, program))
 
     def dead(self) -> Program | None:
         """A child that ended by itself."""
@@ -150,7 +150,7 @@ class DevCluster:
 
     def _start(self, name: str, module: str, settings: dict[str, Any]) -> Program:
         program = self._launch(name, module, settings)
-        self._until(program, functools.partial(_read_ready, program))
+        self._until(program, functools.partial(read_ready, program))
         return program
 
     def _launch(self, name: str, module: str, settings: dict[str, Any]) -> Program:
@@ -196,11 +196,11 @@ def _listening() -> dict[str, str]:
     return dict.fromkeys(("people", "programs", "metrics"), "127.0.0.1:0")
 
 
-def _pem(tls: TlsFiles) -> dict[str, str]:
+def pem(tls: TlsFiles) -> dict[str, str]:
     return {"certificate": str(tls.certificate), "key": str(tls.key), "ca": str(tls.ca)}
 
 
-def _read_ready(program: Program) -> bool:
+def read_ready(program: Program) -> bool:
     """Takes the ready line, when it has come."""
     out = program.process.stdout
     assert out is not None
@@ -212,7 +212,7 @@ def _read_ready(program: Program) -> bool:
     return bool(program.ready)
 
 
-def _healthy(url: str) -> bool:
+def healthy(url: str) -> bool:
     try:
         with _NO_PROXY.open(f"{url}/health", timeout=1) as answer:
             return bool(json.load(answer).get("health") == "true")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from atoll.errors import require
+from atoll.errors import InvariantBroken, require
 from atoll.model.resources import DIMENSIONS
 
 Amounts = tuple[int, ...]
@@ -101,7 +101,8 @@ class NodeTable:
     def credit(self, row: int, amounts: Amounts) -> None:
         used = self.used[row]
         used -= amounts
-        require(bool((used >= 0).all()), f"node {self.names[row]} gives back more than it holds")
+        if min(used.tolist()) < 0:  # `all` of NumPy takes three times as long for four numbers
+            raise InvariantBroken(f"I3: node {self.names[row]} gives back more than it holds")
         self._touch(row)
 
     def free(self, rows: list[int]) -> Integers:

@@ -87,12 +87,14 @@ def _slots_in(plan: Plan, prefix: bytes) -> int:
 
 
 class Fleet:
-    """Every node's agent: obeys at once, reports running at once, and after RUN_S that the work has ended."""
+    """Every node's agent: obeys at once, reports running, and after RUN_S that the work has ended. As with the real
+    agent, what changes within TICK_S travels together."""
 
     def __init__(self, nodes: int, core: "CoreLoop[Event, Command]") -> None:
         self._nodes = nodes
         self._core = core
         self._ends: collections.deque[tuple[float, int, agent_pb2.Assign]] = collections.deque()
+        self._reports: dict[int, agent_pb2.StatusReport] = {}  # by session
         self.heartbeat_s = 10.0
         self.welcomed: set[int] = set()
 
@@ -123,6 +125,9 @@ class Fleet:
                 _, session, assign = self._ends.popleft()
                 closed = agent_pb2.ATTEMPT_PHASE_CLOSED
                 self._report(session, assign.slot, assign.token.attempt, closed, assign.generation)
+            reports, self._reports = self._reports, {}
+            for session, report in reports.items():
+                self._core.post(NodeStatus(session, report))
             due += self._nodes * TICK_S / self.heartbeat_s
             while due >= 1:
                 due -= 1
@@ -142,12 +147,12 @@ class Fleet:
         phase: agent_pb2.AttemptPhase.ValueType,
         generation: int,
     ) -> None:
-        status = agent_pb2.AttemptStatus(slot=slot, attempt=attempt, generation=generation, phase=phase, started_ms=1)
+        report = self._reports.get(session) or self._reports.setdefault(session, agent_pb2.StatusReport())
+        status = report.attempts.add(slot=slot, attempt=attempt, generation=generation, phase=phase, started_ms=1)
         if phase == agent_pb2.ATTEMPT_PHASE_CLOSED:
             status.exit.reason = "Completed"
         else:
             status.ready = True
-        self._core.post(NodeStatus(session, agent_pb2.StatusReport(attempts=[status])))
 
 
 class Jobs:

@@ -1,6 +1,5 @@
 """From a manifest to running processes and back: the real programs, started by the real command line."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -12,12 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from atoll import audit
-from atoll.cli import dev, verify
-from atoll.cli.dev_cluster import DevCluster, Program
-from atoll.sdk.client import AsyncClient
-from atoll.sdk.contexts import Connection
-from atoll.sdk.specs import Workload
 from tests.support.etcd import need_etcd
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(180)]
@@ -114,86 +107,3 @@ class TestForeground:
         second.send_signal(signal.SIGTERM)
         second.wait(60)
         assert left_running(tmp_path) == []
-
-
-class Faulty:
-    """A cluster whose programs can be struck and come back where they were."""
-
-    def __init__(self, folder: Path) -> None:
-        self.cluster = DevCluster(folder)
-        self.connection: Connection = dev.start(self.cluster, regions=1, agents=2)
-        for program in self.cluster.programs:  # who comes back must come back at the same address
-            path = folder / f"{program.name}.toml"
-            if path.exists() and program.ready.get("people"):
-                text = path.read_text()
-                for port in ("people", "programs"):
-                    text = text.replace(f'{port} = "127.0.0.1:0"', f'{port} = "{program.ready[port]}"')
-                path.write_text(text)
-
-    def named(self, name: str) -> Program:
-        return next(program for program in self.cluster.programs if program.name == name)
-
-    def kill(self, name: str) -> None:
-        """kill -9, and a new process at once."""
-        victim = self.named(name)
-        victim.process.kill()
-        victim.process.wait()
-        with victim.log.open("ab") as log:
-            victim.process = subprocess.Popen(victim.process.args, stdout=log, stderr=log, start_new_session=True)
-
-    def pause(self, name: str, seconds: float) -> None:
-        """SIGSTOP for so long: longer than a leader may trust itself."""
-        victim = self.named(name).process
-        victim.send_signal(signal.SIGSTOP)
-        try:
-            time.sleep(seconds)
-        finally:
-            victim.send_signal(signal.SIGCONT)
-
-    def verdict(self) -> audit.Verdict:
-        return asyncio.run(verify.audit_store((self.cluster.etcd,)))
-
-
-def running(mark: str) -> int:
-    """Processes `sleep <mark>`."""
-    count = 0
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            count += entry.name.isdecimal() and (entry / "cmdline").read_bytes() == f"sleep\0{mark}\0".encode()
-    return count
-
-
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    need_etcd()
-    world = Faulty(tmp_path_factory.mktemp("faulty"))
-    try:
-        yield world
-    finally:
-        world.cluster.stop()
-
-
-@pytest.mark.parametrize("fault", ["kill", "pause"])
-@pytest.mark.parametrize("victim", ["r1-n1", "r1-1", "global-1"])
-def test_a_fault_while_work_is_placed_loses_nothing_and_runs_nothing_twice(
-    faulty: Faulty, victim: str, fault: str
-) -> None:
-    mark = f"{os.getpid()}{len(victim)}.{len(fault)}"
-    name = f"{victim}-{fault}"
-    spec = Workload(name=name, command=("sleep", mark), replicas=12, cpu="10m", memory="16Mi")
-
-    async def apply(client: AsyncClient) -> None:
-        await client.workloads.apply(spec)
-
-    async def settle(client: AsyncClient) -> None:
-        await client.workloads.wait(name, timeout=90)
-
-    dev.connected(faulty.connection, apply)
-    if fault == "kill":
-        faulty.kill(victim)
-    else:
-        faulty.pause(victim, 5.0)
-    dev.connected(faulty.connection, settle)
-    until(lambda: running(mark) == 12, f"{running(mark)} processes of 12 replicas")
-    verdict = faulty.verdict()
-    assert not verdict.violations, [str(violation) for violation in verdict.violations]

@@ -19,7 +19,7 @@ from typing import Any, Self
 from atoll import audit
 from atoll.api.v1 import objects_pb2
 from atoll.cli import dev, verify
-from atoll.cli.dev_cluster import ETCD, HOSTS, STATE_VARIABLE, DevCluster, Program, _healthy, _pem, _read_ready
+from atoll.cli.dev_cluster import ETCD, HOSTS, STATE_VARIABLE, DevCluster, Program, healthy, pem, read_ready
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.contexts import Connection
 from atoll.store import keys
@@ -105,7 +105,7 @@ class Cluster(DevCluster):
         arguments = before.process.args
         assert isinstance(arguments, list)
         program = self._spawn(name, arguments)
-        self._until(program, lambda: _healthy(f"http://{self.etcd}") if name == ETCD else _read_ready(program))
+        self._until(program, lambda: healthy(f"http://{self.etcd}") if name == ETCD else read_ready(program))
 
     @contextlib.contextmanager
     def paused(self, name: str) -> Iterator[None]:
@@ -128,7 +128,7 @@ class Cluster(DevCluster):
             "name": STANDBY,
             "etcd": [self.etcd],
             "metrics": "127.0.0.1:0",
-            **_pem(tls),
+            **pem(tls),
             "issuer_certificate": str(issuer / "issuer.crt"),
             "issuer_key": str(issuer / "issuer.key"),
             "global_plane": [self._addresses[GLOBAL][1]],
