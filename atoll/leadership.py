@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge
 from atoll.api.v1 import objects_pb2
 from atoll.clock import Clock
 from atoll.committer import Committer
+from atoll.compaction import compact_behind
 from atoll.election import Election, LaneWriter, lane_revisions
 from atoll.errors import Unavailable
 from atoll.lane import Authority
@@ -57,10 +58,12 @@ class Leadership:
         clock: Clock,
         ttl_s: int,
         transaction_deadline_s: float,
+        history_s: int,
         post: Post,
         beside: Beside = nothing_beside,
     ) -> None:
-        """`post` hands events to the core; `beside` runs as long as each reign."""
+        """`post` hands events to the core; `beside` runs as long as each reign. `history_s`: how much of the store's
+        history a leader keeps; 0 = all."""
         self.leading = False  # as the core has been told: what follows `met` in the loop meets a leading core
         self._store = store
         self._root = root
@@ -68,6 +71,7 @@ class Leadership:
         self._clock = clock
         self._ttl_s = ttl_s
         self._transaction_deadline_s = transaction_deadline_s
+        self._history_s = history_s
         self._post = post
         self._beside = beside
         self._reigns: dict[int, _Reign] = {}  # by term: won, and not yet met by the core
@@ -148,11 +152,14 @@ class Leadership:
             committer = Committer(writer, tasks, self._post, self._clock)
             reign = self._reigns[authority.term] = _Reign(committer)
             self._post(LeadershipWon(authority, records.items, records.revision))
+            compacting = tasks.create_task(compact_behind(self._store, self._history_s)) if self._history_s else None
             try:
                 async with self._beside(authority):
                     done, _ = await asyncio.wait({holding, reign.resigned}, return_when=asyncio.FIRST_COMPLETED)
                     reason = done.pop().result()
             finally:
                 committer.stop()
+                if compacting:
+                    compacting.cancel()
                 self._post(LeadershipLost(reason))
         return reason

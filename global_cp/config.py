@@ -41,6 +41,7 @@ class Settings(CoreSettings):
 
     election_ttl_s: int = 6
     transaction_deadline_ms: int = 2_000
+    history_s: int = 120  # of the store, kept by the leader; 0 = all of it, for replays from the first revision
     stop_grace_s: float = 2.0
 
     mutation_timeout_s: float = 30.0  # from arrival to answer; beyond: OutcomeUnknown

@@ -36,6 +36,7 @@ class GlobalPlane:
             clock=clock,
             ttl_s=settings.election_ttl_s,
             transaction_deadline_s=settings.transaction_deadline_ms / 1000,
+            history_s=settings.history_s,
             post=self.core.post,
         )
         self.seat = Seat(self.machine, self._leadership)

@@ -93,6 +93,7 @@ class Settings(CoreSettings):
     # store and election
     election_ttl_s: int = 6
     transaction_deadline_ms: int = 2_000
+    history_s: int = 120  # of the store, kept by the leader; 0 = all of it, for replays from the first revision
     write_deadline_ms: int = 5_000  # of a guarded write asked for by the API
 
     # agents

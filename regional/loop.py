@@ -44,6 +44,7 @@ class Region:
             clock=clock,
             ttl_s=settings.election_ttl_s,
             transaction_deadline_s=settings.transaction_deadline_ms / 1000,
+            history_s=settings.history_s,
             post=self.core.post,
             beside=self._linked,
         )

@@ -30,6 +30,7 @@ from atoll.store.binary import EtcdMissing, find_etcd, refusal
 ETCD = "etcd"
 READY_S = 30.0
 STOP_S = 10.0
+KEEP_ALL = 0  # of the store's history: a playground can be audited from its first revision
 HOSTS = ("127.0.0.1", "localhost")
 STATE_VARIABLE = "ATOLL_STATE"  # set by agents in the environment of what they start
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -89,7 +90,7 @@ class DevCluster:
     def start_global(self) -> Program:
         """Its ready line has the address that programs and admins dial, and the one for people."""
         tls = self._authority.issue_global("global-1", HOSTS, self.folder / "global", self._now_ms)
-        settings = {"name": "global-1", "etcd": [self.etcd], **_listening(), **pem(tls)}
+        settings = {"name": "global-1", "etcd": [self.etcd], "history_s": KEEP_ALL, **_listening(), **pem(tls)}
         return self._start("global-1", "global_cp", settings)
 
     def start_region(self, region: str, global_plane: str) -> Program:
@@ -102,6 +103,7 @@ class DevCluster:
             "region": region,
             "name": f"{region}-1",
             "etcd": [self.etcd],
+            "history_s": KEEP_ALL,
             **_listening(),
             **pem(tls),
             "issuer_certificate": str(issuer / "issuer.crt"),

@@ -209,7 +209,7 @@ async def test_a_program_stops_for_a_second_and_is_killed(
             with cluster.paused(victim):
                 await asyncio.sleep(1)
         async with changing(users, client):
-            assert on(cluster, AGENT)
+            await until(lambda: bool(on(cluster, AGENT)), "something runs on the agent that may be struck")
             cluster.kill(victim)
             await asyncio.to_thread(cluster.restart, victim)
         await settled(cluster, client, users)

@@ -220,7 +220,7 @@ def replace_without_a_zombie(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(releasing, "_zombie", lambda state, entry: None)
 
 
-@mutant("I2", session_break_every_ms=2_000)
+@mutant("I2", "I7", session_break_every_ms=2_000)
 def a_broken_session_is_proof(patch: pytest.MonkeyPatch) -> None:
     ended = node_life.session_ended
 
@@ -354,7 +354,9 @@ def certifies_what_is_still_alive(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "alive", property(lambda self: False))
 
 
-@mutant("I2", "I7", agent_pause_every_ms=2_000)
+@mutant(
+    "I2", "I7", events=8_000, agent_pause_every_ms=2_000, session_stall_every_ms=5_000, node_isolation_every_ms=10_000
+)
 def lease_counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
     """T_a from the receipt of the acknowledgement, not from the sending of the heartbeat."""
     acknowledged = Lease.acknowledged

@@ -5,7 +5,7 @@ import pytest
 from simulation.history import run
 from tests.simulation.mutants import MUTANTS, Mutant
 
-SEEDS = range(1, 13)
+SEEDS = range(1, 41)  # tried until one bites: most do at once
 
 
 @pytest.mark.slow

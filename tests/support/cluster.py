@@ -19,7 +19,7 @@ from typing import Any, Self
 from atoll import audit
 from atoll.api.v1 import objects_pb2
 from atoll.cli import dev, verify
-from atoll.cli.dev_cluster import ETCD, HOSTS, STATE_VARIABLE, DevCluster, Program, healthy, pem, read_ready
+from atoll.cli.dev_cluster import ETCD, HOSTS, KEEP_ALL, STATE_VARIABLE, DevCluster, Program, healthy, pem, read_ready
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.contexts import Connection
 from atoll.store import keys
@@ -127,6 +127,7 @@ class Cluster(DevCluster):
             "region": REGION,
             "name": STANDBY,
             "etcd": [self.etcd],
+            "history_s": KEEP_ALL,
             "metrics": "127.0.0.1:0",
             **pem(tls),
             "issuer_certificate": str(issuer / "issuer.crt"),

@@ -88,7 +88,7 @@ class Side:
     def _with_real_leases(self, txn: Txn) -> Txn:
         def real(operation: Operation) -> Operation:
             if isinstance(operation, Put) and operation.lease:
-                return replace(operation, lease=self.leases[operation.lease - 1])
+                return operation._replace(lease=self.leases[operation.lease - 1])
             return operation
 
         return replace(txn, success=tuple(map(real, txn.success)), failure=tuple(map(real, txn.failure)))
@@ -110,7 +110,7 @@ class Side:
     def _item(self, item: KeyValue | None) -> KeyValue | None:
         if item is None or not item.lease:
             return item
-        return replace(item, lease=self.leases.index(item.lease) + 1)
+        return item._replace(lease=self.leases.index(item.lease) + 1)
 
     def _change(self, change: Change) -> Change:
         return Change(change.key, self._item(change.item), self._item(change.previous))

@@ -47,6 +47,7 @@ class Gateway:
             clock=self.clock,
             ttl_s=6,
             transaction_deadline_s=2,
+            history_s=0,
             post=lambda event: None,
         )
         self.leadership.leading = True
