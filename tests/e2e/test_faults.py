@@ -234,12 +234,13 @@ async def test_an_agent_sleeps_until_its_work_runs_elsewhere(
     """Its kept work does overlap with the successors on other nodes, until it is back."""
     async with changing(users, client):
         pass
-    for user in users:
-        while user.wanted is None:
-            await user.change(client)
     await settled(cluster, client, users)
+    async with asyncio.timeout(2 * SETTLED_S):
+        while {slot.split("/")[1] for slot in on(cluster, AGENT)} != {user.name for user in users}:
+            for user in users:  # until each has work on the agent that will sleep
+                await user.change(client)
+            await settled(cluster, client, users)
     left = on(cluster, AGENT)
-    assert {slot.split("/")[1] for slot in left} == {user.name for user in users}
     async with Overlaps(cluster) as overlaps:
         with cluster.paused(AGENT):
             await until(lambda: left <= on(cluster, *OTHERS), "all its slots run on other nodes")
