@@ -1,4 +1,4 @@
-"""The image without a registry: the same bytes each time, loaded into a real engine, and said clearly when it cannot."""
+"""The image without a registry: the same bytes each time, loaded into a real engine; clear when it cannot."""
 
 from pathlib import Path
 
