@@ -66,6 +66,7 @@ RULES: dict[str, Rule] = {
     _GLOBAL + "ListTenants": Rule(OPERATORS, Scope.ANY),
     _GLOBAL + "DeleteTenant": Rule(ADMINS, Scope.ANY),
     _GLOBAL + "ListRegions": Rule(READERS, Scope.ANY),
+    _GLOBAL + "UpdateRegion": Rule(OPERATORS, Scope.ANY),
     _GLOBAL + "CreateUserToken": Rule(ADMINS, Scope.ANY),
     _GLOBAL + "WhoAmI": Rule(READERS, Scope.ANY),
     _REGIONAL + "ListNodes": Rule(OPERATORS, Scope.ANY),

@@ -70,6 +70,9 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
     async def DeleteTenant(self, request: pb.DeleteTenantRequest, context: Context) -> Any:
         return (await self._change(request)).answer
 
+    async def UpdateRegion(self, request: pb.UpdateRegionRequest, context: Context) -> Any:
+        return (await self._change(request)).answer
+
     async def CreateUserToken(self, request: pb.CreateUserTokenRequest, context: Context) -> Any:
         """The secret is made here and shown once; the core and the store only ever see its hash."""
         if mistake := mistake_in_grant(request.role, request.tenant):
@@ -154,8 +157,11 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
 
     async def ListRegions(self, request: pb.ListRegionsRequest, context: Context) -> pb.ListRegionsResponse:
         reign = await self._seat.leading()
-        records, summaries = reign.records, reign.regions.summaries
-        found = [views.region(records, name, summaries.get(name)) for (name,), _ in records.regions.items()]
+        records, regions = reign.records, reign.regions
+        found = [
+            views.region(records, name, regions.summaries.get(name), regions.is_connected(name))
+            for (name,), _ in records.regions.items()
+        ]
         return pb.ListRegionsResponse(regions=[r for r in found if r], revision=records.revision)
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.WhoAmIResponse:

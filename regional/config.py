@@ -4,7 +4,7 @@
 of docs/failure-model.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -71,6 +71,7 @@ class Settings(CoreSettings):
       issuer_key = "issuer.key"
       global_plane = ["10.0.0.9:7071"]         # its programs addresses; none = work alone
       state_dir = "/var/lib/atoll-region"
+      labels = { jurisdiction = "eu" }         # what residency asks for
     """
 
     region: str
@@ -87,6 +88,7 @@ class Settings(CoreSettings):
     issuer_key: Path
     global_plane: tuple[str, ...] = ()
     state_dir: Path
+    labels: dict[str, str] = field(default_factory=dict)  # of this region, until an operator changes them
     log_level: str = "info"
     stop_grace_s: float = 1.0  # that running calls get when the process stops
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-from atoll.api.v1 import regional_pb2
+from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.clock import Clock
 from atoll.identity import RegionIssuer, TlsFiles
 from atoll.lane import Authority
@@ -139,4 +139,5 @@ class Region:
             epoch=self.machine.epoch,
             store_life=authority.store_life,
             address=people,
+            labels=[objects_pb2.Label(key=key, value=value) for key, value in sorted(self._settings.labels.items())],
         )

@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "auth": ("atoll.cli.auth:auth", "Tokens for people"),
         "tenant": ("atoll.cli.tenants:tenant", "Tenants"),
         "quota": ("atoll.cli.tenants:quota", "What a tenant may use"),
+        "region": ("atoll.cli.regions:region", "Regions: keep work out, move it away"),
         "node": ("atoll.cli.nodes:node", "Let nodes join"),
         "ca": ("atoll.cli.authority:ca", "The cluster's own certificate authority"),
         "verify": ("atoll.cli.verify:verify", "Check every invariant at every revision of the store"),

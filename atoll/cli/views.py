@@ -64,6 +64,12 @@ def _node_state(node: objects_pb2.Node) -> str:
     return ",".join(marks)
 
 
+def _region_state(region: objects_pb2.Region) -> str:
+    marks = [enum(region.state, objects_pb2.RegionState)]
+    marks += ["draining"] if region.draining else ["cordoned"] if region.cordoned else []
+    return ",".join(marks)
+
+
 def _exit(view: regional_pb2.SlotView) -> str:
     """How the replica ended, or its last run here."""
     end = view.slot.exit if view.slot.HasField("exit") else view.attempt.exit
@@ -154,7 +160,7 @@ REGIONS: View[objects_pb2.Region] = View(
     name=lambda r: r.metadata.name,
     columns={
         "NAME": lambda r: r.metadata.name,
-        "STATE": lambda r: enum(r.state, objects_pb2.RegionState),
+        "STATE": _region_state,
         "NODES": lambda r: f"{r.summary.nodes_ready}/{r.summary.nodes_total}",
         "CPU": lambda r: _share(r.summary.used.cpu_milli, r.summary.capacity.cpu_milli, "cpu_milli"),
         "MEMORY": lambda r: _share(r.summary.used.memory_mib, r.summary.capacity.memory_mib, "memory_mib"),
@@ -162,6 +168,8 @@ REGIONS: View[objects_pb2.Region] = View(
         "WAITING": lambda r: str(r.summary.slots_waiting),
     },
     more={
+        "CONNECTED": lambda r: "yes" if r.connected else "no",
+        "LABELS": lambda r: _labels(r.metadata.labels),
         "EPOCH": lambda r: str(r.epoch),
         "TERM": lambda r: str(r.summary.term),
         "EVIDENCE": lambda r: r.evidence,

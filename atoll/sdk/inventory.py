@@ -1,6 +1,6 @@
 """Everything but workloads: tenants, regions, nodes, slots, reasons, events, logs and tokens."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import grpc.aio
 
@@ -50,6 +50,28 @@ class Regions:
     async def list(self) -> list[objects_pb2.Region]:
         request = global_pb2.ListRegionsRequest()
         return list((await self._caller.read(self._stub.ListRegions, request, deadline_s=DEADLINE_S)).regions)
+
+    async def update(
+        self,
+        name: str,
+        *,
+        cordoned: bool | None = None,
+        draining: bool | None = None,
+        labels: Mapping[str, str] | None = None,
+        removed_labels: Sequence[str] = (),
+        request_id: str = "",
+    ) -> global_pb2.UpdateRegionResponse:
+        """Changes what is given; the rest stays. Draining cordons too. Raises NotFound, Invalid, NotAllowed."""
+        request_id = request_id or new_request_id()
+        request = global_pb2.UpdateRegionRequest(
+            name=name,
+            request_id=request_id,
+            cordoned=cordoned,
+            draining=draining,
+            labels=[objects_pb2.Label(key=key, value=value) for key, value in sorted((labels or {}).items())],
+            removed_labels=removed_labels,
+        )
+        return await self._caller.write(self._stub.UpdateRegion, request, request_id=request_id, deadline_s=DEADLINE_S)
 
 
 class Nodes:

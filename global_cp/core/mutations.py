@@ -17,7 +17,7 @@ from atoll.lane import Plan
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
-from global_cp.core import budgets, transactions
+from global_cp.core import budgets, region_updates, transactions
 from global_cp.core.admission import (
     MOST_REPLICAS,
     mistakes_in_tenant,
@@ -62,6 +62,8 @@ def tenant_of(request: Message) -> str:
             return request.name
         case global_pb2.CreateUserTokenRequest():
             return request.tenant or transactions.CLUSTER
+        case global_pb2.UpdateRegionRequest():
+            return transactions.CLUSTER
     raise TypeError(f"{type(request).__name__} is no mutation")
 
 
@@ -81,6 +83,8 @@ def decide(world: World, asked: MutationAsked, uid: str, now_ms: int) -> Decided
             return _delete_tenant(world, request, now_ms)
         case global_pb2.CreateUserTokenRequest() if asked.token is not None:
             return _create_token(world, request, asked.token, now_ms)
+        case global_pb2.UpdateRegionRequest():
+            return _update_region(world, request, now_ms)
     raise TypeError(f"{type(request).__name__} is no mutation")
 
 
@@ -101,6 +105,8 @@ def with_revision(answer: Message, revision: int) -> Message:
     filled.CopyFrom(answer)
     if isinstance(filled, global_pb2.ApplyWorkloadResponse):
         filled.workload.metadata.revision = filled.workload.metadata.revision or revision
+    if isinstance(filled, global_pb2.UpdateRegionResponse):
+        filled.region.metadata.revision = filled.region.metadata.revision or revision
     if isinstance(filled, global_pb2.ApplyTenantResponse):
         filled.tenant.metadata.revision = filled.tenant.metadata.revision or revision
     if not isinstance(filled, global_pb2.CreateUserTokenResponse):
@@ -115,6 +121,7 @@ _ANSWERS: dict[str, type[Message]] = {
     "ApplyTenantRequest": global_pb2.ApplyTenantResponse,
     "DeleteTenantRequest": global_pb2.DeleteTenantResponse,
     "CreateUserTokenRequest": global_pb2.CreateUserTokenResponse,
+    "UpdateRegionRequest": global_pb2.UpdateRegionResponse,
 }
 
 
@@ -236,7 +243,25 @@ def _over_quota(world: World, wanted: objects_pb2.Workload, before: objects_pb2.
     )
 
 
-# ---- tenants and tokens
+# ---- regions, tenants and tokens
+
+
+def _update_region(world: World, request: global_pb2.UpdateRegionRequest, now_ms: int) -> Decided | AtollError:
+    before = world.records.regions.get(request.name)
+    if before is None:
+        return NotFound(f"there is no region {request.name[:63]!r}")
+    if request.if_generation and request.if_generation != before.metadata.generation:
+        return _moved(before.metadata, request.if_generation)
+    after = region_updates.updated(before, request)
+    if isinstance(after, Invalid):
+        return after
+    unchanged = after is before
+    answer = global_pb2.UpdateRegionResponse(region=after, outcome=UNCHANGED if unchanged else UPDATED)
+    if unchanged:
+        answer.region.metadata.revision = world.records.mod(keys.region(request.name))
+    record = _record(request, request.request_id, answer, now_ms)
+    written = None if unchanged else after
+    return Decided(transactions.update_region(world.records, written, request.name, record), answer)
 
 
 def _apply_tenant(world: World, request: global_pb2.ApplyTenantRequest, uid: str, now_ms: int) -> Decided | AtollError:

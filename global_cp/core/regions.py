@@ -15,6 +15,7 @@ from global_cp.core import transactions
 from global_cp.core.commands import CloseSession, Command, SendDown
 from global_cp.core.events import RegionConnected
 from global_cp.core.records import Change, Records
+from global_cp.core.region_updates import AS_REGISTERED, follow_hello, legal_labels
 from global_cp.core.topics import Proposal
 
 Down = regional_pb2.DownlinkMessage
@@ -25,6 +26,7 @@ FIRST_EPOCH = 1
 class Session:
     id: int
     term: int
+    labels: list[objects_pb2.Label]  # as the region is configured
     welcomed: bool = False
 
 
@@ -59,7 +61,7 @@ class Regions:
         if old is not None:
             self.gone(old.id)
             out.append(CloseSession(old.id, "a newer session speaks for this region"))
-        self._sessions[event.region] = Session(event.session, event.hello.term)
+        self._sessions[event.region] = Session(event.session, event.hello.term, legal_labels(event.hello.labels))
         self._names[event.session] = event.region
         if record is not None:
             self._welcome(record, out)
@@ -73,14 +75,11 @@ class Regions:
         out.extend(CloseSession(session, "leadership was lost") for session in self._names)
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
-        for name in sorted(self._sessions):
-            if self._records.regions.get(name) is None:
-                region = objects_pb2.Region(
-                    metadata=objects_pb2.Metadata(name=name, generation=1, created_ms=now_ms),
-                    epoch=FIRST_EPOCH,
-                    state=objects_pb2.REGION_STATE_ACTIVE,
-                )
-                return Proposal(transactions.register(self._records, region), None)
+        for name, session in sorted(self._sessions.items()):
+            record = self._records.regions.get(name)
+            wanted = follow_hello(record, session.labels) if record else _registered(name, session, now_ms)
+            if wanted is not None:
+                return Proposal(transactions.register(self._records, wanted), None)
         return None
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
@@ -101,6 +100,9 @@ class Regions:
 
     def deadline(self) -> int | None:
         return None
+
+    def is_connected(self, region: str) -> bool:
+        return self.session_of(region) is not None
 
     def _welcome(self, record: objects_pb2.Region, out: list[Command]) -> None:
         region = record.metadata.name
@@ -140,3 +142,12 @@ class Regions:
 
     def _tokens(self) -> Down:
         return Down(tokens=regional_pb2.TokenSet(tokens=list(self._records.tokens)))
+
+
+def _registered(name: str, session: Session, now_ms: int) -> objects_pb2.Region:
+    """A region's first record."""
+    return objects_pb2.Region(
+        metadata=objects_pb2.Metadata(name=name, generation=AS_REGISTERED, created_ms=now_ms, labels=session.labels),
+        epoch=FIRST_EPOCH,
+        state=objects_pb2.REGION_STATE_ACTIVE,
+    )

@@ -106,9 +106,18 @@ def forget_tenant(records: Records, name: str, regions: Iterable[str]) -> Plan:
 
 
 def register(records: Records, region: objects_pb2.Region) -> Plan:
-    """REGION: a region's first record: epoch 1, ACTIVE (I6)."""
+    """REGION: a region's first record: epoch 1, ACTIVE (I6); later its labels, as it is configured."""
     key = keys.region(region.metadata.name)
     return Plan("REGION", (_same(records, key),), (_put(key, region),))
+
+
+def update_region(
+    records: Records, region: objects_pb2.Region | None, name: str, request: objects_pb2.RequestRecord
+) -> Plan:
+    """REGION: labels, cordon and drain, as an operator wants them. None when nothing changes."""
+    key = keys.region(name)
+    writes = [_put(key, region)] if region else []
+    return _with_request(records, "REGION", [key], writes, CLUSTER, request)
 
 
 def move_budget(

@@ -61,13 +61,16 @@ def tenant(records: Records, name: str) -> objects_pb2.Tenant | None:
     return document
 
 
-def region(records: Records, name: str, summary: objects_pb2.RegionSummary | None) -> objects_pb2.Region | None:
+def region(
+    records: Records, name: str, summary: objects_pb2.RegionSummary | None, connected: bool
+) -> objects_pb2.Region | None:
     stored = records.regions.get(name)
     if stored is None:
         return None
     document = objects_pb2.Region()
     document.CopyFrom(stored)
     document.metadata.revision = records.mod(keys.region(name))
+    document.connected = connected
     if summary is not None:
         document.summary.CopyFrom(summary)
     return document

@@ -154,8 +154,13 @@ class GlobalCore:
 
     # ---- regions
 
-    def connect(self, session: int, region: str = "north", term: int = 1, epoch: int = 0) -> None:
-        hello = regional_pb2.RegionHello(region=region, term=term, epoch=epoch)
+    def connect(self, session: int, region: str = "north", term: int = 1, epoch: int = 0, **labels: str) -> None:
+        hello = regional_pb2.RegionHello(
+            region=region,
+            term=term,
+            epoch=epoch,
+            labels=[objects_pb2.Label(key=key, value=value) for key, value in labels.items()],
+        )
         self.post(events.RegionConnected(session, region, hello))
 
     def say(self, session: int, **body: Message) -> None:

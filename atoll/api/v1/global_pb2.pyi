@@ -505,6 +505,85 @@ class ListRegionsResponse(_message.Message):
 Global___ListRegionsResponse: _TypeAlias = ListRegionsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateRegionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IF_GENERATION_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REMOVED_LABELS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    request_id: _builtins.str
+    if_generation: _builtins.int
+    cordoned: _builtins.bool
+    """left out = as it is"""
+    draining: _builtins.bool
+    """left out = as it is"""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Label]:
+        """set; others stay"""
+
+    @_builtins.property
+    def removed_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """keys"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        if_generation: _builtins.int = ...,
+        cordoned: _builtins.bool | None = ...,
+        draining: _builtins.bool | None = ...,
+        labels: _abc.Iterable[_objects_pb2.Label] | None = ...,
+        removed_labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_draining", b"_draining", "cordoned", b"cordoned", "draining", b"draining"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_draining", b"_draining", "cordoned", b"cordoned", "draining", b"draining", "if_generation", b"if_generation", "labels", b"labels", "name", b"name", "removed_labels", b"removed_labels", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cordoned: _TypeAlias = _typing.Literal["cordoned"]  # noqa: Y015
+    _WhichOneofArgType__cordoned: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned"]  # noqa: Y015
+    _WhichOneofReturnType__draining: _TypeAlias = _typing.Literal["draining"]  # noqa: Y015
+    _WhichOneofArgType__draining: _TypeAlias = _typing.Literal["_draining", b"_draining"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cordoned) -> _WhichOneofReturnType__cordoned | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__draining) -> _WhichOneofReturnType__draining | None: ...
+
+Global___UpdateRegionRequest: _TypeAlias = UpdateRegionRequest  # noqa: Y015
+
+@_typing.final
+class UpdateRegionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    outcome: _builtins.str
+    """updated, unchanged"""
+    @_builtins.property
+    def region(self) -> _objects_pb2.Region: ...
+    def __init__(
+        self,
+        *,
+        region: _objects_pb2.Region | None = ...,
+        revision: _builtins.int = ...,
+        outcome: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["region", b"region"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "region", b"region", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRegionResponse: _TypeAlias = UpdateRegionResponse  # noqa: Y015
+
+@_typing.final
 class CreateUserTokenRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

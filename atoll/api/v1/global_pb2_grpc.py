@@ -90,6 +90,11 @@ class GlobalStub(object):
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ListRegionsRequest.SerializeToString,
                 response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ListRegionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateRegion = channel.unary_unary(
+                '/atoll.api.v1.Global/UpdateRegion',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionResponse.FromString,
+                _registered_method=True)
         self.CreateUserToken = channel.unary_unary(
                 '/atoll.api.v1.Global/CreateUserToken',
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.CreateUserTokenRequest.SerializeToString,
@@ -172,6 +177,12 @@ class GlobalServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateRegion(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateUserToken(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -241,6 +252,11 @@ def add_GlobalServicer_to_server(servicer, server):
                     servicer.ListRegions,
                     request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ListRegionsRequest.FromString,
                     response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ListRegionsResponse.SerializeToString,
+            ),
+            'UpdateRegion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRegion,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionResponse.SerializeToString,
             ),
             'CreateUserToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateUserToken,
@@ -550,6 +566,33 @@ class Global(object):
             '/atoll.api.v1.Global/ListRegions',
             atoll_dot_api_dot_v1_dot_global__pb2.ListRegionsRequest.SerializeToString,
             atoll_dot_api_dot_v1_dot_global__pb2.ListRegionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRegion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/UpdateRegion',
+            atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionResponse.FromString,
             options,
             channel_credentials,
             insecure,

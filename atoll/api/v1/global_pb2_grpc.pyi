@@ -44,6 +44,7 @@ class GlobalStub:
     ListTenants: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListTenantsRequest, _global_pb2.ListTenantsResponse]
     DeleteTenant: _grpc.UnaryUnaryMultiCallable[_global_pb2.DeleteTenantRequest, _global_pb2.DeleteTenantResponse]
     ListRegions: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListRegionsRequest, _global_pb2.ListRegionsResponse]
+    UpdateRegion: _grpc.UnaryUnaryMultiCallable[_global_pb2.UpdateRegionRequest, _global_pb2.UpdateRegionResponse]
     CreateUserToken: _grpc.UnaryUnaryMultiCallable[_global_pb2.CreateUserTokenRequest, _global_pb2.CreateUserTokenResponse]
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_global_pb2.WhoAmIRequest, _global_pb2.WhoAmIResponse]
 
@@ -62,6 +63,7 @@ class GlobalAsyncStub(GlobalStub):
     ListTenants: _aio.UnaryUnaryMultiCallable[_global_pb2.ListTenantsRequest, _global_pb2.ListTenantsResponse]  # type: ignore[assignment]
     DeleteTenant: _aio.UnaryUnaryMultiCallable[_global_pb2.DeleteTenantRequest, _global_pb2.DeleteTenantResponse]  # type: ignore[assignment]
     ListRegions: _aio.UnaryUnaryMultiCallable[_global_pb2.ListRegionsRequest, _global_pb2.ListRegionsResponse]  # type: ignore[assignment]
+    UpdateRegion: _aio.UnaryUnaryMultiCallable[_global_pb2.UpdateRegionRequest, _global_pb2.UpdateRegionResponse]  # type: ignore[assignment]
     CreateUserToken: _aio.UnaryUnaryMultiCallable[_global_pb2.CreateUserTokenRequest, _global_pb2.CreateUserTokenResponse]  # type: ignore[assignment]
     WhoAmI: _aio.UnaryUnaryMultiCallable[_global_pb2.WhoAmIRequest, _global_pb2.WhoAmIResponse]  # type: ignore[assignment]
 
@@ -143,6 +145,13 @@ class GlobalServicer(metaclass=_abc_1.ABCMeta):
         request: _global_pb2.ListRegionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_global_pb2.ListRegionsResponse, _abc.Awaitable[_global_pb2.ListRegionsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateRegion(
+        self,
+        request: _global_pb2.UpdateRegionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_global_pb2.UpdateRegionResponse, _abc.Awaitable[_global_pb2.UpdateRegionResponse]]: ...
 
     @_abc_1.abstractmethod
     def CreateUserToken(

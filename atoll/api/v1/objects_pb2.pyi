@@ -205,6 +205,33 @@ ON_QUOTA_QUEUE: OnQuota.ValueType  # 1
 ON_QUOTA_REJECT: OnQuota.ValueType  # 2
 Global___OnQuota: _TypeAlias = OnQuota  # noqa: Y015
 
+class _SpreadStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SpreadStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SpreadStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPREAD_STRATEGY_UNSPECIFIED: _SpreadStrategy.ValueType  # 0
+    """= FIXED when counts are given, else PREFERRED"""
+    SPREAD_STRATEGY_PREFERRED: _SpreadStrategy.ValueType  # 1
+    """a region takes what it has room for, the next one the rest"""
+    SPREAD_STRATEGY_EVEN: _SpreadStrategy.ValueType  # 2
+    """as even as possible over the allowed regions"""
+    SPREAD_STRATEGY_FIXED: _SpreadStrategy.ValueType  # 3
+    """as many of each task as `fixed` says"""
+
+class SpreadStrategy(_SpreadStrategy, metaclass=_SpreadStrategyEnumTypeWrapper): ...
+
+SPREAD_STRATEGY_UNSPECIFIED: SpreadStrategy.ValueType  # 0
+"""= FIXED when counts are given, else PREFERRED"""
+SPREAD_STRATEGY_PREFERRED: SpreadStrategy.ValueType  # 1
+"""a region takes what it has room for, the next one the rest"""
+SPREAD_STRATEGY_EVEN: SpreadStrategy.ValueType  # 2
+"""as even as possible over the allowed regions"""
+SPREAD_STRATEGY_FIXED: SpreadStrategy.ValueType  # 3
+"""as many of each task as `fixed` says"""
+Global___SpreadStrategy: _TypeAlias = SpreadStrategy  # noqa: Y015
+
 class _Driver:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -907,10 +934,12 @@ class RegionSlice(_message.Message):
     GLOBAL_TERM_FIELD_NUMBER: _builtins.int
     GLOBAL_REVISION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    VALID_UNTIL_MS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     epoch: _builtins.int
     seq: _builtins.int
     frozen: _builtins.bool
+    """its validity is over: C is what was in use then, until a newer slice comes"""
     mode: Global___QuotaMode.ValueType
     store_life: _builtins.int
     """of the global store that sent it"""
@@ -919,6 +948,8 @@ class RegionSlice(_message.Message):
     global_revision: _builtins.int
     """mod_revision of /g/slice/<t>/<R>; the highest (life, term, revision) wins"""
     weight: _builtins.int
+    valid_until_ms: _builtins.int
+    """0 = for ever"""
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountLimit]: ...
     def __init__(
@@ -934,10 +965,11 @@ class RegionSlice(_message.Message):
         global_term: _builtins.int = ...,
         global_revision: _builtins.int = ...,
         weight: _builtins.int = ...,
+        valid_until_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "frozen", b"frozen", "global_revision", b"global_revision", "global_term", b"global_term", "limits", b"limits", "mode", b"mode", "seq", b"seq", "store_life", b"store_life", "tenant", b"tenant", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "frozen", b"frozen", "global_revision", b"global_revision", "global_term", b"global_term", "limits", b"limits", "mode", b"mode", "seq", b"seq", "store_life", b"store_life", "tenant", b"tenant", "valid_until_ms", b"valid_until_ms", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1114,9 +1146,18 @@ class Region(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     state: Global___RegionState.ValueType
     evidence: _builtins.str
+    cordoned: _builtins.bool
+    """takes no new replicas; those it has stay"""
+    draining: _builtins.bool
+    """takes none, and those it has move to other regions"""
+    connected: _builtins.bool
+    """has a session with the global plane; filled when read, never stored"""
     @_builtins.property
     def metadata(self) -> Global___Metadata: ...
     @_builtins.property
@@ -1131,10 +1172,13 @@ class Region(_message.Message):
         state: Global___RegionState.ValueType = ...,
         evidence: _builtins.str = ...,
         summary: Global___RegionSummary | None = ...,
+        cordoned: _builtins.bool = ...,
+        draining: _builtins.bool = ...,
+        connected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "evidence", b"evidence", "metadata", b"metadata", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "cordoned", b"cordoned", "draining", b"draining", "epoch", b"epoch", "evidence", b"evidence", "metadata", b"metadata", "state", b"state", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1153,6 +1197,8 @@ class RegionSummary(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     LARGEST_NODE_FIELD_NUMBER: _builtins.int
+    FREE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     nodes_ready: _builtins.int
     nodes_total: _builtins.int
     slots_waiting: _builtins.int
@@ -1167,6 +1213,14 @@ class RegionSummary(_message.Message):
     def largest_node(self) -> Global___Resources:
         """the most any one node has in each dimension; zero = not known"""
 
+    @_builtins.property
+    def free(self) -> Global___Resources:
+        """on nodes that take work: capacity - use"""
+
+    @_builtins.property
+    def waiting(self) -> Global___Resources:
+        """what the replicas that wait ask for"""
+
     def __init__(
         self,
         *,
@@ -1179,10 +1233,12 @@ class RegionSummary(_message.Message):
         term: _builtins.int = ...,
         revision: _builtins.int = ...,
         largest_node: Global___Resources | None = ...,
+        free: Global___Resources | None = ...,
+        waiting: Global___Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "largest_node", b"largest_node", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "largest_node", b"largest_node", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "revision", b"revision", "slots_bound", b"slots_bound", "slots_waiting", b"slots_waiting", "term", b"term", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "revision", b"revision", "slots_bound", b"slots_bound", "slots_waiting", b"slots_waiting", "term", b"term", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1235,6 +1291,7 @@ class WorkloadSpec(_message.Message):
     BOUNDED_S_FIELD_NUMBER: _builtins.int
     ON_QUOTA_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
     type: Global___WorkloadType.ValueType
     priority: Global___Priority.ValueType
     run_class: Global___RunClass.ValueType
@@ -1248,6 +1305,8 @@ class WorkloadSpec(_message.Message):
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """allowed regions in order of preference; empty = any"""
 
+    @_builtins.property
+    def spread(self) -> Global___Spread: ...
     def __init__(
         self,
         *,
@@ -1258,14 +1317,71 @@ class WorkloadSpec(_message.Message):
         bounded_s: _builtins.int = ...,
         on_quota: Global___OnQuota.ValueType = ...,
         regions: _abc.Iterable[_builtins.str] | None = ...,
+        spread: Global___Spread | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_s", b"bounded_s", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "run_class", b"run_class", "tasks", b"tasks", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_s", b"bounded_s", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "run_class", b"run_class", "spread", b"spread", "tasks", b"tasks", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkloadSpec: _TypeAlias = WorkloadSpec  # noqa: Y015
+
+@_typing.final
+class Spread(_message.Message):
+    """How replicas are spread over the allowed regions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    FIXED_FIELD_NUMBER: _builtins.int
+    strategy: Global___SpreadStrategy.ValueType
+    @_builtins.property
+    def residency(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelRequirement]:
+        """of regions' labels; holds always, also for replicas that run"""
+
+    @_builtins.property
+    def fixed(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionReplicas]:
+        """sorted by region"""
+
+    def __init__(
+        self,
+        *,
+        strategy: Global___SpreadStrategy.ValueType = ...,
+        residency: _abc.Iterable[Global___LabelRequirement] | None = ...,
+        fixed: _abc.Iterable[Global___RegionReplicas] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "residency", b"residency", "strategy", b"strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spread: _TypeAlias = Spread  # noqa: Y015
+
+@_typing.final
+class RegionReplicas(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    replicas: _builtins.int
+    """of each task"""
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        replicas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["region", b"region", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegionReplicas: _TypeAlias = RegionReplicas  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
@@ -1763,22 +1879,26 @@ class PendingReason(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """stable: InsufficientMemory, TaintNotTolerated, QuotaExhausted, ..."""
     nodes: _builtins.int
     """nodes refused by this filter first; 0 for reasons that are not a node's"""
     message: _builtins.str
     """for people, with the missing amount"""
+    region: _builtins.str
+    """where; empty for reasons of no one region"""
     def __init__(
         self,
         *,
         code: _builtins.str = ...,
         nodes: _builtins.int = ...,
         message: _builtins.str = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "nodes", b"nodes", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1802,6 +1922,7 @@ class Share(_message.Message):
     GLOBAL_TERM_FIELD_NUMBER: _builtins.int
     GLOBAL_REVISION_FIELD_NUMBER: _builtins.int
     TEMPLATES_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     epoch: _builtins.int
     removed: _builtins.bool
@@ -1824,6 +1945,10 @@ class Share(_message.Message):
     def templates(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskTemplate]:
         """written by the region when it admits; sorted by task"""
 
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskTarget]:
+        """for the global plane: where a move under way leads; empty = replicas as in spec"""
+
     def __init__(
         self,
         *,
@@ -1837,14 +1962,37 @@ class Share(_message.Message):
         global_term: _builtins.int = ...,
         global_revision: _builtins.int = ...,
         templates: _abc.Iterable[Global___TaskTemplate] | None = ...,
+        targets: _abc.Iterable[Global___TaskTarget] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "global_revision", b"global_revision", "global_term", b"global_term", "metadata", b"metadata", "policy_revision", b"policy_revision", "region", b"region", "removed", b"removed", "spec", b"spec", "store_life", b"store_life", "templates", b"templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "global_revision", b"global_revision", "global_term", b"global_term", "metadata", b"metadata", "policy_revision", b"policy_revision", "region", b"region", "removed", b"removed", "spec", b"spec", "store_life", b"store_life", "targets", b"targets", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Share: _TypeAlias = Share  # noqa: Y015
+
+@_typing.final
+class TaskTarget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    replicas: _builtins.int
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        replicas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replicas", b"replicas", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskTarget: _TypeAlias = TaskTarget  # noqa: Y015
 
 @_typing.final
 class TaskTemplate(_message.Message):

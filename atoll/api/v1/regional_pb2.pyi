@@ -110,6 +110,8 @@ class SlotView(_message.Message):
 
     SLOT_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
     @_builtins.property
     def slot(self) -> _objects_pb2.Slot: ...
     @_builtins.property
@@ -119,10 +121,11 @@ class SlotView(_message.Message):
         *,
         slot: _objects_pb2.Slot | None = ...,
         attempt: _agent_pb2.AttemptStatus | None = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "region", b"region", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -196,16 +199,22 @@ class WhyResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SLOTS_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def slots(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlotWhy]: ...
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """regions that have replicas too, and did not answer"""
+
     def __init__(
         self,
         *,
         slots: _abc.Iterable[Global___SlotWhy] | None = ...,
+        unreachable: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slots", b"slots", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,11 +232,13 @@ class SlotWhy(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     ON_NODE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     state: _objects_pb2.SlotState.ValueType
     node: _builtins.str
     waiting_ms: _builtins.int
     queue_position: _builtins.int
     """0 = not queued"""
+    region: _builtins.str
     @_builtins.property
     def id(self) -> _objects_pb2.SlotId: ...
     @_builtins.property
@@ -253,10 +264,11 @@ class SlotWhy(_message.Message):
         reasons: _abc.Iterable[_objects_pb2.PendingReason] | None = ...,
         queue_position: _builtins.int = ...,
         on_node: _objects_pb2.PendingReason | None = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "on_node", b"on_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "node", b"node", "on_node", b"on_node", "queue_position", b"queue_position", "reasons", b"reasons", "state", b"state", "waiting_ms", b"waiting_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "node", b"node", "on_node", b"on_node", "queue_position", b"queue_position", "reasons", b"reasons", "region", b"region", "state", b"state", "waiting_ms", b"waiting_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,6 +489,7 @@ class RegionHello(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     STORE_LIFE_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     """checked against the certificate"""
     term: _builtins.int
@@ -484,6 +497,10 @@ class RegionHello(_message.Message):
     store_life: _builtins.int
     address: _builtins.str
     """where users may dial this region"""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Label]:
+        """as configured; an operator may change them at the global plane, and then these count no more"""
+
     def __init__(
         self,
         *,
@@ -492,10 +509,11 @@ class RegionHello(_message.Message):
         epoch: _builtins.int = ...,
         store_life: _builtins.int = ...,
         address: _builtins.str = ...,
+        labels: _abc.Iterable[_objects_pb2.Label] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "epoch", b"epoch", "region", b"region", "store_life", b"store_life", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "epoch", b"epoch", "labels", b"labels", "region", b"region", "store_life", b"store_life", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -533,6 +551,7 @@ class WorkloadReport(_message.Message):
     PENDING_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     workload: _builtins.str
     generation: _builtins.int
@@ -544,6 +563,10 @@ class WorkloadReport(_message.Message):
     def counts(self) -> _objects_pb2.SlotCounts: ...
     @_builtins.property
     def pending(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.PendingReason]: ...
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskReport]:
+        """sorted by task"""
+
     def __init__(
         self,
         *,
@@ -554,14 +577,48 @@ class WorkloadReport(_message.Message):
         pending: _abc.Iterable[_objects_pb2.PendingReason] | None = ...,
         closed: _builtins.bool = ...,
         uid: _builtins.str = ...,
+        tasks: _abc.Iterable[Global___TaskReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "counts", b"counts", "generation", b"generation", "pending", b"pending", "tenant", b"tenant", "uid", b"uid", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "counts", b"counts", "generation", b"generation", "pending", b"pending", "tasks", b"tasks", "tenant", b"tenant", "uid", b"uid", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkloadReport: _TypeAlias = WorkloadReport  # noqa: Y015
+
+@_typing.final
+class TaskReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    DESIRED_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    UNPLACED_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    desired: _builtins.int
+    ready: _builtins.int
+    ended: _builtins.int
+    """succeeded or failed for good: they need nothing any more"""
+    unplaced: _builtins.int
+    """wait, and no node takes them"""
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        desired: _builtins.int = ...,
+        ready: _builtins.int = ...,
+        ended: _builtins.int = ...,
+        unplaced: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "ready", b"ready", "task", b"task", "unplaced", b"unplaced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskReport: _TypeAlias = TaskReport  # noqa: Y015
 
 @_typing.final
 class DownlinkMessage(_message.Message):

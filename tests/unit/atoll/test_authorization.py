@@ -42,12 +42,12 @@ NODE_CALLS = {"AgentGateway/Renew", "AgentGateway/Session"}
 MAY: dict[Role.ValueType, set[str]] = {
     ROLE_VIEWER: TENANT_READS | OPEN_READS,
     ROLE_USER: TENANT_READS | OPEN_READS | TENANT_WRITES,
-    ROLE_OPERATOR: TENANT_READS | OPEN_READS | CLUSTER_READS | {"CreateJoinToken"},
+    ROLE_OPERATOR: TENANT_READS | OPEN_READS | CLUSTER_READS | {"CreateJoinToken", "UpdateRegion"},
     ROLE_ADMIN: TENANT_READS
     | OPEN_READS
     | TENANT_WRITES
     | CLUSTER_READS
-    | {"CreateJoinToken", "ApplyTenant", "DeleteTenant", "CreateUserToken"},
+    | {"CreateJoinToken", "UpdateRegion", "ApplyTenant", "DeleteTenant", "CreateUserToken"},
     ROLE_NODE: NODE_CALLS,
     ROLE_REGION: {"Uplink/Session"},
     ROLE_GLOBAL: set(),

@@ -70,6 +70,6 @@ def test_the_regions_that_hold_a_workload(core: GlobalCore) -> None:
 
 def test_a_region_shows_its_summary_as_last_heard(core: GlobalCore) -> None:
     heard = objects_pb2.RegionSummary(nodes_total=3, capacity=Vector(1, 1).to_proto())
-    shown = views.region(core.records, "north", heard)
+    shown = views.region(core.records, "north", heard, True)
     assert shown is not None and shown.summary == heard and shown.metadata.revision
-    assert views.region(core.records, "nowhere", None) is None
+    assert views.region(core.records, "nowhere", None, False) is None
