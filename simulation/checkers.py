@@ -50,8 +50,8 @@ class Checkers:
         for batch in state.batches(b"/", state.revision, previous=True):
             self.revisions += 1
             self._auditor.feed(batch)
-            if self._auditor.violations:
-                raise Violated(str(self._auditor.violations[0]))
+            if violations := self._auditor.violations:
+                raise Violated(str(violations[0]))
             for change in batch.changes:
                 self._look_at(change)
 

@@ -6,6 +6,7 @@ for two different attempts. The name is legal as a file, a container and a cgrou
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2
 from atoll.model.slots import AttemptId, FencingToken, SlotName
@@ -13,8 +14,7 @@ from atoll.model.slots import AttemptId, FencingToken, SlotName
 _RUN = re.compile(r"([^.]+)\.([^.]+)\.([^.]+)\.(\d+)\.(\d+)-(\d+)-(\d+)")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Rank:
+class Rank(NamedTuple):
     """What orders the attempts of one slot: a restored store may count attempts anew, in a higher life."""
 
     store_life: int
@@ -31,8 +31,7 @@ def rank_of(token: FencingToken) -> Rank:
     return Rank(token.store_life, token.attempt)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RunName:
+class RunName(NamedTuple):
     slot: SlotName
     rank: Rank
 

@@ -177,6 +177,8 @@ class Slots:
 
     def settle(self, now_ms: int) -> tuple[list[Command], list[SlotName]]:
         """The steps that have become possible, and the slots whose status may have changed."""
+        if not self._touched and not self._lease_has_moved:
+            return [], []
         commands: list[Command] = []
         touched = list(self._touched)
         self._touched.clear()
@@ -259,16 +261,17 @@ class Slots:
 
     def _guard(self, touched: list[SlotName]) -> Guard | None:
         """A new truth for the guard process, when there is one."""
-        if not touched and not self._lease_has_moved:
-            return None
         guarded = self._guarded.deadlines
         fresh = dict.fromkeys((*touched, *(d.run.slot for d in guarded)) if self._lease_has_moved else touched)
         self._lease_has_moved = False
         deadlines = [d for d in guarded if d.run.slot not in fresh]
-        for replica in (r for slot in fresh for r in self.replicas(slot) if r.alive):
-            until_ms = self._lease.deadline_ms(replica.assign)
-            if until_ms is not None:
-                deadlines.append(GuardDeadline(replica.run, until_ms + self._timing.guard_margin_ms))
+        for slot in fresh:
+            for replica in self._replicas.get(slot, {}).values():
+                until_ms = self._lease.deadline_ms(replica.assign) if replica.alive else None
+                if until_ms is not None:
+                    deadlines.append(GuardDeadline(replica.run, until_ms + self._timing.guard_margin_ms))
+        if not deadlines and not guarded:
+            return None
         guard = Guard(self._lease.terms, tuple(sorted(deadlines, key=lambda d: d.run)))
         if guard.deadlines == guarded:
             return None
@@ -276,10 +279,10 @@ class Slots:
         return guard
 
     def _set_deadline(self, slot: SlotName) -> None:
-        deadlines = [d for r in self.replicas(slot) if (d := self._deadline(r)) is not None]
+        deadlines = [self._deadline(replica) for replica in self._replicas.get(slot, {}).values()]
         self._deadlines.pop(slot, None)
-        if deadlines:
-            self._deadlines[slot] = min(deadlines)
+        if known := [deadline for deadline in deadlines if deadline is not None]:
+            self._deadlines[slot] = min(known)
 
     def _deadline(self, replica: Replica) -> int | None:
         own = replica.next_deadline()

@@ -40,6 +40,7 @@ class Machine:
         self._paused_ms: list[int] = []  # a lane rests until then
         self._plans = 0
         self._bulk = _BULK  # the one that had a lane last comes last
+        self._sources = (*_SOURCES, *_BULK, authority.next_touch)
         self._checked_ms = 0
         self._handled_ms = 0
         self._reporter = Reporter(0)
@@ -73,13 +74,12 @@ class Machine:
         state = self.state
         if state is None:
             return None
-        deadlines = [self._checked_ms + self.settings.node_check_ms]
-        if free_from := [paused for plan, paused in zip(self._lanes, self._paused_ms, strict=True) if not plan]:
-            deadlines += [paused for paused in free_from if paused > self._handled_ms]
-            due_ms = min(authority.touch_due_ms(state), state.queue.next_due_ms())
-            deadlines.append(max(due_ms, min(free_from), self._handled_ms))
-        deadlines.append(self._reporter.next_due_ms(state))
-        return min(deadlines)
+        due_ms = min(self._checked_ms + self.settings.node_check_ms, self._reporter.next_due_ms(state))
+        work_ms = max(min(authority.touch_due_ms(state), state.queue.next_due_ms()), self._handled_ms)
+        for plan, paused_ms in zip(self._lanes, self._paused_ms, strict=True):
+            if not plan:
+                due_ms = min(due_ms, paused_ms if paused_ms > self._handled_ms else work_ms)
+        return due_ms
 
     def _dispatch(self, state: State, event: events.Event, turn: Turn) -> None:
         match event:
@@ -141,10 +141,12 @@ class Machine:
             turn.do(do.Commit(self._plans, lane, operation.plan))
 
     def _next_operation(self, state: State, lane: int, turn: Turn) -> Operation | None:
-        for source in (*_SOURCES, *self._bulk, authority.next_touch):
+        for source in self._sources:
             operation = source(state, lane, turn)
             if operation:
-                self._bulk = tuple(sorted(self._bulk, key=lambda bulk: bulk is source))
+                if source in self._bulk:
+                    self._bulk = (*(bulk for bulk in self._bulk if bulk is not source), source)
+                    self._sources = (*_SOURCES, *self._bulk, authority.next_touch)
                 return operation
         return None
 

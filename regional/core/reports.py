@@ -19,7 +19,7 @@ class Reporter:
     def __init__(self, now_ms: int) -> None:
         self._workloads_due_ms = now_ms
         self._summary_due_ms = now_ms
-        self._summary: regional_pb2.UplinkMessage | None = None
+        self._summary: objects_pb2.RegionSummary | None = None  # but for its revision
 
     def next_due_ms(self, state: State) -> int:
         if not state.uplink:
@@ -39,10 +39,10 @@ class Reporter:
             self._summarize(state, turn)
 
     def _summarize(self, state: State, turn: Turn) -> None:
-        message = regional_pb2.UplinkMessage(summary=summary(state))
-        if self._summary is None or _without_revision(message) != _without_revision(self._summary):
-            self._summary = message
-            turn.do(SendUp(message))
+        bare = _summary(state)
+        if bare != self._summary:
+            self._summary = bare
+            turn.do(SendUp(regional_pb2.UplinkMessage(summary=summary(state))))
         for account in state.accounts.values():
             ack = account.acknowledgement(state.region, state.authority.term)
             if account.mod_revision and ack != account.reported:
@@ -57,13 +57,6 @@ class Reporter:
         for workload in state.workloads.values():
             workload.report = b""
             state.mark_changed(workload)
-
-
-def _without_revision(message: regional_pb2.UplinkMessage) -> regional_pb2.UplinkMessage:
-    bare = regional_pb2.UplinkMessage()
-    bare.CopyFrom(message)
-    bare.summary.revision = 0
-    return bare
 
 
 def _report(state: State, workload: WorkloadEntry, turn: Turn) -> None:
@@ -117,6 +110,12 @@ def pending(workload: WorkloadEntry) -> list[objects_pb2.PendingReason]:
 
 
 def summary(state: State) -> objects_pb2.RegionSummary:
+    document = _summary(state)
+    document.revision = state.revision
+    return document
+
+
+def _summary(state: State) -> objects_pb2.RegionSummary:
     table = state.table
     used = table.used[: table.size].sum(axis=0).tolist()
     bound = waiting = 0
@@ -133,6 +132,5 @@ def summary(state: State) -> objects_pb2.RegionSummary:
         slots_waiting=waiting,
         slots_bound=bound,
         term=state.authority.term,
-        revision=state.revision,
         largest_node=Vector(*largest).to_proto(),
     )

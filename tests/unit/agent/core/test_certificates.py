@@ -1,7 +1,5 @@
 """Which certificates the agent may forget, and which ends a Sync has certified."""
 
-from dataclasses import replace
-
 from agent.core import commands
 from agent.core.fencing import MOST_IDLE_RECORDS
 from atoll.api.v1 import agent_pb2
@@ -11,7 +9,7 @@ from tests.support.agent_core import CLOSED, OTHER, World, assign, of, phases, r
 def test_a_settled_certificate_is_forgotten_and_its_attempt_is_still_refused() -> None:
     world = World().boot().running()
     for n in range(1, 2_001):
-        slot = replace(run().slot, index=n)
+        slot = run().slot._replace(index=n)
         world.stop(n, slot)
         settled = agent_pb2.SettledAttempt(token=token(n), slot=slot.to_proto())
         world.say(settled=agent_pb2.Settled(attempts=[settled]))
@@ -19,7 +17,7 @@ def test_a_settled_certificate_is_forgotten_and_its_attempt_is_still_refused() -
     assert not any(record.certificates for record in world.saved.records)
     assert world.report() == []
     for n in (1, 2_000):
-        assert starts(world.say(assign=assign(n, replace(run().slot, index=n)))) == []
+        assert starts(world.say(assign=assign(n, run().slot._replace(index=n)))) == []
 
 
 def test_only_the_settled_attempt_of_the_same_store_life_is_forgotten() -> None:
