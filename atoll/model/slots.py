@@ -14,7 +14,7 @@ class SlotName(NamedTuple):
     tenant: str
     workload: str
     task: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a name
 
     def __str__(self) -> str:
         return f"{self.tenant}/{self.workload}/{self.task}/{self.index}"
