@@ -143,12 +143,11 @@ class Machine:
 
     def _settle(self, now_ms: int) -> None:
         commands, touched = self._slots.settle(now_ms)
-        if touched:
-            self._out += commands
-            self._report.changed(touched)
-            for slot, rank in self._slots.asked_again:
-                self._report.repeat(slot, rank)
-            self._slots.asked_again.clear()
+        self._out += commands
+        self._report.changed(touched)
+        for slot, rank in self._slots.asked_again:
+            self._report.repeat(slot, rank)
+        self._slots.asked_again.clear()
         if self._ledger.dirty and self._writing is None and self._retry_ms is None:
             self._writing = self._ledger.version
             self._out.append(WriteCheckpoint(self._writing, self._ledger.saved()))
