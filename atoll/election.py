@@ -57,7 +57,14 @@ class Election:
 
     async def campaign(self) -> tuple[Authority, int]:
         """Waits until it leads; the authority and the revision at which it was won. Goes on through every fault
-        of the store until cancelled."""
+        of the store until cancelled; leaves no lease behind then."""
+        try:
+            return await self._win()
+        except asyncio.CancelledError:
+            await self.resign()
+            raise
+
+    async def _win(self) -> tuple[Authority, int]:
         backoff = Backoff()
         while True:
             try:

@@ -33,7 +33,9 @@ class CoreSettings:
     clock_rate_error_ppm: int = 10_000  # rho = 1 %
     node_check_ms: int = 500
     stall_ms: int = 2_500  # a longer silence between two events is our own downtime, held against no node
-    brake_percent: int = 20
+    brake_percent: int = 20  # of a region's nodes
+    brake_zone_percent: int = 50  # of a zone's
+    zone_label: str = "zone"
     brake_nodes: int = 3
     brake_window_ms: int = 60_000
 
@@ -100,6 +102,7 @@ class Settings(CoreSettings):
 
     # agents
     core_backlog_events: int = 20_000  # above it agents are not read
+    behind_events: int = 2_000  # above it no agent's silence is held against it
     session_hello_timeout_ms: int = 5_000
     session_queue_messages: int = 1_024
     query_timeout_ms: int = 10_000

@@ -16,7 +16,7 @@ from regional.api import RegionalApi
 from regional.config import Settings
 from regional.core import commands
 from regional.core.commands import Command
-from regional.core.events import Event, LeadershipLost, LeadershipWon, Woke
+from regional.core.events import Event, FellBehind, LeadershipLost, LeadershipWon, Woke
 from regional.core.machine import Machine
 from regional.dispatcher import Dispatcher
 from regional.join import Enrolment
@@ -86,14 +86,16 @@ class Region:
     # ---- the core, with the shell's part of a change of reign
 
     def handle(self, event: Event, now_ms: int) -> Sequence[Command]:
-        issued = self.machine.handle(event, now_ms)
+        if self.core.backlog > self._settings.behind_events:  # after a takeover: agents that say hello, for one
+            issued = [*self.machine.handle(FellBehind(), now_ms), *self.machine.handle(event, now_ms)]
+        else:
+            issued = self.machine.handle(event, now_ms)
         match event:
             case LeadershipWon():
                 self._leadership.met(event)
             case LeadershipLost():
                 self._leadership.met(event)
                 self.dispatcher.stand_by(f"leadership was lost: {event.reason}")
-                self._writes.leadership_lost()
             case _:
                 pass
         return issued

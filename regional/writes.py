@@ -1,13 +1,13 @@
 """Guarded writes asked for by the API: a plan goes to the core, which commits it under its authority and replies.
 
-Decides nothing. A caller waits at most `deadline_ms`; when leadership ends or the time is over before the reply came,
-the outcome is unknown to the caller, and it is told so.
+Decides nothing. The core replies to every write asked of it, also when its leadership ends. A caller waits at most
+`deadline_ms`; when the time is over before the reply came, the outcome is unknown to the caller, and it is told so.
 """
 
 import asyncio
 from collections.abc import Callable
 
-from atoll.errors import Conflict, OutcomeUnknown
+from atoll.errors import Conflict, OutcomeUnknown, Unavailable
 from atoll.lane import Plan
 from regional.core.commands import Reply
 from regional.core.events import WriteAsked
@@ -21,7 +21,7 @@ class GuardedWrites:
         self._count = 0
 
     async def write(self, plan: Plan) -> int:
-        """The revision of the commit. Raises Conflict (not written) or OutcomeUnknown."""
+        """The revision of the commit. Raises Conflict or Unavailable (not written), or OutcomeUnknown."""
         self._count += 1
         reply_to = self._count
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -36,6 +36,8 @@ class GuardedWrites:
             del self._waiting[reply_to]
         if reply.unknown:
             raise OutcomeUnknown(f"{plan.operation}: {reply.error}")
+        if reply.unsent:
+            raise Unavailable(f"{plan.operation} was not written: {reply.error}")
         if reply.error:
             raise Conflict(f"{plan.operation} was not written: {reply.error}")
         return reply.revision
@@ -44,8 +46,3 @@ class GuardedWrites:
         answer = self._waiting.get(reply.reply_to)
         if answer is not None and not answer.done():
             answer.set_result(reply)
-
-    def leadership_lost(self) -> None:
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(OutcomeUnknown("leadership was lost before the write was settled"))

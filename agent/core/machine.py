@@ -73,8 +73,8 @@ class Machine:
         hello = agent_pb2.Hello()
         hello.CopyFrom(self._template)
         hello.incarnation = self._incarnation
-        hello.highest_term = self._ledger.authority.term
-        hello.store_life = self._ledger.authority.store_life
+        hello.highest_term, hello.store_life = self._ledger.authority.term, self._ledger.authority.store_life
+        hello.fence_after_ms = self._lease.terms.fence_after_ms
         hello.inventory.extend(self._report.full())
         self._told = self._report.certificates_told()
         self._send(agent_pb2.AgentMessage(hello=hello))

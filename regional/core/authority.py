@@ -35,4 +35,4 @@ def deny_all(state: State, turn: Turn) -> None:
         if isinstance(operation, Asked):
             turn.do(Reply(operation.reply_to, 0, "leadership was lost; the outcome is not known", unknown=True))
     for reply_to, _ in state.asked:
-        turn.do(Reply(reply_to, 0, "not the leader"))
+        turn.do(Reply(reply_to, 0, "not the leader", unsent=True))

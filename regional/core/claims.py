@@ -11,12 +11,15 @@ from atoll.model.resources import vector
 MOST_LABELS = 64
 MOST_ATTEMPTS = 20_000
 LONGEST_ADDRESS = 256
+LONGEST_FENCE_MS = 3_600_000
 
 
 def mistake_in_claims(hello: agent_pb2.Hello) -> str | None:
     """Why no node is like this, or None."""
     if not vector(hello.capacity).is_legal():
         return "the node's capacity is impossible"
+    if not 0 <= hello.fence_after_ms <= LONGEST_FENCE_MS:
+        return f"the node counts by a fence of {hello.fence_after_ms} ms"
     if len(hello.address) > LONGEST_ADDRESS:
         return f"the node's address has {len(hello.address)} characters, at most {LONGEST_ADDRESS} are allowed"
     if len(hello.inventory) > MOST_ATTEMPTS:

@@ -48,12 +48,14 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a WriteAsked: an empty error means it is committed at `revision`. `unknown`: it may be, or not."""
+    """The answer to a WriteAsked: an empty error means it is committed at `revision`. `unknown`: it may be, or not.
+    `unsent`: it surely is not, and another leader may be asked."""
 
     reply_to: int
     revision: int
     error: str = ""
     unknown: bool = False
+    unsent: bool = False
 
 
 Command = Commit | SendToNode | CloseSession | SendUp | Journal | Announce | Reply | Resign

@@ -68,6 +68,11 @@ class WriteAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class FellBehind:
+    """More has come in than was handled: whoever seems silent may only be unheard."""
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """The deadline the core asked for has come."""
 
@@ -85,5 +90,6 @@ Event = (
     | ShareArrived
     | SliceArrived
     | WriteAsked
+    | FellBehind
     | Woke
 )

@@ -1,16 +1,18 @@
 """When each node was last heard and acknowledged, as columns by row of the node table, and who is silent.
 
 Decides who is suspect, lost, braked and fenced; changes nothing else. Time in ms. Rules (docs/protocols.md, section 5):
-suspect after 3 heartbeats, lost after 5. Our own downtime counts against nobody (`grace_from_ms`). When too many fall
-silent at nearly the same time it is the region's trouble, not theirs, and their `keep` work stays (the brake).
+suspect after 3 heartbeats, lost after 5. Our own downtime counts against nobody (`grace_from_ms`), nor does time in
+which we had not handled what came in. When too many of a region or of a zone fall silent at nearly the same time it is
+not their trouble, and their `keep` work stays (the brake).
 `exclusive` work may be taken as stopped only T_s = (T_a + K)(1 + rho)/(1 - rho) after its node's last acknowledged
 heartbeat came in.
 """
 
 import numpy as np
 
+from atoll.api.v1 import objects_pb2
 from regional.config import CoreSettings
-from regional.core.node_table import Integers, Mask, Rows
+from regional.core.node_table import Integers, Interned, Mask, Rows
 
 _MILLION = 1_000_000
 
@@ -21,6 +23,7 @@ class Liveness:
         self.heard_ms: Integers = np.zeros(0, np.int64)
         self.acknowledged_ms: Integers = np.zeros(0, np.int64)
         self.heartbeat_ms: Integers = np.zeros(0, np.int64)  # 0 = nothing was ever promised
+        self.fence_after_ms: Integers = np.zeros(0, np.int64)  # the longest T_a the agent may count by
         self.lost: Mask = np.zeros(0, np.bool_)  # as committed
 
     def cover(self, size: int) -> None:
@@ -28,7 +31,7 @@ class Liveness:
         more = size - len(self.heard_ms)
         if more > 0:
             more = max(more, len(self.heard_ms), 64)
-            for name in ("heard_ms", "acknowledged_ms", "heartbeat_ms", "lost"):
+            for name in ("heard_ms", "acknowledged_ms", "heartbeat_ms", "fence_after_ms", "lost"):
                 column = getattr(self, name)
                 setattr(self, name, np.concatenate([column, np.zeros(more, column.dtype)]))
 
@@ -41,15 +44,29 @@ class Liveness:
         mask: Mask = (self.heartbeat_ms > 0) & (self.silence_ms(now_ms) > heartbeats * self.heartbeat_ms)
         return mask
 
-    def braked(self, rows: Rows, settings: CoreSettings, now_ms: int) -> Mask:
-        """Which of these silent rows fell silent together with too many others."""
-        since = np.maximum(self.heard_ms, self.grace_from_ms)
+    def braked(self, rows: Rows, settings: CoreSettings, now_ms: int, zones: Interned | None = None) -> Mask:
+        """Which of these silent rows fell silent together with too many others, of the region or of their zone.
+        `zones`: each row's zone, 0 = in none; None = there are no zones."""
         silent = self.longer_than(settings.suspect_after_heartbeats, now_ms)
-        window = settings.brake_window_ms
+        mask = self._too_many(rows, silent, self.heartbeat_ms > 0, settings, settings.brake_percent)
+        if zones is None:
+            return mask
+        of_rows = zones[rows]
+        for zone in np.unique(of_rows[of_rows > 0]).tolist():
+            inside: Mask = np.zeros(len(silent), np.bool_)
+            inside[: len(zones)] = (zones == zone)[: len(silent)]
+            at = of_rows == zone
+            promised = inside & (self.heartbeat_ms > 0)
+            mask[at] |= self._too_many(rows[at], silent & inside, promised, settings, settings.brake_zone_percent)
+        return mask
+
+    def _too_many(self, rows: Rows, silent: Mask, promised: Mask, settings: CoreSettings, percent: int) -> Mask:
+        """Of `rows`: around whose silence more than `percent` of the `promised` nodes fell silent too."""
+        since, window = np.maximum(self.heard_ms, self.grace_from_ms), settings.brake_window_ms
         together = _within(since[silent], since[rows], window)
         gone = self.lost & silent
-        nodes = int((self.heartbeat_ms > 0).sum()) - int(gone.sum()) + _within(since[gone], since[rows], window)
-        mask: Mask = (together >= settings.brake_nodes) & (together * 100 > settings.brake_percent * nodes)
+        nodes = int(promised.sum()) - int(gone.sum()) + _within(since[gone], since[rows], window)
+        mask: Mask = (together >= settings.brake_nodes) & (together * 100 > percent * nodes)
         return mask
 
 
@@ -73,6 +90,11 @@ def heartbeat_ms(settings: CoreSettings, nodes: int) -> int:
 def fence_ms(settings: CoreSettings, interval_ms: int) -> int:
     """T_a: an agent stops exclusive work when its last acknowledged heartbeat was sent this long ago."""
     return settings.fence_after_heartbeats * interval_ms
+
+
+def recorded_fence_ms(settings: CoreSettings, node: objects_pb2.Node) -> int:
+    """The longest T_a that the agent of this record may count by."""
+    return node.fence_after_ms or fence_ms(settings, node.heartbeat_ms)
 
 
 def surely_stopped_ms(settings: CoreSettings, fence_after_ms: int) -> int:

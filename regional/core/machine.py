@@ -60,7 +60,8 @@ class Machine:
         elif isinstance(event, events.LeadershipLost):
             self._lose(self.state, event.reason, turn)
         else:
-            if now_ms - self._handled_ms > self.settings.stall_ms:
+            away = now_ms - self._handled_ms > self.settings.stall_ms
+            if away or isinstance(event, events.FellBehind):
                 self.state.liveness.grace_from_ms = now_ms  # we were away, not they
             self._dispatch(self.state, event, turn)
         self._handled_ms = now_ms
@@ -176,7 +177,7 @@ def _refuse_as_standby(event: events.Event, turn: Turn) -> None:
     if isinstance(event, events.NodeHello):
         turn.do(do.CloseSession(event.session, "not the leader"))
     elif isinstance(event, events.WriteAsked):
-        turn.do(do.Reply(event.reply_to, 0, "not the leader"))
+        turn.do(do.Reply(event.reply_to, 0, "not the leader", unsent=True))
 
 
 _Committed = Callable[[State, Any, int, Turn], None]  # with the revision

@@ -62,6 +62,7 @@ def _described(state: State, node: NodeEntry, event: NodeHello, now_ms: int) -> 
     claimed = {label.key: label.value for label in event.hello.labels if not label.key.startswith(TRUSTED)}
     labels = sorted({**claimed, **dict(event.trusted)}.items())
     stays_ready = before.state == READY and before.incarnation == event.hello.incarnation
+    interval_ms = liveness.heartbeat_ms(state.settings, len(state.nodes))
     return objects_pb2.Node(
         metadata=objects_pb2.Metadata(
             name=event.name,
@@ -77,8 +78,17 @@ def _described(state: State, node: NodeEntry, event: NodeHello, now_ms: int) -> 
         draining=before.draining,
         address=event.hello.address,
         state_since_ms=before.state_since_ms if stays_ready else now_ms,
-        heartbeat_ms=liveness.heartbeat_ms(state.settings, len(state.nodes)),
+        heartbeat_ms=interval_ms,
+        fence_after_ms=_longest_fence_ms(state, before, event.hello, interval_ms),
     )
+
+
+def _longest_fence_ms(state: State, before: objects_pb2.Node, hello: agent_pb2.Hello, interval_ms: int) -> int:
+    """T_a that the agent may count by until it has our Welcome, and after it. One that has not obeyed us yet may still
+    obey the Welcome of a leader before us, which is not longer than the record says."""
+    obeyed_us = (hello.store_life, hello.highest_term) == (state.authority.store_life, state.authority.term)
+    earlier_ms = 0 if obeyed_us else liveness.recorded_fence_ms(state.settings, before)
+    return max(liveness.fence_ms(state.settings, interval_ms), hello.fence_after_ms, earlier_ms)
 
 
 def heartbeat(state: State, event: NodeHeartbeat, turn: Turn) -> None:
@@ -136,7 +146,8 @@ def check(state: State, turn: Turn) -> None:
 def _lose(state: State, rows: Rows, turn: Turn) -> None:
     if not len(rows):
         return
-    braked = state.liveness.braked(rows, state.settings, turn.now_ms)
+    zones = state.table.label_column(state.settings.zone_label)
+    braked = state.liveness.braked(rows, state.settings, turn.now_ms, zones)
     for row in rows[~braked].tolist():
         node = state.nodes[state.table.names[row]]
         if node.busy or node.next_record or not node.mod_revision:
@@ -152,7 +163,7 @@ def _release_fenced(state: State, node: NodeEntry, turn: Turn) -> None:
     """The fence is a certificate: T_s after the last acknowledged heartbeat nothing exclusive runs there any more. Nor
     will it again: the session ends, so no heartbeat is acknowledged before a Sync that lists the work no more."""
     acknowledged_ms = int(state.liveness.acknowledged_ms[node.row])
-    fence_after_ms = liveness.fence_ms(state.settings, int(state.liveness.heartbeat_ms[node.row]))
+    fence_after_ms = int(state.liveness.fence_after_ms[node.row])
     for entry in node.slots.values():
         if not entry.busy and entry.key not in state.releases:
             stopped_ms = releasing.stops_itself_after_ms(state, entry, fence_after_ms)

@@ -17,6 +17,7 @@ Amounts = tuple[int, ...]
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
+Interned = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
 
 TaintKey = tuple[str, str, int]  # key, value, effect

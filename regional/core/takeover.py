@@ -12,7 +12,7 @@ from atoll.lane import Authority
 from atoll.model.resources import total, vector
 from atoll.store.store import KeyValue
 from regional.config import CoreSettings
-from regional.core import shares, slices
+from regional.core import liveness, shares, slices
 from regional.core.events import LeadershipWon
 from regional.core.state import State, Turn
 
@@ -61,6 +61,7 @@ def _read_node(state: State, item: KeyValue, now_ms: int) -> None:
     state.put_node(node, record, item.mod_revision)
     live = state.liveness
     live.heartbeat_ms[node.row] = record.heartbeat_ms or state.settings.heartbeat_ms
+    live.fence_after_ms[node.row] = liveness.recorded_fence_ms(state.settings, record)
     live.heard_ms[node.row] = now_ms
     live.acknowledged_ms[node.row] = now_ms + state.settings.acknowledge_within_ms  # by the leader before us
     if record.state == objects_pb2.NODE_STATE_LOST:

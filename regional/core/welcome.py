@@ -28,6 +28,7 @@ def welcome(state: State, node: NodeEntry, event: NodeHello, turn: Turn) -> None
     state.liveness.acknowledged_ms[node.row] = turn.now_ms  # not before: nothing fenced starts on less
     interval_ms = node.record.heartbeat_ms
     state.liveness.heartbeat_ms[node.row] = interval_ms
+    state.liveness.fence_after_ms[node.row] = liveness.recorded_fence_ms(state.settings, node.record)
     message = agent_pb2.Welcome(
         store_life=state.authority.store_life,
         epoch=state.epoch,

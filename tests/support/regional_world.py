@@ -145,6 +145,8 @@ class RegionalWorld:
         incarnation: int = 1,
         inventory: Iterable[agent_pb2.AttemptStatus] = (),
         trusted: tuple[tuple[str, str], ...] = (),
+        fence_after_ms: int = 0,
+        highest_term: int = 0,
     ) -> int:
         """A node says hello; its session."""
         self._sessions += 1
@@ -154,6 +156,8 @@ class RegionalWorld:
             capacity=capacity.to_proto(),
             labels=[objects_pb2.Label(key=k, value=v) for k, v in sorted((labels or {}).items())],
             inventory=inventory,
+            fence_after_ms=fence_after_ms,
+            highest_term=highest_term,
         )
         self.tell(events.NodeHello(self._sessions, name, "pool", trusted, hello))
         return self._sessions

@@ -171,6 +171,7 @@ class Hello(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     HIGHEST_TERM_FIELD_NUMBER: _builtins.int
     STORE_LIFE_FIELD_NUMBER: _builtins.int
+    FENCE_AFTER_MS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """checked against the certificate"""
     incarnation: _builtins.int
@@ -179,6 +180,8 @@ class Hello(_message.Message):
     highest_term: _builtins.int
     """of any command it ever obeyed"""
     store_life: _builtins.int
+    fence_after_ms: _builtins.int
+    """T_a that its deadlines are counted by now; 0 = none"""
     @_builtins.property
     def capacity(self) -> _objects_pb2.Resources: ...
     @_builtins.property
@@ -199,10 +202,11 @@ class Hello(_message.Message):
         address: _builtins.str = ...,
         highest_term: _builtins.int = ...,
         store_life: _builtins.int = ...,
+        fence_after_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "fence_after_ms", b"fence_after_ms", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2180,6 +2180,7 @@ class Node(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_AGE_MS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
+    FENCE_AFTER_MS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     """boot of the agent's host or of its state"""
     state: Global___NodeState.ValueType
@@ -2193,7 +2194,9 @@ class Node(_message.Message):
     heartbeat_age_ms: _builtins.int
     """filled when read, never stored"""
     heartbeat_ms: _builtins.int
-    """as promised in Welcome; the agent's fence is a multiple of it"""
+    """as promised in Welcome"""
+    fence_after_ms: _builtins.int
+    """the longest T_a that the agent may count by: as told, or as it said in its Hello"""
     @_builtins.property
     def metadata(self) -> Global___Metadata:
         """labels as trusted by the region"""
@@ -2223,10 +2226,11 @@ class Node(_message.Message):
         slots: _builtins.int = ...,
         heartbeat_age_ms: _builtins.int = ...,
         heartbeat_ms: _builtins.int = ...,
+        fence_after_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "metadata", b"metadata", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "draining", b"draining", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "pool", b"pool", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "draining", b"draining", "fence_after_ms", b"fence_after_ms", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "pool", b"pool", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

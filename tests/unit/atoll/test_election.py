@@ -13,7 +13,7 @@ from atoll.lane import Authority, Committed, Deposed, Plan, Rejected
 from atoll.store import keys
 from atoll.store.faulty import Fault, Faults, FaultyStore
 from atoll.store.memory import MemoryState, MemoryStore
-from atoll.store.store import LeaseGone, Put, Store, StoreUnavailable, Txn, list_all
+from atoll.store.store import LeaseGone, Outcome, Put, Store, StoreUnavailable, Txn, list_all
 from tests.support import virtual_time
 from tests.support.audit import assert_clean
 from tests.support.virtual_time import VirtualClock
@@ -42,6 +42,29 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 # ---- campaign
+
+
+def test_a_campaign_that_is_cancelled_leaves_no_lease() -> None:
+    class Held(MemoryStore):
+        """The winning transaction is sent, and never answered."""
+
+        async def transact(self, txn: Txn, *, deadline_s: float = 2.0) -> Outcome:
+            await super().transact(txn, deadline_s=deadline_s)
+            sent.set()
+            return await asyncio.Future[Outcome]()
+
+    async def main() -> None:
+        state = MemoryState()
+        campaign = asyncio.create_task(candidate(Held(state, VirtualClock())).campaign())
+        await sent.wait()
+        assert state.get(LEADER) is not None
+        campaign.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await campaign
+        assert state.get(LEADER) is None
+
+    sent = asyncio.Event()
+    run(main())
 
 
 def test_the_term_is_the_create_revision_and_the_store_life_comes_with_it() -> None:

@@ -146,6 +146,20 @@ async def test_what_was_in_flight_when_a_reign_ended_is_never_sent_by_the_next(w
         assert not is_kept(world, ROOT + b"join/x")
 
 
+async def test_a_write_that_never_left_is_not_told_as_unknown(world: World) -> None:
+    """Only the one in flight may have been written; the one that waited for the lane surely was not."""
+    async with world.region() as (region, store):
+        await until(lambda: leads(region))
+        store.open.clear()
+        await until(lambda: store.waiting)  # the idle leader's proof has the lane
+        asked = asyncio.create_task(region._writes.write(write(ROOT + b"join/x")))
+        await asyncio.sleep(0)
+        world.depose()
+        with pytest.raises(Unavailable, match="not written"):
+            await asked
+        store.open.set()
+
+
 async def test_a_command_of_an_ended_reign_has_no_committer(world: World) -> None:
     async with world.region() as (region, _):
         await until(lambda: leads(region))

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from atoll.errors import Conflict, OutcomeUnknown
+from atoll.errors import Conflict, OutcomeUnknown, Unavailable
 from atoll.lane import Plan
 from regional.core.commands import Reply
 from regional.core.events import WriteAsked
@@ -56,9 +56,9 @@ async def test_no_answer_in_time_is_an_unknown_outcome_and_a_late_reply_is_ignor
     core.writes.settle(Reply(core.asked[0].reply_to, 9))
 
 
-async def test_lost_leadership_leaves_the_outcome_unknown() -> None:
+async def test_a_write_that_was_never_sent_may_be_asked_of_another_leader() -> None:
     core = Core()
     task = await core.ask()
-    core.writes.leadership_lost()
-    with pytest.raises(OutcomeUnknown, match="leadership"):
+    core.writes.settle(Reply(core.asked[0].reply_to, 0, "not the leader", unsent=True))
+    with pytest.raises(Unavailable, match="not written"):
         await task
