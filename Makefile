@@ -44,7 +44,7 @@ sim: setup  ## simulate: SEEDS=300 histories of EVENTS=10000 events each, with r
 bench: setup  ## benchmarks as JSON: SECONDS=60 of durable bindings into real etcd, and the store
 	$(BIN)/python -m tests.benchmarks --seconds $(SECONDS)
 
-dev: setup  ## a lasting playground: etcd, global plane, one region, two agents; Ctrl-C ends it
+dev: setup  ## a lasting playground: three regions, nine nodes, five workloads; Ctrl-C ends it
 	$(BIN)/atoll dev
 
 demo: setup  ## one command from a manifest to running processes, then verify and clean up

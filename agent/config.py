@@ -32,6 +32,7 @@ class Settings:
     labels: dict[str, str] = field(default_factory=dict)
     address: str = "127.0.0.1"
     metrics: str = "127.0.0.1:0"
+    run_network: str = ""  # within 127.0.0.0/8: every run has an address of its own in it; empty = 127.0.0.1
     cpu_milli: int = 0
     memory_mib: int = 0
     disk_mib: int = 0

@@ -5,8 +5,11 @@ from atoll.api.v1 import agent_pb2
 from atoll.model.slots import fencing_token
 
 
-def environment(run: RunName, assign: agent_pb2.Assign, node: str) -> tuple[tuple[str, str], ...]:
-    """The task's variables and ours. ATOLL_TOKEN rises with every attempt: for outside resources to compare."""
+def environment(run: RunName, assign: agent_pb2.Assign, node: str, address: str = "") -> tuple[tuple[str, str], ...]:
+    """The task's variables and ours. ATOLL_TOKEN rises with every attempt: for outside resources to compare.
+
+    `address`: where the run listens, when that is an address of its own.
+    """
     token = fencing_token(assign.token)
     own = {
         "ATOLL_NODE": node,
@@ -19,6 +22,8 @@ def environment(run: RunName, assign: agent_pb2.Assign, node: str) -> tuple[tupl
         "ATOLL_TOKEN": f"{token.store_life}.{token.epoch}.{token.term}.{token.attempt}",
         "ATOLL_GENERATION": str(assign.generation),
     }
+    if address:
+        own["ATOLL_ADDRESS"] = address
     for port in assign.task.ports:
         own[f"ATOLL_PORT_{port.name.upper().replace('-', '_')}"] = str(port.number)
     return tuple({**{label.key: label.value for label in assign.task.env}, **own}.items())

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from agent import inventory
+from agent.addresses import Addresses
 from agent.checkpoint import Checkpoint
 from agent.config import Settings
 from agent.core import commands, events
@@ -56,7 +57,8 @@ class Agent:
         )
         self._background: list[Coroutine[Any, Any, None]] = []
         self._driver = self._make_driver(self._core.post, clock)
-        self._probes = Probes(self._driver, settings.probes_at_once)
+        self._addresses = Addresses(settings.run_network, settings.name)
+        self._probes = Probes(self._driver, self._addresses, settings.probes_at_once)
         self._session = Session(settings, lambda: enrolment.files, self._core.post)
         self._queries = Queries(self._driver, self._session.send)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,7 +93,8 @@ class Agent:
             case commands.StartReplica(run, assign):
                 STARTS.inc()
                 log.info("start", run=str(run))
-                self._driver.start(run, RunSpec(assign.task, environment(run, assign, self._settings.name)))
+                told = environment(run, assign, self._settings.name, self._addresses.own(run))
+                self._driver.start(run, RunSpec(assign.task, told))
             case commands.StopReplica(run, grace_ms):
                 STOPS.inc()
                 log.info("stop", run=str(run), grace_ms=grace_ms)

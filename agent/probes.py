@@ -1,22 +1,24 @@
 """Single checks of a run: http, tcp, command; each with a deadline, so many at once and no more.
 
-When to check and what an answer means is decided in core/health. Ports are probed on the loopback address.
+When to check and what an answer means is decided in core/health. Ports are asked at the run's own loopback address, or
+at the one that all runs share.
 """
 
 import asyncio
 
+from agent.addresses import Addresses
 from agent.core.commands import ProbeReplica
 from agent.core.events import ProbeAnswered
 from agent.drivers.driver import Driver
 from atoll.api.v1 import objects_pb2
 
-_HOST = "127.0.0.1"
 _STATUS_LINE_BYTES = 1024
 
 
 class Probes:
-    def __init__(self, driver: Driver, at_once: int) -> None:
+    def __init__(self, driver: Driver, addresses: Addresses, at_once: int) -> None:
         self._driver = driver
+        self._addresses = addresses
         self._places = asyncio.Semaphore(at_once)
 
     async def check(self, probe: ProbeReplica) -> ProbeAnswered:
@@ -32,31 +34,32 @@ class Probes:
         return ProbeAnswered(probe.probe_id, ok, message)
 
     async def _answer(self, probe: ProbeReplica) -> tuple[bool, str]:
+        host = self._addresses.probed(probe.run)
         match probe.check.WhichOneof("check"):
             case "http":
-                return await _http(probe.check.http)
+                return await _http(host, probe.check.http)
             case "tcp":
-                return await _tcp(probe.check.tcp.port)
+                return await _tcp(host, probe.check.tcp.port)
             case "command":
                 return await self._driver.exec_check(probe.run, list(probe.check.command.command), probe.timeout_ms)
             case _:
                 return True, ""
 
 
-async def _tcp(port: int) -> tuple[bool, str]:
-    _, writer = await asyncio.open_connection(_HOST, port)
+async def _tcp(host: str, port: int) -> tuple[bool, str]:
+    _, writer = await asyncio.open_connection(host, port)
     writer.close()
     return True, ""
 
 
-async def _http(check: objects_pb2.HttpCheck) -> tuple[bool, str]:
+async def _http(host: str, check: objects_pb2.HttpCheck) -> tuple[bool, str]:
     """GET; any status from 200 to 399 is well."""
     path = check.path or "/"
     if not path.startswith("/") or any(c <= " " or c == "\x7f" for c in path):
         return False, f"the path {path!r} cannot be asked for"
-    reader, writer = await asyncio.open_connection(_HOST, check.port, limit=_STATUS_LINE_BYTES)
+    reader, writer = await asyncio.open_connection(host, check.port, limit=_STATUS_LINE_BYTES)
     try:
-        request = f"GET {path} HTTP/1.1\r\nHost: {_HOST}:{check.port}\r\nUser-Agent: atoll\r\nConnection: close\r\n\r\n"
+        request = f"GET {path} HTTP/1.1\r\nHost: {host}:{check.port}\r\nUser-Agent: atoll\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
         line = await reader.readline()
     except ValueError:

@@ -7,16 +7,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
-from atoll import errors, manifest
+from atoll import manifest
 from atoll.api.v1 import objects_pb2
-from atoll.cli import output, placement, verify, views, workloads
+from atoll.cli import output, placement, playground, verify, views, workloads
 from atoll.cli.command import Command
 from atoll.cli.dev_cluster import DevCluster
 from atoll.cli.failure import EXIT_FAILED, EXIT_OBJECTIVE
@@ -24,11 +23,7 @@ from atoll.sdk import contexts
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.contexts import Connection
 
-Answer = TypeVar("Answer")
 NAME = "dev"
-TENANT = "default"
-QUOTA = objects_pb2.Resources(cpu_milli=1_000_000, memory_mib=4 << 20, disk_mib=100 << 20, gpu_milli=100_000)
-NODES_S = 60.0
 LOOK_AGAIN_S = 0.2
 
 
@@ -36,33 +31,62 @@ LOOK_AGAIN_S = 0.2
     cls=Command,
     examples="""\
   atoll dev                                  until Ctrl-C; then everything is gone
-  atoll dev --agents 5 --dir ./cluster       the data stays; start it again with the same --dir
+  atoll dev --regions 1 --agents 2 --bare    a small one with nothing on it
+  atoll dev --standbys --dir ./cluster       the data stays; start it again with the same --dir
   atoll dev --once -f examples/hello.yaml    manifest to running processes to verified, then stop
 """,
 )
-@click.option("--regions", default=1, show_default=True, type=click.IntRange(1, 9))
-@click.option("--agents", default=2, show_default=True, type=click.IntRange(1, 50), help="Nodes in each region.")
+@click.option("--regions", default=3, show_default=True, type=click.IntRange(1, len(playground.REGIONS)))
+@click.option("--agents", default=3, show_default=True, type=click.IntRange(1, 50), help="Nodes in each region.")
+@click.option("--standbys", is_flag=True, help="A second candidate for the global plane and for each region.")
+@click.option("--bare", is_flag=True, help="Without the founding platform of examples/platform.")
 @click.option("--dir", "folder", default=None, type=click.Path(path_type=Path), help="Keep the data here.")
 @click.option("--once", is_flag=True, help="Apply, wait, show, verify, stop; the exit code tells.")
-@workloads.manifests(help="Manifests to apply when the cluster is up.")
-def dev(regions: int, agents: int, folder: Path | None, once: bool, documents: list[manifest.Document]) -> None:
+@workloads.manifests(help="Manifests to apply when the cluster is up, instead of the founding platform.")
+def dev(
+    regions: int,
+    agents: int,
+    standbys: bool,
+    bare: bool,
+    folder: Path | None,
+    once: bool,
+    documents: list[manifest.Document],
+) -> None:
     """The ordinary programs and an etcd of their own, on free loopback ports. Needs no root and no network."""
     if once and not documents:
         raise click.UsageError("--once wants a manifest: -f examples/hello.yaml")
+    if not documents and not bare:
+        documents = workloads.read_manifests([str(playground.platform())])
+    with running(folder, regions=regions, standbys=standbys) as cluster:
+        began = time.monotonic()
+        output.tell(f"starting etcd, the global plane and {', '.join(cluster.regions)} with {agents} nodes each")
+        came = playground.start(cluster, agents)
+        output.tell(
+            f"etcd {came.etcd} at {' '.join(cluster.etcd)}; {came.nodes} nodes ready, which run processes; "
+            f"up in {time.monotonic() - began:.1f} s; logs in {cluster.folder / 'logs'}"
+        )
+        if documents:
+            playground.connected(cluster.connection, lambda client: apply_all(client, documents))
+        if once:
+            sys.exit(_judge(cluster, documents))
+        _stay(cluster)
+
+
+@contextlib.contextmanager
+def running(folder: Path | None, *, regions: int, standbys: bool) -> Iterator[DevCluster]:
+    """A cluster that nothing was started of; at the end, however it comes, nothing of it is left running."""
     home = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="atoll-dev-"))
     with _signals():
-        cluster = DevCluster(home)
+        cluster = None
         try:
-            connection = start(cluster, regions, agents)
-            if documents:
-                connected(connection, lambda client: _apply(client, documents))
-            if once:
-                sys.exit(_judge(cluster, connection, documents))
-            _stay(cluster, connection)
+            cluster = DevCluster(home, playground.REGIONS[:regions], candidates=1 + standbys)
+            yield cluster
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping is bounded; half of it would leave processes behind
-            output.tell("stopping what was started")
-            cluster.stop()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if cluster is not None and cluster.programs:
+                output.tell("stopping what was started")
+                cluster.stop()
             if folder is None:
                 shutil.rmtree(home, ignore_errors=True)
             else:
@@ -82,127 +106,48 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def start(cluster: DevCluster, regions: int, agents: int) -> Connection:
-    """Brings everything up; says each step. Returns how to connect as admin."""
-    began = time.monotonic()
-    output.tell(f"etcd {cluster.start_etcd()} at {cluster.etcd}")
-    plane = cluster.start_global()
-    address = plane.ready["programs"]
-    output.tell(f"global plane at {address}, for people with a token at {plane.ready['people']}")
-    admin = cluster.admin
-    connection = Connection(
-        address,
-        ca=str(admin.ca),
-        certificate=str(admin.certificate),
-        key=str(admin.key),
-        tenant=TENANT,
-        etcd_endpoints=cluster.etcd,
-    )
-    names = [f"r{number}" for number in range(1, regions + 1)]
-    started = {name: cluster.start_region(name, address) for name in names}
-    connected(connection, _regions_active(names))
-    for name, program in started.items():
-        output.tell(f"region {name} at {program.ready['programs']}")
-        nodes = [f"{name}-n{number}" for number in range(1, agents + 1)]
-        cluster.start_agents(program, connected(connection, _join_tokens(name, nodes)))
-        connected(connection, _nodes_ready(name, agents))
-        output.tell(f"nodes {', '.join(nodes)}, process driver")
-    connected(connection, _create_tenant)
-    output.tell(f"up in {time.monotonic() - began:.1f} s; logs in {cluster.folder / 'logs'}")
-    return connection
-
-
-def connected(connection: Connection, action: Callable[[AsyncClient], Awaitable[Answer]]) -> Answer:
-    """Runs one action over a connection of its own."""
-
-    async def run() -> Answer:
-        async with AsyncClient(
-            connection.address,
-            ca=connection.ca,
-            certificate=connection.certificate,
-            key=connection.key,
-            tenant=connection.tenant,
-        ) as client:
-            return await action(client)
-
-    return asyncio.run(run())
-
-
-def _join_tokens(region: str, nodes: list[str]) -> Callable[[AsyncClient], Awaitable[dict[str, str]]]:
-    async def create(client: AsyncClient) -> dict[str, str]:
-        answers = [await client.tokens.create_join(region=region, pool=NAME, node=node, ttl_s=600) for node in nodes]
-        return {node: answer.token for node, answer in zip(nodes, answers, strict=True)}
-
-    return create
-
-
-async def _create_tenant(client: AsyncClient) -> None:
-    tenant = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name=TENANT))
-    tenant.spec.quota.CopyFrom(QUOTA)
-    await client.tenants.apply(tenant)
-
-
-def _regions_active(names: list[str]) -> Callable[[AsyncClient], Awaitable[None]]:
-    async def wait(client: AsyncClient) -> None:
-        async def all_active() -> bool:
-            active = objects_pb2.REGION_STATE_ACTIVE
-            return {r.metadata.name for r in await client.regions.list() if r.state == active} >= set(names)
-
-        await _until(all_active, "the regions did not register with the global plane")
-
-    return wait
-
-
-def _nodes_ready(region: str, count: int) -> Callable[[AsyncClient], Awaitable[None]]:
-    async def wait(client: AsyncClient) -> None:
-        async def all_ready() -> bool:
-            nodes = await client.nodes.list(region=region)
-            return sum(node.state == objects_pb2.NODE_STATE_READY for node in nodes) >= count
-
-        await _until(all_ready, f"the nodes of {region} did not all become ready")
-
-    return wait
-
-
-async def _until(holds: Callable[[], Awaitable[bool]], otherwise: str) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + NODES_S
-    while not await holds():
-        if loop.time() > deadline:
-            raise errors.Unavailable(otherwise, hint="look into the logs")
-        await asyncio.sleep(LOOK_AGAIN_S)
-
-
-async def _apply(client: AsyncClient, documents: list[manifest.Document]) -> None:
+async def apply_all(client: AsyncClient, documents: list[manifest.Document]) -> None:
+    """Applies, and waits until all of it serves; of jobs, until they have started."""
     applied = await workloads.apply_documents(client, documents, "", False, "name")
     for one in applied:
         await workloads.wait_for(client, one.workload, "", 120.0)
 
 
-def _judge(cluster: DevCluster, connection: Connection, documents: list[manifest.Document]) -> int:
+def _judge(cluster: DevCluster, documents: list[manifest.Document]) -> int:
     """Shows what runs and why there, then lets the auditor replay the store. The exit code."""
-    names = [d.message.metadata.name for d in documents if isinstance(d.message, objects_pb2.Workload)]
+    found = [d.message.metadata for d in documents if isinstance(d.message, objects_pb2.Workload)]
 
     async def show(client: AsyncClient) -> None:
-        output.write("\n" + output.render(views.WORKLOADS, await client.workloads.list(), "wide") + "\n")
-        for name in names:
-            output.write(output.render(views.SLOTS, await client.slots.list(workload=name), "table") + "\n")
-            for answer in await client.slots.why(name, index=0):
-                output.write("".join(line + "\n" for line in placement.explain(answer)) + "\n")
+        listed = await client.workloads.list(everywhere=True)
+        output.write("\n" + output.render(views.OF_ALL_TENANTS, listed, "wide") + "\n")
+        for one in found:
+            for region in cluster.regions:
+                slots = await client.slots.list(workload=one.name, tenant=one.tenant, region=region)
+                if not slots:
+                    continue
+                output.write(output.render(views.SLOTS, slots, "table") + "\n")
+                first = slots[0].slot.id
+                answers = await client.slots.why(
+                    one.name, task=first.task, index=first.index, tenant=one.tenant, region=region
+                )
+                for answer in answers:
+                    output.write("".join(line + "\n" for line in placement.explain(answer)) + "\n")
 
-    connected(connection, show)
-    verdict = asyncio.run(verify.audit_store((cluster.etcd,)))
+    playground.connected(cluster.connection, show)
+    verdict = asyncio.run(verify.audit_store(cluster.etcd))
     verify.show(verdict)
     return EXIT_OBJECTIVE if verdict.violations else 0
 
 
-def _stay(cluster: DevCluster, connection: Connection) -> None:
+def _stay(cluster: DevCluster) -> None:
     """In the foreground, with a context of its own, until Ctrl-C or until a program ends by itself."""
+    connection = cluster.connection
     before = contexts.load()
     path = contexts.save(contexts.with_context(before, NAME, connection))
     output.tell(
         f"context {NAME!r} in {path} is the current one\n"
         "Try   atoll status\n"
+        "      atoll get workloads -A\n"
         "      atoll run hello --replicas 3 -- sh -c 'while true; do date; sleep 1; done'\n"
         "      atoll why hello\n"
         "      atoll verify\n"

@@ -1,58 +1,66 @@
 """The ordinary programs and an etcd as child processes on free loopback ports, all in one folder.
 
-Everything started is known by its process id and is stopped by it, in an order that leaves nothing running: agents,
-replicas, the programs of the control plane, etcd. Replicas outlive their agent by design, so they are found by the
-agent's state folder in their environment.
+Ports are taken before anything starts, so every program knows the addresses of every other from the beginning, and
+finds it there again after a restart. Everything started is stopped in an order that leaves nothing running: agents,
+replicas, the programs of the control plane, etcd.
 """
 
-import contextlib
 import functools
 import json
-import os
-import select
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import atoll
 from atoll import errors
+from atoll.cli import children
+from atoll.cli.children import Program
 from atoll.clock import SystemClock
 from atoll.identity import CertificateAuthority, TlsFiles
+from atoll.sdk.contexts import Connection
 from atoll.store.binary import EtcdMissing, find_etcd, refusal
 
 ETCD = "etcd"
-READY_S = 30.0
-STOP_S = 10.0
 KEEP_ALL = 0  # of the store's history: a playground can be audited from its first revision
 HOSTS = ("127.0.0.1", "localhost")
-STATE_VARIABLE = "ATOLL_STATE"  # set by agents in the environment of what they start
-_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+RUN_NETWORK = "127.64.0.0/10"  # the nodes share one machine: each run has an address of its own here
+TENANT = "default"
 
 
-@dataclass(slots=True)
-class Program:
-    """One child. `ready` is its ready line."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """One agent. `settings` go into its file as they are: cpu_milli, memory_mib …"""
 
     name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-    ready: dict[str, str]
+    pool: str = "default"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class DevCluster:
-    """`start_…` in the order etcd, global plane, regions, agents; `stop` at any time, more than once if need be."""
+    """`start_…` in the order etcd, control plane, agents; `stop` at any time, more than once if need be.
 
-    def __init__(self, folder: Path) -> None:
+    `candidates`: how many processes may stand for leader of the global plane and of each region; the first `at_start`
+    of them are started with the rest. `region_settings` go into the file of every regional scheduler.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        regions: Sequence[str] = ("r1",),
+        *,
+        candidates: int = 1,
+        at_start: int = 9,
+        members: int = 1,
+        region_settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
-        self.etcd = ""
+        self.regions = tuple(regions)
         self.programs: list[Program] = []
+        self._candidates = range(1, candidates + 1)
+        self._at_start = at_start
+        self._region_settings = dict(region_settings or {})
         self._states: list[Path] = []
         self._now_ms = SystemClock().now_ms()
         (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -63,6 +71,45 @@ class DevCluster:
             else CertificateAuthority.create(folder / "ca", "dev", self._now_ms)
         )
         self.admin: TlsFiles = self._authority.issue_admin("dev", folder / "admin", self._now_ms)
+        planes = [*self.global_names(), *(name for region in self.regions for name in self.region_names(region))]
+        ports = [f"127.0.0.1:{port}" for port in children.free_ports(2 * len(planes) + 2 * members)]
+        self.addresses = {name: (ports.pop(), ports.pop()) for name in planes}  # for people, for programs
+        names = [ETCD] if members == 1 else [f"{ETCD}-{number}" for number in range(1, members + 1)]
+        self._etcd = {name: (ports.pop(), ports.pop()) for name in names}  # for clients, for the other members
+
+    # ---- names and addresses
+
+    def global_names(self) -> list[str]:
+        return [f"global-{number}" for number in self._candidates]
+
+    def region_names(self, region: str) -> list[str]:
+        return [f"{region}-{number}" for number in self._candidates]
+
+    @property
+    def etcd_names(self) -> list[str]:
+        return list(self._etcd)
+
+    @property
+    def etcd(self) -> tuple[str, ...]:
+        """Every member, for clients."""
+        return tuple(client for client, _ in self._etcd.values())
+
+    @property
+    def connection(self) -> Connection:
+        """As admin, to the global plane."""
+        return Connection(
+            self.addresses[self.global_names()[0]][1],
+            ca=str(self.admin.ca),
+            certificate=str(self.admin.certificate),
+            key=str(self.admin.key),
+            tenant=TENANT,
+            etcd_endpoints=" ".join(self.etcd),
+        )
+
+    def named(self, name: str) -> Program:
+        return next(program for program in self.programs if program.name == name)
+
+    # ---- start
 
     def start_etcd(self) -> str:
         """Its version. Raises Invalid when there is none that is good enough."""
@@ -72,68 +119,101 @@ class DevCluster:
             raise errors.Invalid(str(missing), hint="apt install etcd-server", code="E1013") from None
         if reason := refusal(binary.version):
             raise errors.Invalid(reason, hint="atoll doctor", code="E1013")
-        client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports(2))
-        arguments = {
-            "name": "dev",
-            "data-dir": str(self.folder / "etcd"),
-            "listen-client-urls": client,
-            "advertise-client-urls": client,
-            "listen-peer-urls": peer,
-            "initial-advertise-peer-urls": peer,
-            "initial-cluster": f"dev={peer}",
-        }
-        program = self._spawn(ETCD, [str(binary.path), *(f"--{name}={value}" for name, value in arguments.items())])
-        self.etcd = client.removeprefix("http://")
-        self._until(program, lambda: healthy(client))
+        all_peers = ",".join(f"{name}=http://{peer}" for name, (_, peer) in self._etcd.items())
+        for name, (client, peer) in self._etcd.items():
+            arguments = {
+                "name": name,
+                "data-dir": str(self.folder / name),
+                "listen-client-urls": f"http://{client}",
+                "advertise-client-urls": f"http://{client}",
+                "listen-peer-urls": f"http://{peer}",
+                "initial-advertise-peer-urls": f"http://{peer}",
+                "initial-cluster": all_peers,
+            }
+            command = [str(binary.path), *(f"--{key}={value}" for key, value in arguments.items())]
+            self._spawn(name, command, prints_ready=False)
+        for name in self._etcd:
+            self.await_ready(self.named(name))
         return binary.version
 
-    def start_global(self) -> Program:
-        """Its ready line has the address that programs and admins dial, and the one for people."""
-        tls = self._authority.issue_global("global-1", HOSTS, self.folder / "global", self._now_ms)
-        settings = {"name": "global-1", "etcd": [self.etcd], "history_s": KEEP_ALL, **_listening(), **pem(tls)}
-        return self._start("global-1", "global_cp", settings)
+    def start_control_plane(self) -> None:
+        """The candidates of the global plane and of each region, all at once; returns when each serves."""
+        first = slice(self._at_start)
+        started = [self.launch_global(name) for name in self.global_names()[first]]
+        for region in self.regions:
+            started += [self.launch_region(region, name) for name in self.region_names(region)[first]]
+        for program in started:
+            self.await_ready(program)
 
-    def start_region(self, region: str, global_plane: str) -> Program:
-        folder = self.folder / region
-        tls = self._authority.issue_region(region, f"{region}-1", HOSTS, folder, self._now_ms)
-        issuer = folder / "issuer"
-        if not (issuer / "issuer.crt").exists():  # a new one would make strangers of the nodes
-            self._authority.issue_region_issuer(region, issuer, self._now_ms)
+    def launch_global(self, name: str) -> Program:
+        tls = self._authority.issue_global(name, HOSTS, self.folder / name, self._now_ms)
+        settings = {"name": name, "etcd": self.etcd, "history_s": KEEP_ALL, **self._listening(name), **pem(tls)}
+        return self._launch(name, "global_cp", settings)
+
+    def launch_region(self, region: str, name: str) -> Program:
+        folder = self.folder / name
+        tls = self._authority.issue_region(region, name, HOSTS, folder, self._now_ms)
+        issuer = self.issuer(region)
+        (folder / "state").mkdir(exist_ok=True)
         settings = {
             "region": region,
-            "name": f"{region}-1",
-            "etcd": [self.etcd],
+            "name": name,
+            "etcd": self.etcd,
             "history_s": KEEP_ALL,
-            **_listening(),
+            **self._listening(name),
             **pem(tls),
-            "issuer_certificate": str(issuer / "issuer.crt"),
-            "issuer_key": str(issuer / "issuer.key"),
-            "global_plane": [global_plane],
+            "issuer_certificate": str(issuer.certificate),
+            "issuer_key": str(issuer.key),
+            "global_plane": [self.addresses[plane][1] for plane in self.global_names()],
             "state_dir": str(folder / "state"),
+            **self._region_settings,
         }
-        (folder / "state").mkdir(exist_ok=True)
-        return self._start(f"{region}-1", "regional", settings)
+        return self._launch(name, "regional", settings)
 
-    def start_agents(self, region: Program, join_tokens: dict[str, str]) -> None:
-        """One for each node named, with its join token; a node that has an identity does not use it."""
-        started = []
-        for node, token in join_tokens.items():
-            state = self.folder / node
-            state.mkdir(exist_ok=True)
-            self._states.append(state)
-            settings = {
-                "name": node,
-                "region_people": [region.ready["people"]],
-                "region_programs": [region.ready["programs"]],
-                "join_token": token,
-                "ca": str(self.folder / "ca" / "ca.crt"),
-                "state_dir": str(state),
-                "driver": "process",
-                "metrics": "127.0.0.1:0",
-            }
-            started.append(self._launch(node, "agent", settings))
-        for program in started:
-            self._until(program, functools.partial(read_ready, program))
+    def issuer(self, region: str) -> TlsFiles:
+        """What signs the nodes of `region`: kept, for another one would make strangers of them."""
+        folder = self.folder / f"{region}-issuer"
+        if not (folder / "issuer.crt").exists():
+            return self._authority.issue_region_issuer(region, folder, self._now_ms)
+        return TlsFiles(folder / "issuer.crt", folder / "issuer.key", folder / "ca.crt")
+
+    def launch_agent(self, region: str, node: NodePlan, join_token: str, driver: str = "process") -> Program:
+        """With its join token; a node that has an identity does not use it."""
+        state = self.folder / node.name
+        state.mkdir(exist_ok=True)
+        self._states.append(state)
+        candidates = [self.addresses[name] for name in self.region_names(region)]
+        settings = {
+            "name": node.name,
+            "region_people": [people for people, _ in candidates],
+            "region_programs": [programs for _, programs in candidates],
+            "join_token": join_token,
+            "ca": str(self.folder / "ca" / "ca.crt"),
+            "state_dir": str(state),
+            "driver": driver,
+            "run_network": RUN_NETWORK,
+            "metrics": "127.0.0.1:0",
+            **node.settings,
+        }
+        return self._launch(node.name, "agent", settings)
+
+    # ---- while it runs
+
+    def await_ready(self, program: Program) -> None:
+        """Until it serves. Raises Unavailable with the end of its log."""
+        if program.name in self._etcd:
+            client, _ = self._etcd[program.name]
+            children.wait_for(program, lambda: children.healthy(f"http://{client}"))
+        else:
+            children.wait_for(program, functools.partial(children.read_ready, program))
+
+    def relaunch(self, name: str) -> Program:
+        """A program that has ended, again, with the same settings and data."""
+        before = self.named(name)
+        self.programs.remove(before)
+        if before.process.stdout is not None:
+            before.process.stdout.close()
+        return self._spawn(name, before.command, prints_ready=before.prints_ready)
 
     def dead(self) -> Program | None:
         """A child that ended by itself."""
@@ -142,18 +222,16 @@ class DevCluster:
     def stop(self) -> None:
         """Ends every child and every replica, by its process id; SIGKILL where asking did not help."""
         nodes = {state.name for state in self._states}
-        agents = [program.process for program in self.programs if program.name in nodes]
-        etcd = [program.process for program in self.programs if program.name == ETCD]
-        _end(agents)
-        _end_replicas(self._states)
-        _end([program.process for program in self.programs if program.process not in agents + etcd])
-        _end(etcd)
+        children.end([program for program in self.programs if program.name in nodes])
+        children.end_replicas(self._states)
+        children.end([program for program in self.programs if program.name not in nodes | set(self._etcd)])
+        children.end([program for program in self.programs if program.name in self._etcd])
+        children.end_marked([f"{children.OWNER_VARIABLE}={self.folder}"])
         self.programs.clear()
 
-    def _start(self, name: str, module: str, settings: dict[str, Any]) -> Program:
-        program = self._launch(name, module, settings)
-        self._until(program, functools.partial(read_ready, program))
-        return program
+    def _listening(self, name: str) -> dict[str, str]:
+        people, programs = self.addresses[name]
+        return {"people": people, "programs": programs, "metrics": "127.0.0.1:0"}
 
     def _launch(self, name: str, module: str, settings: dict[str, Any]) -> Program:
         path = self.folder / f"{name}.toml"
@@ -161,113 +239,11 @@ class DevCluster:
         path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
         return self._spawn(name, [sys.executable, "-m", module, "--config", str(path)])
 
-    def _spawn(self, name: str, command: list[str]) -> Program:
-        log = self.folder / "logs" / f"{name}.log"
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ETCD_", "ATOLL_"))}
-        home = str(Path(atoll.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, (home, inherited.get("PYTHONPATH", ""))))
-        with log.open("ab") as errors_to:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if name != ETCD else errors_to,
-                stderr=errors_to,
-                start_new_session=True,  # Ctrl-C is for us; we stop them in order
-                env={**inherited, "PYTHONPATH": path},
-            )
-        program = Program(name, process, log, {})
+    def _spawn(self, name: str, command: Sequence[str], *, prints_ready: bool = True) -> Program:
+        program = children.spawn(name, command, self.folder, prints_ready=prints_ready)
         self.programs.append(program)
         return program
-
-    def _until(self, program: Program, ready: Callable[[], bool]) -> None:
-        """Waits for the program to serve. Raises Unavailable with the end of its log."""
-        deadline = time.monotonic() + READY_S
-        while not ready():
-            ended = program.process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                why = (
-                    f"ended with code {program.process.returncode}" if ended else f"is not ready after {READY_S:.0f} s"
-                )
-                tail = "\n  ".join(program.log.read_text(errors="replace").splitlines()[-5:])
-                raise errors.Unavailable(f"{program.name} {why}\n  {tail}", hint=f"less {program.log}")
-            time.sleep(0.02)
-
-
-def _listening() -> dict[str, str]:
-    """Every program says in its ready line which port it got."""
-    return dict.fromkeys(("people", "programs", "metrics"), "127.0.0.1:0")
 
 
 def pem(tls: TlsFiles) -> dict[str, str]:
     return {"certificate": str(tls.certificate), "key": str(tls.key), "ca": str(tls.ca)}
-
-
-def read_ready(program: Program) -> bool:
-    """Takes the ready line, when it has come."""
-    out = program.process.stdout
-    assert out is not None
-    if not select.select([out], [], [], 0)[0]:
-        return False
-    line = out.readline()
-    with contextlib.suppress(ValueError):
-        program.ready.update(json.loads(line))
-    return bool(program.ready)
-
-
-def healthy(url: str) -> bool:
-    try:
-        with _NO_PROXY.open(f"{url}/health", timeout=1) as answer:
-            return bool(json.load(answer).get("health") == "true")
-    except (OSError, ValueError):
-        return False
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Asks all, waits for all, then kills what is left."""
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + STOP_S
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _end_replicas(states: list[Path]) -> None:
-    """SIGTERM to what agents of these folders left running, replicas and guards, then SIGKILL."""
-    markers = tuple(mark.encode() for state in states for mark in (f"{STATE_VARIABLE}={state}", str(state)))
-    for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 2.0)):
-        left = _marked(markers)
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        deadline = time.monotonic() + patience_s
-        while left and time.monotonic() < deadline:
-            time.sleep(0.05)
-            left = _marked(markers)
-        if not left:
-            return
-
-
-def _marked(markers: tuple[bytes, ...]) -> list[int]:
-    """Processes with one of these among their arguments or in their environment. Zombies have neither."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and markers:
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                if not set(markers).isdisjoint(words.split(b"\0")):
-                    found.append(int(entry.name))
-    return found

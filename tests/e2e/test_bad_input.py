@@ -17,7 +17,7 @@ import pytest
 
 from atoll import errors
 from atoll.api.v1 import objects_pb2
-from atoll.cli import dev
+from atoll.cli import playground
 from atoll.cli.dev_cluster import DevCluster
 from atoll.clock import SystemClock
 from atoll.identity import CertificateAuthority
@@ -71,7 +71,7 @@ class World:
         """What users have asked for so far, with the revision of each."""
 
         async def look() -> dict[str, int]:
-            store = await EtcdStore.connect([self.cluster.etcd])
+            store = await EtcdStore.connect(self.cluster.etcd)
             try:
                 records = (await list_all(store, b"/")).items
             finally:
@@ -90,8 +90,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     CertificateAuthority.create(home / "stranger", "dev", SystemClock().now_ms())
     (home / "work").mkdir()
     try:
-        started = World(cluster, dev.start(cluster, 1, 1), home)
-        dev.connected(started.admin, lambda client: furnish(client, started))
+        playground.start(cluster, agents=1)
+        started = World(cluster, cluster.connection, home)
+        playground.connected(started.admin, lambda client: furnish(client, started))
         yield started
     finally:
         cluster.stop()
@@ -351,7 +352,7 @@ def test_a_program_gets_a_typed_error_and_nothing_is_done(
 ) -> None:
     before = world.asked()
     with pytest.raises(errors.AtollError) as caught:
-        dev.connected(world.admin, wrong)
+        playground.connected(world.admin, wrong)
     assert (type(caught.value), caught.value.code) == (kind, code)
     assert caught.value.message
     assert len(str(caught.value)) < 500

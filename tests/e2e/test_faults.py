@@ -21,13 +21,18 @@ from atoll.cli.dev_cluster import ETCD
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.specs import Workload
 from atoll.sdk.workloads import Applied
-from tests.support.cluster import GLOBAL, LEADER, NODES, STANDBY, Cluster, Overlaps
+from atoll.store import keys
+from tests.support.cluster import Cluster, Overlaps
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(150)]
 ANSWERED_S = 60.0
 SETTLED_S = 60.0
 LEASES_S = 7.5  # longer than the election's TTL, T_l and T_a of this cluster
-AGENT, *OTHERS = NODES
+GLOBAL = "global-1"
+REGION = "r1"
+ROOT = keys.region_root(REGION)
+LEADER, STANDBY = f"{REGION}-1", f"{REGION}-2"
+AGENT, *OTHERS = (f"{REGION}-n{number}" for number in (1, 2, 3))
 EXCLUSIVE = "singleton"
 
 
@@ -109,7 +114,7 @@ class User:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("faults")) as started:
+    with Cluster(tmp_path_factory.mktemp("faults"), (REGION,), agents=3, candidates=2, at_start=1) as started:
         yield started
 
 
@@ -254,14 +259,14 @@ async def test_an_agent_sleeps_until_its_work_runs_elsewhere(
 async def test_a_leader_that_wakes_up_after_its_lease_changes_nothing(
     cluster: Cluster, client: AsyncClient, users: list[User]
 ) -> None:
-    await asyncio.to_thread(cluster.start_standby)
-    assert await cluster.leader() == LEADER
+    await asyncio.to_thread(cluster.start_standby, REGION)
+    assert await cluster.leader(ROOT) == LEADER
     async with Overlaps(cluster) as overlaps:
         async with changing(users, client):
             pass  # it is struck while the last of these are being placed
         with cluster.paused(LEADER):
             async with asyncio.timeout(SETTLED_S):
-                while await cluster.leader() != STANDBY:  # noqa: ASYNC110 - the store gives no notice here
+                while await cluster.leader(ROOT) != STANDBY:  # noqa: ASYNC110 - the store gives no notice here
                     await asyncio.sleep(0.1)
             async with changing(users, client):
                 pass
@@ -269,5 +274,5 @@ async def test_a_leader_that_wakes_up_after_its_lease_changes_nothing(
         async with changing(users, client):
             pass
         await settled(cluster, client, users)
-        assert await cluster.leader() == STANDBY
+        assert await cluster.leader(ROOT) == STANDBY
     assert overlaps_within_promises(overlaps)

@@ -67,7 +67,7 @@ class TestForeground:
         def start() -> subprocess.Popen[bytes]:
             log = tmp_path / f"dev-{len(started)}.log"
             with log.open("wb") as out:
-                command = [*ATOLL, "dev", "--agents", "1", "--dir", str(tmp_path / "data")]
+                command = [*ATOLL, "dev", "--regions", "1", "--agents", "1", "--bare", "--dir", str(tmp_path / "data")]
                 process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
             started.append(process)
             until(lambda: b"Ctrl-C stops" in log.read_bytes() or process.poll() is not None, "dev did not come up")
@@ -92,7 +92,7 @@ class TestForeground:
         atoll("run", "hello", "--replicas", "2", "--cpu", "10m", "--", "sh", "-c", "echo up; exec sleep 1000")
         assert "2/2" in atoll("get", "workloads")
         assert atoll("logs", "hello/1") == "up\n"
-        assert "hello/0  bound on r1-n1" in atoll("why", "hello/0")
+        assert "hello/0  bound on eu-west-n1" in atoll("why", "hello/0")
         assert atoll("events", "--object", "workload/default/hello")
         atoll("run", "huge", "--memory", "1Ti", "--", "x", code=2)
         first.send_signal(signal.SIGINT)

@@ -1,8 +1,7 @@
 """A whole cluster of real processes for tests: what `atoll dev` starts, made to be struck and to come back.
 
-Every program listens where it will listen again, so a restarted one is found by the others; agents know the addresses
-of two candidates for their region. Heartbeats are a second apart, so that losing a node takes seconds. Everything is
-known by its process id and is ended by it.
+Every program listens where it will listen again, so a restarted one is found by the others. Heartbeats are a second
+apart, so that losing a node takes seconds. Everything is known by its process id and is ended by it.
 """
 
 import asyncio
@@ -10,26 +9,22 @@ import contextlib
 import os
 import signal
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from atoll import audit
 from atoll.api.v1 import objects_pb2
-from atoll.cli import dev, verify
-from atoll.cli.dev_cluster import ETCD, HOSTS, KEEP_ALL, STATE_VARIABLE, DevCluster, Program, healthy, pem, read_ready
+from atoll.cli import playground, verify
+from atoll.cli.children import STATE_VARIABLE
+from atoll.cli.dev_cluster import DevCluster
 from atoll.sdk.client import AsyncClient
-from atoll.sdk.contexts import Connection
 from atoll.store import keys
 from atoll.store.etcd import EtcdStore
-from tests.support.etcd import free_ports, need_etcd
+from tests.support.etcd import need_etcd
 
-REGION = "r1"
-GLOBAL = "global-1"
-LEADER, STANDBY = f"{REGION}-1", f"{REGION}-2"
-NODES = tuple(f"{REGION}-n{number}" for number in (1, 2, 3))
 _HEARTBEAT = {"heartbeat_ms": 1_000}
 
 
@@ -53,19 +48,32 @@ class Replica:
 
 
 class Cluster(DevCluster):
-    """`with Cluster(folder) as cluster:` one region with the nodes NODES, and the tenant `default`."""
+    """`with Cluster(folder) as cluster:` regions with `agents` nodes each, and the tenant `default`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        regions: Sequence[str] = ("r1",),
+        *,
+        agents: int = 3,
+        candidates: int = 1,
+        at_start: int = 9,
+        members: int = 1,
+    ) -> None:
         need_etcd()
-        super().__init__(folder)
-        names = (GLOBAL, LEADER, STANDBY)
-        ports = [f"127.0.0.1:{port}" for port in free_ports(2 * len(names))]
-        self._addresses = dict(zip(names, zip(ports[::2], ports[1::2], strict=True), strict=True))
-        self.connection = Connection()
+        super().__init__(
+            folder,
+            regions,
+            candidates=candidates,
+            at_start=at_start,
+            members=members,
+            region_settings=_HEARTBEAT,
+        )
+        self._agents = agents
 
     def __enter__(self) -> Self:
         try:
-            self.connection = dev.start(self, regions=1, agents=len(NODES))
+            playground.start(self, self._agents)
         except BaseException:
             self.stop()
             raise
@@ -74,21 +82,18 @@ class Cluster(DevCluster):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for program in self.programs:
-            program.process.send_signal(signal.SIGCONT)
         self.stop()
         left = self.left()
         assert not left or kind is not None, left
 
     def client(self) -> AsyncClient:
         """As admin, on the loop that runs."""
-        it = self.connection
-        return AsyncClient(it.address, ca=it.ca, certificate=it.certificate, key=it.key, tenant=it.tenant)
+        return playground.client_of(self.connection)
+
+    def nodes(self, region: str) -> list[str]:
+        return [plan.name for plan in playground.nodes_of(region, self._agents)]
 
     # ---- strikes
-
-    def named(self, name: str) -> Program:
-        return next(program for program in self.programs if program.name == name)
 
     def kill(self, name: str) -> None:
         """kill -9."""
@@ -98,14 +103,7 @@ class Cluster(DevCluster):
 
     def restart(self, name: str) -> None:
         """A killed program again, with the same settings and data; returns when it serves."""
-        before = self.named(name)
-        self.programs.remove(before)
-        if before.process.stdout is not None:
-            before.process.stdout.close()
-        arguments = before.process.args
-        assert isinstance(arguments, list)
-        program = self._spawn(name, arguments)
-        self._until(program, lambda: healthy(f"http://{self.etcd}") if name == ETCD else read_ready(program))
+        self.await_ready(self.relaunch(name))
 
     @contextlib.contextmanager
     def paused(self, name: str) -> Iterator[None]:
@@ -117,40 +115,24 @@ class Cluster(DevCluster):
         finally:
             process.send_signal(signal.SIGCONT)
 
-    def start_standby(self) -> None:
+    def start_standby(self, region: str) -> None:
         """A second process of the region, beside the one that leads."""
-        folder = self.folder / STANDBY
-        tls = self._authority.issue_region(REGION, STANDBY, HOSTS, folder, self._now_ms)
-        issuer = self.folder / REGION / "issuer"
-        (folder / "state").mkdir()
-        settings = {
-            "region": REGION,
-            "name": STANDBY,
-            "etcd": [self.etcd],
-            "history_s": KEEP_ALL,
-            "metrics": "127.0.0.1:0",
-            **pem(tls),
-            "issuer_certificate": str(issuer / "issuer.crt"),
-            "issuer_key": str(issuer / "issuer.key"),
-            "global_plane": [self._addresses[GLOBAL][1]],
-            "state_dir": str(folder / "state"),
-        }
-        self._start(STANDBY, "regional", settings)
+        self.await_ready(self.launch_region(region, self.region_names(region)[1]))
 
     # ---- what there is
 
-    async def leader(self, root: bytes | None = None) -> str:
-        """The name of the process that leads the region; empty while none does."""
-        store = await EtcdStore.connect([self.etcd])
+    async def leader(self, root: bytes) -> str:
+        """The name of the process that leads this store; empty while none does."""
+        store = await EtcdStore.connect(self.etcd)
         try:
-            item, _ = await store.get(keys.leader(root or keys.region_root(REGION)))
+            item, _ = await store.get(keys.leader(root))
         finally:
             await store.close()
         return objects_pb2.Leader.FromString(item.value).name if item else ""
 
     async def verdict(self) -> audit.Verdict:
         """The auditor's, from revision 1."""
-        return await verify.audit_store((self.etcd,))
+        return await verify.audit_store(self.etcd)
 
     def replicas(self) -> dict[str, list[Replica]]:
         """Every process of a replica on the nodes of this cluster, by its slot."""
@@ -170,20 +152,6 @@ class Cluster(DevCluster):
                 if pid != os.getpid() and str(self.folder).encode() in arguments + _environ(pid):
                     found.append(arguments.replace(b"\0", b" ").decode(errors="replace"))
         return found
-
-    # ---- how it differs from `atoll dev`
-
-    def _launch(self, name: str, module: str, settings: dict[str, Any]) -> Program:
-        changed: dict[str, Any] = {}
-        if name in self._addresses:
-            changed["people"], changed["programs"] = self._addresses[name]
-        if module == "regional":
-            changed |= _HEARTBEAT
-        if module == "agent":
-            candidates = [self._addresses[LEADER], self._addresses[STANDBY]]
-            changed["region_people"] = [people for people, _ in candidates]
-            changed["region_programs"] = [programs for _, programs in candidates]
-        return super()._launch(name, module, settings | changed)
 
 
 class Overlaps:

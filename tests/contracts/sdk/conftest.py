@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.cli import dev
+from atoll.cli import playground
 from atoll.cli.dev_cluster import DevCluster
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.contexts import Connection
@@ -20,7 +20,8 @@ def dev_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection
     need_etcd()
     cluster = DevCluster(tmp_path_factory.mktemp("dev"))
     try:
-        yield dev.start(cluster, regions=1, agents=1)
+        playground.start(cluster, agents=1)
+        yield cluster.connection
     finally:
         cluster.stop()
 

@@ -23,3 +23,8 @@ def test_a_run_knows_itself_and_cannot_be_told_otherwise() -> None:
         "ATOLL_GENERATION": "3",
         "ATOLL_PORT_HTTP_API": "8080",
     }
+
+
+def test_a_run_with_an_address_of_its_own_is_told() -> None:
+    told = dict(environment(run(3), assign(3), "n1", "127.64.0.9"))
+    assert told["ATOLL_ADDRESS"] == "127.64.0.9"

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from agent.addresses import Addresses
 from agent.core.commands import ProbeReplica
 from agent.core.events import ProbeAnswered
 from agent.drivers.driver import RunSpec
@@ -36,7 +37,7 @@ async def ask(probe: objects_pb2.Probe, timeout_ms: int = 5000) -> tuple[bool, s
     driver = FakeDriver(lambda notice: None, lambda name, spec: Behaviour(check=(False, "exit code 4")))
     driver.start(run(), RunSpec(objects_pb2.Task(), ()))
     driver.advance(10)
-    answer = await Probes(driver, 1).check(ProbeReplica(9, run(), probe, timeout_ms))
+    answer = await Probes(driver, Addresses("", "n1"), 1).check(ProbeReplica(9, run(), probe, timeout_ms))
     assert isinstance(answer, ProbeAnswered)
     assert answer.probe_id == 9
     return answer.ok, answer.message
@@ -71,3 +72,19 @@ async def test_tcp(port: int) -> None:
 async def test_a_command_is_the_drivers() -> None:
     check = objects_pb2.Probe(command=objects_pb2.CommandCheck(command=["false"]))
     assert await ask(check) == (False, "exit code 4")
+
+
+async def test_a_run_with_an_address_of_its_own_is_asked_there() -> None:
+    addresses = Addresses("127.64.0.0/10", "n1")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(serve, addresses.own(run()), 0)
+    async with server:
+        check = objects_pb2.Probe(tcp=objects_pb2.TcpCheck(port=server.sockets[0].getsockname()[1]))
+        driver = FakeDriver(lambda notice: None, lambda name, spec: Behaviour())
+        for one, expected in ((addresses, True), (Addresses("", "n1"), False)):
+            answer = await Probes(driver, one, 1).check(ProbeReplica(1, run(), check, 5000))
+            assert isinstance(answer, ProbeAnswered)
+            assert answer.ok == expected

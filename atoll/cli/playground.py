@@ -1,0 +1,163 @@
+"""Brings a whole cluster up on this machine, as `dev` and `demo` do: programs, nodes with pools and zones, a tenant.
+
+It speaks to the cluster as any admin would, over the API. What runs on it is not decided here.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import atoll
+from atoll import errors
+from atoll.api.v1 import objects_pb2
+from atoll.cli.dev_cluster import TENANT, DevCluster, NodePlan
+from atoll.sdk.client import AsyncClient
+from atoll.sdk.contexts import Connection
+
+Answer = TypeVar("Answer")
+REGIONS = ("eu-west", "us-east", "ap-south", "eu-north", "us-west", "sa-east", "af-south", "ap-east", "me-central")
+QUOTA = objects_pb2.Resources(cpu_milli=1_000_000, memory_mib=4 << 20, disk_mib=100 << 20, gpu_milli=100_000)
+GENERAL, MEMORY = "general", "memory"
+ZONES = ("a", "b")
+UP_S = 60.0
+LOOK_AGAIN_S = 0.2
+TOKEN_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """How long each step of the start took, in seconds since it began, and what came up."""
+
+    etcd: str
+    control_plane_s: float
+    nodes_s: float
+    nodes: int
+
+
+def nodes_of(region: str, agents: int) -> list[NodePlan]:
+    """Nodes of a playground: the last of three or more is made for memory-heavy work; zones take turns."""
+    plans = []
+    for number in range(1, agents + 1):
+        pool = MEMORY if agents > 2 and number == agents else GENERAL
+        zone = f"{region}-{ZONES[(number - 1) % len(ZONES)]}"
+        size = {"cpu_milli": 2_000, "memory_mib": 4_096 if pool == MEMORY else 2_048}
+        plans.append(
+            NodePlan(name=f"{region}-n{number}", pool=pool, labels={"pool": pool, "zone": zone}, settings=size)
+        )
+    return plans
+
+
+def platform() -> Path:
+    """The folder of the founding platform's manifests. Raises Invalid where it was not installed."""
+    home = Path(atoll.__file__).parent
+    for folder in (home.parent / "examples" / "platform", home / "examples" / "platform"):
+        if folder.is_dir():
+            return folder
+    raise errors.Invalid("the example manifests are not installed", hint="use a checkout of Atoll", code="E1013")
+
+
+def start(cluster: DevCluster, agents: int, *, driver: str = "process") -> Came:
+    """Brings everything up. Raises Unavailable with the end of a log when something does not come."""
+    began = time.monotonic()
+    version = cluster.start_etcd()
+    cluster.start_control_plane()
+    connected(cluster.connection, _until_active(cluster.regions))
+    control_plane_s = time.monotonic() - began
+    plans = {region: nodes_of(region, agents) for region in cluster.regions}
+    join_tokens = connected(cluster.connection, _join_tokens(plans))
+    started = [
+        cluster.launch_agent(region, node, join_tokens[node.name], driver)
+        for region, nodes in plans.items()
+        for node in nodes
+    ]
+    for program in started:
+        cluster.await_ready(program)
+    connected(cluster.connection, nodes_ready(dict.fromkeys(cluster.regions, agents)))
+    connected(cluster.connection, _create_tenant)
+    return Came(version, control_plane_s, time.monotonic() - began, len(started))
+
+
+def connected(connection: Connection, action: Callable[[AsyncClient], Awaitable[Answer]]) -> Answer:
+    """Runs one action over a connection of its own."""
+
+    async def run() -> Answer:
+        async with client_of(connection) as client:
+            return await action(client)
+
+    return asyncio.run(run())
+
+
+def client_of(connection: Connection) -> AsyncClient:
+    """On the loop that runs."""
+    return AsyncClient(
+        connection.address,
+        ca=connection.ca,
+        certificate=connection.certificate,
+        key=connection.key,
+        tenant=connection.tenant,
+    )
+
+
+async def until(holds: Callable[[], Awaitable[bool]], otherwise: str, within_s: float = UP_S) -> None:
+    """Raises Unavailable with `otherwise` when it does not hold in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
+    while True:
+        try:
+            if await holds():
+                return
+        except errors.Unavailable:
+            if loop.time() > deadline:
+                raise
+        if loop.time() > deadline:
+            raise errors.Unavailable(otherwise, hint="look into the logs")
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def nodes_ready(wanted: dict[str, int], within_s: float = UP_S) -> Callable[[AsyncClient], Awaitable[None]]:
+    """Waits until each region has so many nodes that are ready."""
+
+    async def wait(client: AsyncClient) -> None:
+        for region, count in wanted.items():
+
+            async def all_ready(region: str = region, count: int = count) -> bool:
+                nodes = await client.nodes.list(region=region)
+                return sum(node.state == objects_pb2.NODE_STATE_READY for node in nodes) >= count
+
+            await until(all_ready, f"the nodes of {region} did not all become ready", within_s)
+
+    return wait
+
+
+def _until_active(names: Sequence[str]) -> Callable[[AsyncClient], Awaitable[None]]:
+    async def wait(client: AsyncClient) -> None:
+        async def all_active() -> bool:
+            active = objects_pb2.REGION_STATE_ACTIVE
+            return {r.metadata.name for r in await client.regions.list() if r.state == active} >= set(names)
+
+        await until(all_active, "the regions did not register with the global plane")
+
+    return wait
+
+
+def _join_tokens(plans: dict[str, list[NodePlan]]) -> Callable[[AsyncClient], Awaitable[dict[str, str]]]:
+    async def create(client: AsyncClient) -> dict[str, str]:
+        made = {}
+        for region, nodes in plans.items():
+            for node in nodes:
+                answer = await client.tokens.create_join(
+                    region=region, pool=node.pool, node=node.name, ttl_s=TOKEN_S, labels=node.labels
+                )
+                made[node.name] = answer.token
+        return made
+
+    return create
+
+
+async def _create_tenant(client: AsyncClient) -> None:
+    tenant = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name=TENANT))
+    tenant.spec.quota.CopyFrom(QUOTA)
+    await client.tenants.apply(tenant)
