@@ -33,6 +33,18 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
     async def CreateJoinToken(self, request: pb.CreateJoinTokenRequest, context: Context) -> pb.CreateJoinTokenResponse:
         return await self._one("CreateJoinToken", request, pb.CreateJoinTokenResponse)
 
+    async def ListJoinTokens(self, request: pb.ListJoinTokensRequest, context: Context) -> pb.ListJoinTokensResponse:
+        return await self._one("ListJoinTokens", request, pb.ListJoinTokensResponse)
+
+    async def RevokeJoinToken(self, request: pb.RevokeJoinTokenRequest, context: Context) -> pb.RevokeJoinTokenResponse:
+        return await self._one("RevokeJoinToken", request, pb.RevokeJoinTokenResponse)
+
+    async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> pb.UpdateNodeResponse:
+        return await self._one("UpdateNode", request, pb.UpdateNodeResponse)
+
+    async def RemoveNode(self, request: pb.RemoveNodeRequest, context: Context) -> pb.RemoveNodeResponse:
+        return await self._one("RemoveNode", request, pb.RemoveNodeResponse)
+
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
         return await self._one("ListEvents", request, pb.ListEventsResponse)
 

@@ -1,13 +1,14 @@
-"""What the region answers to users: nodes, slots, why, events, logs, join tokens.
+"""What the region answers to users: nodes and their changes, slots, why, events, logs, join tokens.
 
-Decides nothing: answers are views of the core's state and of the edges beside it, served by the leader only. Who may
+Decides nothing: answers are views of the core's state and of the edges beside it, served by the leader only; changes
+of nodes go to the core. Who may
 ask is decided before (atoll.authorization, at this server or at the global plane that forwards the call); there a
 caller with a tenant is held to it, so here the request's tenant is the limit of what is shown, and none means all.
 """
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import DecodeError, Message
 
@@ -18,13 +19,14 @@ from atoll.leadership import Leadership
 from atoll.model.slots import SlotName, slot_name
 from atoll.rpc import Context
 from regional.config import Settings
-from regional.core import views
+from regional.core import node_changes, views
 from regional.core.machine import Machine
 from regional.core.state import State
 from regional.dispatcher import Dispatcher
 from regional.join import Enrolment
 from regional.journal import Journal
 from regional.timeline import Timeline
+from regional.writes import GuardedWrites
 
 _Unary = Callable[[Any], Awaitable[Message]]
 
@@ -39,6 +41,7 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
         timeline: Timeline,
         dispatcher: Dispatcher,
         enrolment: Enrolment,
+        writes: GuardedWrites,
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -48,6 +51,7 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
         self._timeline = timeline
         self._dispatcher = dispatcher
         self._enrolment = enrolment
+        self._writes = writes
         self._clock = clock
         self._forwarded: dict[str, tuple[type[Message], _Unary]] = {
             "ListNodes": (regional_pb2.ListNodesRequest, self._list_nodes),
@@ -55,6 +59,10 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
             "Why": (regional_pb2.WhyRequest, self._why),
             "ListEvents": (regional_pb2.ListEventsRequest, self._list_events),
             "CreateJoinToken": (regional_pb2.CreateJoinTokenRequest, self._create_join_token),
+            "ListJoinTokens": (regional_pb2.ListJoinTokensRequest, self._list_join_tokens),
+            "RevokeJoinToken": (regional_pb2.RevokeJoinTokenRequest, self._revoke_join_token),
+            "UpdateNode": (regional_pb2.UpdateNodeRequest, self._change_node),
+            "RemoveNode": (regional_pb2.RemoveNodeRequest, self._change_node),
         }
 
     # ---- as a server
@@ -87,6 +95,26 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
     ) -> regional_pb2.CreateJoinTokenResponse:
         return await self._create_join_token(request)
 
+    async def ListJoinTokens(
+        self, request: regional_pb2.ListJoinTokensRequest, context: Context
+    ) -> regional_pb2.ListJoinTokensResponse:
+        return await self._list_join_tokens(request)
+
+    async def RevokeJoinToken(
+        self, request: regional_pb2.RevokeJoinTokenRequest, context: Context
+    ) -> regional_pb2.RevokeJoinTokenResponse:
+        return await self._revoke_join_token(request)
+
+    async def UpdateNode(
+        self, request: regional_pb2.UpdateNodeRequest, context: Context
+    ) -> regional_pb2.UpdateNodeResponse:
+        return cast("regional_pb2.UpdateNodeResponse", await self._change_node(request))
+
+    async def RemoveNode(
+        self, request: regional_pb2.RemoveNodeRequest, context: Context
+    ) -> regional_pb2.RemoveNodeResponse:
+        return cast("regional_pb2.RemoveNodeResponse", await self._change_node(request))
+
     # ---- forwarded by the global plane
 
     async def answer(self, method: str, request: bytes) -> AsyncGenerator[bytes, None]:
@@ -109,14 +137,17 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
 
     async def _list_nodes(self, request: regional_pb2.ListNodesRequest) -> regional_pb2.ListNodesResponse:
         state, size = await self._state(request.region), self._bounded(request.page_size)
-        nodes = views.list_nodes(state, self._clock.now_ms(), after=request.page_token, limit=size + 1)
+        now_ms, after = self._clock.now_ms(), request.page_token
+        nodes = views.list_nodes(state, now_ms, name=request.name, after=after, limit=size + 1)
         following = nodes[size - 1].metadata.name if len(nodes) > size else ""
         return regional_pb2.ListNodesResponse(nodes=nodes[:size], next_page_token=following, revision=state.revision)
 
     async def _list_slots(self, request: regional_pb2.ListSlotsRequest) -> regional_pb2.ListSlotsResponse:
         state, size = await self._state(request.region), self._bounded(request.page_size)
         after = _last_shown(request.page_token)
-        slots = views.list_slots(state, request.tenant, request.workload, after=after, limit=size + 1)
+        slots = views.list_slots(
+            state, request.tenant, request.workload, node=request.node, after=after, limit=size + 1
+        )
         following = str(slot_name(slots[size - 1].slot.id)) if len(slots) > size else ""
         return regional_pb2.ListSlotsResponse(slots=slots[:size], next_page_token=following, revision=state.revision)
 
@@ -161,6 +192,24 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
     ) -> regional_pb2.CreateJoinTokenResponse:
         await self._state(request.region)
         return await self._enrolment.create(request)
+
+    async def _list_join_tokens(
+        self, request: regional_pb2.ListJoinTokensRequest
+    ) -> regional_pb2.ListJoinTokensResponse:
+        await self._state(request.region)
+        return regional_pb2.ListJoinTokensResponse(tokens=await self._enrolment.tokens())
+
+    async def _revoke_join_token(
+        self, request: regional_pb2.RevokeJoinTokenRequest
+    ) -> regional_pb2.RevokeJoinTokenResponse:
+        await self._state(request.region)
+        return regional_pb2.RevokeJoinTokenResponse(record=await self._enrolment.revoke(request.id))
+
+    async def _change_node(self, request: regional_pb2.UpdateNodeRequest | regional_pb2.RemoveNodeRequest) -> Message:
+        await self._state(request.region)
+        if mistakes := node_changes.mistakes(request):
+            raise Invalid("the node cannot be changed so", tuple(mistakes))
+        return await self._writes.change_node(request)
 
     async def _state(self, region: str) -> State:
         """The leader's. Raises NotFound for another region, Unavailable on a standby."""

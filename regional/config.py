@@ -39,6 +39,13 @@ class CoreSettings:
     brake_nodes: int = 3
     brake_window_ms: int = 60_000
 
+    # nodes that operators take out of use
+    drain_deadline_s: int = 3_600  # of a drain that names none
+    eviction_deadline_s: int = 300  # after a NO_EXECUTE taint is set
+    disruption_percent: int = 10  # of a task that may be down while its replicas are moved; one replica always may
+    forget_lost_after_s: int = 7 * 86_400
+    node_certificate_s: int = 86_400  # the longest life of a node's certificate
+
     # replicas
     retry_first_ms: int = 1_000
     retry_longest_ms: int = 300_000

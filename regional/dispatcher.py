@@ -110,7 +110,7 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
         return await self._enrolment.join(request, context.peer())
 
     async def Renew(self, request: agent_pb2.RenewRequest, context: Context) -> agent_pb2.JoinResponse:
-        return self._enrolment.renew(request, identity_of(context))
+        return await self._enrolment.renew(request, identity_of(context))
 
     async def Session(
         self,
@@ -162,7 +162,8 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
         self._sessions[session.number] = session
         self._of_node[session.node] = session
         SESSIONS.set(len(self._sessions))
-        self._post(NodeHello(session.number, identity.node, identity.pool, tuple(identity.labels), hello))
+        labels, expires_ms = tuple(identity.labels), identity.expires_ms
+        self._post(NodeHello(session.number, identity.node, identity.pool, labels, hello, expires_ms))
         return session
 
     def _ended(self, session: _Session) -> None:

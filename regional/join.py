@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from atoll import tokens
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.clock import Clock
-from atoll.errors import Busy, Invalid, Mistake, NotAuthenticated, Unavailable
-from atoll.identity import Identity, NodeCertificate, RegionIssuer, ca_digest
+from atoll.errors import Busy, Invalid, Mistake, NotAllowed, NotAuthenticated, NotFound, Unavailable
+from atoll.identity import Identity, NodeCertificate, RegionIssuer, ca_digest, expiry_ms
 from atoll.lane import Plan
 from atoll.model.names import mistake_in_label_key, mistake_in_label_value, mistake_in_name
 from atoll.store import keys
@@ -79,6 +79,7 @@ class Enrolment:
             request.csr_pem, node=request.node, pool=record.pool, labels=labels, now_ms=now_ms
         )
         used_by = f"{request.node} {_key_digest(request.csr_pem)}"
+        await self._let_back(request.node, expiry_ms(certificate.certificate_pem))
         if record.used_ms and record.used_by != used_by:
             raise NotAuthenticated("the join token has been used", hint="Ask an operator for a new one.")
         if not record.used_ms:
@@ -88,8 +89,33 @@ class Enrolment:
             await self._writes.write(Plan("JOIN", (mod_is(item.key, item.mod_revision),), (_put(item.key, used),)))
         return self._response(certificate)
 
-    def renew(self, request: agent_pb2.RenewRequest, identity: Identity) -> agent_pb2.JoinResponse:
-        """A fresh certificate for the same node, pool and labels. Raises Invalid."""
+    async def tokens(self) -> list[objects_pb2.JoinToken]:
+        """Those that have not expired, without their hashes, sorted by id. Raises Unavailable."""
+        now_ms = self._clock.now_ms()
+        records = [objects_pb2.JoinToken.FromString(item.value) for item in await self._stored()]
+        for record in records:
+            record.ClearField("hash")
+        return sorted((r for r in records if r.expires_ms > now_ms), key=lambda record: record.id)
+
+    async def revoke(self, token_id: str) -> objects_pb2.JoinToken:
+        """The record, revoked now or before. Raises NotFound, Conflict, OutcomeUnknown, Unavailable."""
+        item = next((i for i in await self._stored() if i.key == keys.join_token(self._root, token_id)), None)
+        if item is None:
+            raise NotFound(f"region {self._region} has no join token {token_id[:63]!r}")
+        record = objects_pb2.JoinToken.FromString(item.value)
+        if not record.revoked_ms:
+            record.revoked_ms = self._clock.now_ms()
+            plan = Plan("REVOKE-JOIN", (mod_is(item.key, item.mod_revision),), (_put(item.key, record),))
+            await self._writes.write(plan)
+        record.ClearField("hash")
+        return record
+
+    async def renew(self, request: agent_pb2.RenewRequest, identity: Identity) -> agent_pb2.JoinResponse:
+        """A fresh certificate for the same node, pool and labels, unless the node was removed since the one shown was
+        made. Raises Invalid, NotAllowed, Unavailable."""
+        removed = await self._removed(identity.node)
+        if removed and identity.expires_ms <= removed.until_ms:
+            raise NotAllowed(f"node {identity.node} was removed", hint="Join again with a token.")
         return self._response(
             self._issuer.sign_node(
                 request.csr_pem,
@@ -116,17 +142,35 @@ class Enrolment:
             raise NotAuthenticated(f"the join token is for region {record.region}")
         if record.node and record.node != request.node:
             raise NotAuthenticated(f"the join token is for node {record.node}")
+        if record.revoked_ms:
+            raise NotAuthenticated("the join token was revoked", hint="Ask an operator for a new one.")
         if now_ms >= record.expires_ms:
             raise NotAuthenticated("the join token has expired", hint="Ask an operator for a new one.")
         return record, item
 
-    async def _expired(self, now_ms: int) -> Sequence[KeyValue]:
-        prefix = keys.join_token(self._root, "")
+    async def _let_back(self, node: str, expires_ms: int) -> None:
+        """A removed node may join again, with a certificate that is told from those it had. Raises Busy."""
+        removed = await self._removed(node)
+        if removed and expires_ms <= removed.until_ms:
+            raise Busy(f"node {node} was removed just now", retry_after_ms=1_000)
+
+    async def _removed(self, node: str) -> objects_pb2.RemovedNode | None:
         try:
-            page = await self._store.range(prefix, prefix_end(prefix))
+            item, _ = await self._store.get(keys.removed_node(self._root, node))
         except StoreUnavailable as error:
             raise Unavailable(f"the region's store does not answer: {error}") from error
-        return [i for i in page.items if objects_pb2.JoinToken.FromString(i.value).expires_ms <= now_ms][:_SWEPT]
+        return objects_pb2.RemovedNode.FromString(item.value) if item else None
+
+    async def _stored(self) -> Sequence[KeyValue]:
+        prefix = keys.join_token(self._root, "")
+        try:
+            return (await self._store.range(prefix, prefix_end(prefix))).items
+        except StoreUnavailable as error:
+            raise Unavailable(f"the region's store does not answer: {error}") from error
+
+    async def _expired(self, now_ms: int) -> Sequence[KeyValue]:
+        stored = await self._stored()
+        return [i for i in stored if objects_pb2.JoinToken.FromString(i.value).expires_ms <= now_ms][:_SWEPT]
 
     def _response(self, certificate: NodeCertificate) -> agent_pb2.JoinResponse:
         return agent_pb2.JoinResponse(

@@ -70,7 +70,15 @@ class Region:
         )
         self.users = Users(settings.state_dir / "users.pb")
         self.api = RegionalApi(
-            settings, self._leadership, self.machine, self._journal, self._timeline, self.dispatcher, enrolment, clock
+            settings,
+            self._leadership,
+            self.machine,
+            self._journal,
+            self._timeline,
+            self.dispatcher,
+            enrolment,
+            self._writes,
+            clock,
         )
         tls = TlsFiles(settings.certificate, settings.key, settings.ca)
         self._uplink = Uplink(settings, tls, self.users, self.api, self.core.post)

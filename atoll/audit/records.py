@@ -60,6 +60,7 @@ _REGION = _AUTHORITY | {
     "slice": _Kind(objects_pb2.RegionSlice, 1, lambda m: (m.tenant,)),
     "used": _Kind(objects_pb2.LaneUse, 2),
     "node": _Kind(objects_pb2.Node, 1, lambda m: (m.metadata.name,)),
+    "removed": _Kind(objects_pb2.RemovedNode, 1, lambda m: (m.name,)),
     "workload": _Kind(objects_pb2.Share, 2, lambda m: (m.metadata.tenant, m.metadata.name)),
     "slot": _Kind(objects_pb2.Slot, 4, lambda m: (m.id.tenant, m.id.workload, m.id.task, str(m.id.index))),
     "zombie": _Kind(objects_pb2.Zombie, 3, lambda m: zombie_names(m.node, m.slot, m.attempt)),

@@ -95,6 +95,10 @@ def node(root: bytes, name: str) -> bytes:
     return root + f"node/{name}".encode()
 
 
+def removed_node(root: bytes, name: str) -> bytes:
+    return root + f"removed/{name}".encode()
+
+
 def region_workload(root: bytes, tenant: str, name: str) -> bytes:
     return root + f"workload/{tenant}/{name}".encode()
 

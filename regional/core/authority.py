@@ -3,10 +3,26 @@
 Keeps I5: an idle leader writes a TOUCH each second; agents are acknowledged only shortly after an applied transaction.
 """
 
-from regional.core import transactions
-from regional.core.commands import Reply
+from regional.core import node_changes, transactions
+from regional.core.commands import CloseSession, Reply
+from regional.core.events import Event, NodeChangeAsked, NodeHello, WriteAsked
 from regional.core.state import State, Turn
-from regional.core.transactions import Asked, Touch
+from regional.core.transactions import Asked, ChangeNode, RemoveNode, Touch
+
+
+def refuse(event: Event, turn: Turn) -> None:
+    """On a standby: agents and callers look for the leader."""
+    if isinstance(event, NodeHello):
+        turn.do(CloseSession(event.session, "not the leader"))
+    elif isinstance(event, WriteAsked | NodeChangeAsked):
+        turn.do(Reply(event.reply_to, 0, "not the leader", unsent=True))
+
+
+def ask(state: State, event: WriteAsked | NodeChangeAsked) -> None:
+    if isinstance(event, WriteAsked):
+        state.asked.append((event.reply_to, event.plan))
+    else:
+        node_changes.ask(state, event)
 
 
 def next_asked(state: State, lane: int, turn: Turn) -> Asked | None:
@@ -32,7 +48,14 @@ def touch_due_ms(state: State) -> int:
 def deny_all(state: State, turn: Turn) -> None:
     """Leadership is lost: who asked learns that the write was not sent, or that nobody knows."""
     for operation in state.in_flight.values():
+        reply_to = 0
         if isinstance(operation, Asked):
-            turn.do(Reply(operation.reply_to, 0, "leadership was lost; the outcome is not known", unknown=True))
-    for reply_to, _ in state.asked:
+            reply_to = operation.reply_to
+        elif isinstance(operation, ChangeNode | RemoveNode) and operation.asked:
+            reply_to = operation.asked.reply_to
+        if reply_to:
+            turn.do(Reply(reply_to, 0, "leadership was lost; the outcome is not known", unknown=True))
+    unsent = [reply_to for reply_to, _ in state.asked]
+    unsent += [asked.reply_to for asked in (*state.node_changes, *state.removals_asked)]
+    for reply_to in unsent:
         turn.do(Reply(reply_to, 0, "not the leader", unsent=True))

@@ -6,7 +6,10 @@ shell carries out the commands of one `handle` in the order given and never reor
 
 from dataclasses import dataclass
 
+from google.protobuf.message import Message
+
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
+from atoll.errors import AtollError
 from atoll.reign import Commit as Commit
 from atoll.reign import Resign as Resign
 
@@ -48,14 +51,17 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a WriteAsked: an empty error means it is committed at `revision`. `unknown`: it may be, or not.
-    `unsent`: it surely is not, and another leader may be asked."""
+    """The answer to a WriteAsked or NodeChangeAsked: without error and refusal it is committed at `revision`, and
+    `answer` is the response. `unknown`: it may be, or not. `unsent`: it surely is not, and
+    another leader may be asked. `refusal`: why it is not done."""
 
     reply_to: int
     revision: int
     error: str = ""
     unknown: bool = False
     unsent: bool = False
+    answer: Message | None = None
+    refusal: AtollError | None = None
 
 
 Command = Commit | SendToNode | CloseSession | SendUp | Journal | Announce | Reply | Resign

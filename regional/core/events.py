@@ -18,6 +18,7 @@ class NodeHello:
     pool: str
     trusted: tuple[tuple[str, str], ...]
     hello: agent_pb2.Hello
+    certificate_expires_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,14 @@ class FellBehind:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeChangeAsked:
+    """An operator asks something of a node; checked to be well formed. Answered by `Reply`."""
+
+    reply_to: int
+    request: regional_pb2.UpdateNodeRequest | regional_pb2.RemoveNodeRequest
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """The deadline the core asked for has come."""
 
@@ -91,5 +100,6 @@ Event = (
     | SliceArrived
     | WriteAsked
     | FellBehind
+    | NodeChangeAsked
     | Woke
 )

@@ -35,6 +35,11 @@ class Liveness:
                 column = getattr(self, name)
                 setattr(self, name, np.concatenate([column, np.zeros(more, column.dtype)]))
 
+    def clear(self, row: int) -> None:
+        """The row's node is gone."""
+        for column in (self.heard_ms, self.acknowledged_ms, self.heartbeat_ms, self.fence_after_ms, self.lost):
+            column[row] = 0
+
     def silence_ms(self, now_ms: int) -> Integers:
         silence: Integers = now_ms - np.maximum(self.heard_ms, self.grace_from_ms)
         return silence

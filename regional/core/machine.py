@@ -1,9 +1,7 @@
 """The regional scheduler: everything it can do, in two tables.
 
-`handle` takes what happened and returns what is to be done; `next_deadline` says when to wake it with `Woke`. A leader
-has a `State`, a standby has none. After every event the free lanes are filled: `_SOURCES` is the order in which work
-for a lane is looked for, `_SETTLED` what follows when it is answered. Invariants live with the transactions
-(py) and the state (state.py); each topic module decides one thing.
+`handle` takes what happened, returns what is to be done; `next_deadline` says when to wake it. A leader has a `State`,
+a standby none. Free lanes are filled after every event: `_SOURCES` says by what, `_SETTLED` what follows the answer.
 """
 
 from collections.abc import Callable
@@ -12,7 +10,19 @@ from typing import Any
 from atoll.errors import require
 from atoll.lane import Committed, Deposed, Rejected
 from regional.config import CoreSettings
-from regional.core import authority, binding, events, forgetting, node_life, releasing, shares, slices, takeover
+from regional.core import (
+    authority,
+    binding,
+    events,
+    forgetting,
+    node_changes,
+    node_life,
+    releasing,
+    removal,
+    shares,
+    slices,
+    takeover,
+)
 from regional.core import commands as do
 from regional.core import transactions as tx
 from regional.core.reports import Reporter
@@ -23,6 +33,8 @@ _Source = Callable[[State, int, Turn], Operation | None]
 _SOURCES: tuple[_Source, ...] = (
     authority.next_asked,
     node_life.next_nodes,
+    node_changes.next_change,
+    removal.next_removal,
     releasing.next_replace,
     slices.next_slice,
     forgetting.next_clear,
@@ -56,7 +68,7 @@ class Machine:
         if isinstance(event, events.LeadershipWon):
             self._win(event, turn)
         elif self.state is None:
-            _refuse_as_standby(event, turn)
+            authority.refuse(event, turn)
         elif isinstance(event, events.LeadershipLost):
             self._lose(self.state, event.reason, turn)
         else:
@@ -71,9 +83,8 @@ class Machine:
         return turn.commands
 
     def next_deadline(self) -> int | None:
-        """When to wake; None for a standby, which waits for events only."""
-        state = self.state
-        if state is None:
+        """When to wake; None for a standby."""
+        if (state := self.state) is None:
             return None
         due_ms = min(self._checked_ms + self.settings.node_check_ms, self._reporter.next_due_ms(state))
         work_ms = max(min(authority.touch_due_ms(state), state.queue.next_due_ms()), self._handled_ms)
@@ -98,8 +109,8 @@ class Machine:
                 shares.share_arrived(state, event.share)
             case events.SliceArrived():
                 slices.slice_arrived(state, event.stamp, turn)
-            case events.WriteAsked():
-                state.asked.append((event.reply_to, event.plan))
+            case events.WriteAsked() | events.NodeChangeAsked():
+                authority.ask(state, event)
             case events.GlobalWelcomed():
                 state.uplink, state.epoch = True, max(state.epoch, event.welcome.epoch)
                 self._reporter.everything(state, turn)
@@ -108,6 +119,7 @@ class Machine:
         if turn.now_ms >= self._checked_ms + self.settings.node_check_ms:
             self._checked_ms = turn.now_ms
             node_life.check(state, turn)
+            removal.check(state, turn)
 
     # ---- leadership
 
@@ -173,16 +185,7 @@ class Machine:
                 self._lose(state, message, turn)
 
 
-def _refuse_as_standby(event: events.Event, turn: Turn) -> None:
-    if isinstance(event, events.NodeHello):
-        turn.do(do.CloseSession(event.session, "not the leader"))
-    elif isinstance(event, events.WriteAsked):
-        turn.do(do.Reply(event.reply_to, 0, "not the leader", unsent=True))
-
-
-_Committed = Callable[[State, Any, int, Turn], None]  # with the revision
-_Rejected = Callable[[State, Any, Turn], None]
-_SETTLED: dict[type[Operation], tuple[_Committed, _Rejected]] = {
+_SETTLED: dict[type[Operation], tuple[Callable[[State, Any, int, Turn], None], Callable[[State, Any, Turn], None]]] = {
     tx.Bind: (binding.bind_committed, binding.bind_rejected),
     tx.Release: (releasing.release_committed, releasing.release_rejected),
     tx.Clear: (forgetting.clear_committed, forgetting.clear_rejected),
@@ -190,6 +193,8 @@ _SETTLED: dict[type[Operation], tuple[_Committed, _Rejected]] = {
     tx.AdmitShare: (shares.admission_committed, shares.admission_rejected),
     tx.ApplySlice: (slices.slice_committed, slices.slice_rejected),
     tx.WriteNodes: (node_life.nodes_committed, node_life.nodes_rejected),
+    tx.ChangeNode: (node_changes.change_committed, node_changes.change_rejected),
+    tx.RemoveNode: (removal.removal_committed, removal.removal_rejected),
     tx.Asked: (authority.asked_committed, authority.asked_rejected),
-    tx.Touch: (lambda state, operation, revision, turn: None, lambda state, operation, turn: None),
+    tx.Touch: (lambda *_: None, lambda *_: None),
 }

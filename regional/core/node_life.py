@@ -25,6 +25,10 @@ READY, LOST = objects_pb2.NODE_STATE_READY, objects_pb2.NODE_STATE_LOST
 
 def hello(state: State, event: NodeHello, turn: Turn) -> None:
     authority = state.authority
+    if reason := _banned(state, event):
+        turn.do(CloseSession(event.session, reason))
+        _announce(state, event.name, "NodeRefused", reason, turn)
+        return
     if (event.hello.store_life, event.hello.highest_term) > (authority.store_life, authority.term):
         turn.do(CloseSession(event.session, "the node has obeyed a newer leader"))
         return
@@ -40,10 +44,20 @@ def hello(state: State, event: NodeHello, turn: Turn) -> None:
     state.sessions[event.session] = node
     state.set_ready(node, False)
     state.liveness.heard_ms[node.row] = turn.now_ms
-    _consider(state, node, turn)
+    consider(state, node, turn)
 
 
-def _consider(state: State, node: NodeEntry, turn: Turn) -> None:
+def _banned(state: State, event: NodeHello) -> str:
+    """Why this certificate is not good any more; empty when it is."""
+    node, removed = state.nodes.get(event.name), state.removed.get(event.name)
+    if node and node.record.destroyed:
+        return "the node was declared destroyed"
+    if removed and event.certificate_expires_ms <= removed[0].until_ms:
+        return "the node was removed: join again with a token"
+    return ""
+
+
+def consider(state: State, node: NodeEntry, turn: Turn) -> None:
     """Welcomes a waiting session, or has the node's record written first."""
     if node.busy or not node.hello:
         return
@@ -60,15 +74,11 @@ def _described(state: State, node: NodeEntry, event: NodeHello, now_ms: int) -> 
     """The node's record as READY, from its certificate and its hello; what operators wrote stays."""
     before = node.record
     claimed = {label.key: label.value for label in event.hello.labels if not label.key.startswith(TRUSTED)}
-    labels = sorted({**claimed, **dict(event.trusted)}.items())
+    own = sorted({**claimed, **dict(event.trusted)}.items())
     stays_ready = before.state == READY and before.incarnation == event.hello.incarnation
     interval_ms = liveness.heartbeat_ms(state.settings, len(state.nodes))
-    return objects_pb2.Node(
-        metadata=objects_pb2.Metadata(
-            name=event.name,
-            labels=[objects_pb2.Label(key=key, value=value) for key, value in labels],
-            created_ms=before.metadata.created_ms or now_ms,
-        ),
+    record = objects_pb2.Node(
+        metadata=objects_pb2.Metadata(name=event.name, created_ms=before.metadata.created_ms or now_ms),
         incarnation=event.hello.incarnation,
         state=READY,
         pool=event.pool,
@@ -80,7 +90,20 @@ def _described(state: State, node: NodeEntry, event: NodeHello, now_ms: int) -> 
         state_since_ms=before.state_since_ms if stays_ready else now_ms,
         heartbeat_ms=interval_ms,
         fence_after_ms=_longest_fence_ms(state, before, event.hello, interval_ms),
+        own_labels=[objects_pb2.Label(key=key, value=value) for key, value in own],
+        operator_labels=before.operator_labels,
+        drain=before.drain if before.HasField("drain") else None,
+        requests=before.requests,
     )
+    merge_labels(record)
+    return record
+
+
+def merge_labels(record: objects_pb2.Node) -> None:
+    """The labels that placement goes by: what operators say wins over certificate and agent."""
+    labels = {label.key: label.value for label in (*record.own_labels, *record.operator_labels)}
+    del record.metadata.labels[:]
+    record.metadata.labels.extend(objects_pb2.Label(key=key, value=labels[key]) for key in sorted(labels))
 
 
 def _longest_fence_ms(state: State, before: objects_pb2.Node, hello: agent_pb2.Hello, interval_ms: int) -> int:
@@ -202,16 +225,20 @@ def nodes_committed(state: State, operation: WriteNodes, revision: int, turn: Tu
         elif before != READY:
             state.lost.pop(node.name, None)
             _announce(state, node.name, "NodeReady", f"incarnation {record.incarnation}", turn)
-        _consider(state, node, turn)
+        consider(state, node, turn)
 
 
 def nodes_rejected(state: State, operation: WriteNodes, turn: Turn) -> None:
     """Decided anew: a hello that waits is considered again, silence by the next check."""
     for node, _ in operation.records:
         node.busy = False
-        _consider(state, node, turn)
+        consider(state, node, turn)
+
+
+def event(state: State, name: str, kind: str, message: str, turn: Turn) -> objects_pb2.Event:
+    """Something that happened to a node, for people."""
+    return objects_pb2.Event(at_ms=turn.now_ms, type=kind, object=f"node/{name}", message=message, region=state.region)
 
 
 def _announce(state: State, name: str, kind: str, message: str, turn: Turn) -> None:
-    event = objects_pb2.Event(at_ms=turn.now_ms, type=kind, object=f"node/{name}", message=message, region=state.region)
-    turn.do(Announce(event))
+    turn.do(Announce(event(state, name, kind, message, turn)))

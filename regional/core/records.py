@@ -162,6 +162,7 @@ class NodeEntry:
     hello: NodeHello | None = None  # of a session that waits for its Welcome
     next_record: objects_pb2.Node | None = None  # to be written
     busy: bool = False
+    drained: bool = False  # and said so
     slots: dict[bytes, SlotEntry] = field(default_factory=dict)
     zombies: dict[bytes, ZombieEntry] = field(default_factory=dict)
 

@@ -14,6 +14,7 @@ from atoll.model.resources import Vector, vector
 from atoll.store import keys
 from regional.config import CoreSettings
 from regional.core.commands import Command
+from regional.core.events import NodeChangeAsked
 from regional.core.filters import Request
 from regional.core.ledger import TenantAccount
 from regional.core.liveness import Liveness
@@ -68,6 +69,11 @@ class State:
         self.unsettled_slices: dict[str, TenantAccount] = {}  # with a slice to apply, or draining
         self.forgettable: dict[tuple[str, str], WorkloadEntry] = {}  # with ended, unwanted slots
         self.asked: list[tuple[int, Plan]] = []
+        self.node_changes: list[NodeChangeAsked] = []
+        self.removals_asked: list[NodeChangeAsked] = []
+        self.leaving: dict[str, NodeEntry] = {}  # nodes whose work, or part of it, has to go
+        self.going: dict[str, None] = {}  # nodes to be removed by themselves
+        self.removed: dict[str, tuple[objects_pb2.RemovedNode, int]] = {}  # with their revisions
         # what may have cured parked classes since they were last looked at
         self.freed_rows: dict[int, None] = {}
         self.freed_tenants: dict[str, None] = {}
@@ -186,6 +192,11 @@ class State:
 
     def put_node(self, node: NodeEntry, record: objects_pb2.Node, mod_revision: int) -> None:
         node.record, node.mod_revision = record, mod_revision
+        if record.draining or any(t.effect == objects_pb2.TAINT_EFFECT_NO_EXECUTE for t in record.taints):
+            self.leaving[node.name] = node
+        else:
+            self.leaving.pop(node.name, None)
+        node.drained = node.drained and record.draining
         self.table.describe(
             node.row,
             vector(record.capacity).amounts(),
@@ -194,6 +205,15 @@ class State:
             record.cordoned or record.draining,
         )
         self.nodes_changed = True
+
+    def drop_node(self, node: NodeEntry) -> None:
+        """The node's record was deleted: its row is free for another one."""
+        require(not node.slots and not node.zombies, f"I7: node {node.name} goes with work on it")
+        self.sessions.pop(node.session, None)
+        for names in (self.nodes, self.lost, self.leaving, self.unsettled_nodes):
+            names.pop(node.name, None)
+        self.liveness.clear(node.row)
+        self.table.remove(node.name)
 
     def set_ready(self, node: NodeEntry, ready: bool) -> None:
         self.table.set_ready(node.row, ready)

@@ -22,6 +22,11 @@ def take_over(region: str, settings: CoreSettings, event: LeadershipWon, turn: T
     by_kind = _by_kind(event.authority, event.records)
     for item in by_kind.get(b"node", ()):
         _read_node(state, item, turn.now_ms)
+    for item in by_kind.get(b"removed", ()):
+        state.removed[objects_pb2.RemovedNode.FromString(item.value).name] = (
+            objects_pb2.RemovedNode.FromString(item.value),
+            item.mod_revision,
+        )
     for item in by_kind.get(b"slice", ()):
         record = objects_pb2.RegionSlice.FromString(item.value)
         slices.adopt(state, state.account(record.tenant), record, item.mod_revision)

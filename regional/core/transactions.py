@@ -16,6 +16,7 @@ from atoll.store import keys
 from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is
 
 if TYPE_CHECKING:
+    from regional.core.events import NodeChangeAsked
     from regional.core.ledger import TenantAccount
     from regional.core.records import NodeEntry, SlotEntry, TaskEntry, WorkloadEntry, ZombieEntry
 
@@ -91,6 +92,23 @@ class AdmitShare(Operation):
 @dataclass(frozen=True, slots=True)
 class WriteNodes(Operation):
     records: tuple[tuple["NodeEntry", objects_pb2.Node], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeNode(Operation):
+    """What an operator asked of a node."""
+
+    node: "NodeEntry"
+    record: objects_pb2.Node
+    asked: "NodeChangeAsked"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNode(Operation):
+    node: "NodeEntry"
+    record: objects_pb2.RemovedNode
+    expired: tuple[str, ...]  # earlier removals that go with it, by name
+    asked: "NodeChangeAsked | None"  # None: by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +226,30 @@ def write_nodes(lane: int, records: Sequence[tuple["NodeEntry", objects_pb2.Node
     return WriteNodes(lane, Plan("NODE", compares, writes), tuple(records))
 
 
+def change_node(lane: int, node: "NodeEntry", record: objects_pb2.Node, asked: "NodeChangeAsked") -> ChangeNode:
+    """I1. From its commit on no BIND decided on the node as it was before can apply."""
+    compares = (mod_is(node.key, node.mod_revision),)
+    return ChangeNode(lane, Plan("CHANGE-NODE", compares, (Put(node.key, _stored(record)),)), node, record, asked)
+
+
+def remove_node(
+    root: bytes,
+    lane: int,
+    node: "NodeEntry",
+    record: objects_pb2.RemovedNode,
+    expired: Sequence[tuple[str, int]],
+    asked: "NodeChangeAsked | None",
+) -> RemoveNode:
+    """I7. The record as read gets no work and nothing is bound to it, so nothing can be after this; its certificates
+    are refused from the same revision on. `expired`: names and revisions of removals that are forgotten."""
+    keys_of = {name: keys.removed_node(root, name) for name, _ in expired}
+    compares = [mod_is(node.key, node.mod_revision), *(mod_is(keys_of[name], mod) for name, mod in expired)]
+    removed = Put(keys.removed_node(root, node.name), _stored(record))
+    deletes = [Delete(key) for key in keys_of.values()]
+    plan = Plan("REMOVE-NODE", tuple(compares), (Delete(node.key), removed, *deletes))
+    return RemoveNode(lane, plan, node, record, tuple(keys_of), asked)
+
+
 def forget(lane: int, workload: "WorkloadEntry", entries: Sequence["SlotEntry"], whole: bool) -> Forget:
     """I7. Records of replicas that have ended and are wanted no more; the workload's own with the last of them."""
     compares = [mod_is(workload.key, workload.mod_revision), *(mod_is(e.key, e.mod_revision) for e in entries)]
@@ -237,6 +279,7 @@ def _stored(
     | objects_pb2.RegionSlice
     | objects_pb2.Share
     | objects_pb2.Node
+    | objects_pb2.RemovedNode
     | objects_pb2.Zombie,
 ) -> bytes:
     return message.SerializeToString(deterministic=True)

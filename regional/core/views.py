@@ -8,6 +8,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
+from regional.core import draining
 from regional.core.placement import explain_node, explain_refusals
 from regional.core.records import NodeEntry, TaskEntry
 from regional.core.reports import summary as region_summary
@@ -18,13 +19,17 @@ def summary(state: State) -> objects_pb2.RegionSummary:
     return region_summary(state)
 
 
-def list_nodes(state: State, now_ms: int, *, after: str = "", limit: int | None = None) -> list[objects_pb2.Node]:
+def list_nodes(
+    state: State, now_ms: int, *, name: str = "", after: str = "", limit: int | None = None
+) -> list[objects_pb2.Node]:
     """Nodes with their use and the age of their heartbeat, in the order of names: the first `limit` behind `after`."""
-    names = sorted(name for name, node in state.nodes.items() if node.mod_revision and name > after)
-    return [_node(state, state.nodes[name], now_ms) for name in names[:limit]]
+    named = {name: state.nodes[name]} if name in state.nodes else {} if name else state.nodes
+    names = sorted(name for name, node in named.items() if node.mod_revision and name > after)
+    return [show_node(state, state.nodes[name], now_ms) for name in names[:limit]]
 
 
-def _node(state: State, node: NodeEntry, now_ms: int) -> objects_pb2.Node:
+def show_node(state: State, node: NodeEntry, now_ms: int) -> objects_pb2.Node:
+    """The record with what only a leader knows: use, age of the heartbeat, progress of a drain."""
     view = objects_pb2.Node()
     view.CopyFrom(node.record)
     row = node.row
@@ -36,15 +41,24 @@ def _node(state: State, node: NodeEntry, now_ms: int) -> objects_pb2.Node:
     view.used.CopyFrom(Vector(*state.table.used[row].tolist()).to_proto())
     view.slots = len(node.slots)
     view.metadata.revision = node.mod_revision
+    if node.record.draining:
+        view.drain.progress = draining.progress(state, node, now_ms)
     return view
 
 
 def list_slots(
-    state: State, tenant: str = "", workload: str = "", *, after: SlotName | None = None, limit: int | None = None
+    state: State,
+    tenant: str = "",
+    workload: str = "",
+    *,
+    node: str = "",
+    after: SlotName | None = None,
+    limit: int | None = None,
 ) -> list[regional_pb2.SlotView]:
-    """Of one workload, of a tenant, or of all; waiting ones included, in the order of names: the first `limit` behind
-    `after`."""
-    names = ((task, i) for task, i in _slots(state, tenant, workload) if after is None or _name(task, i) > after)
+    """Of one workload, of a tenant, or of all; waiting ones included unless a node is named; in the order of names: the
+    first `limit` behind `after`."""
+    found = _slots_on(state, node, tenant, workload) if node else _slots(state, tenant, workload)
+    names = ((task, i) for task, i in found if after is None or _name(task, i) > after)
     return [_slot(task, index) for task, index in islice(names, limit)]
 
 
@@ -58,6 +72,14 @@ def _slots(state: State, tenant: str, workload: str) -> Iterator[tuple[TaskEntry
             for _, task in sorted(state.workloads[key].tasks.items()):
                 for index in _indices(task):
                     yield task, index
+
+
+def _slots_on(state: State, name: str, tenant: str, workload: str) -> Iterator[tuple[TaskEntry, int]]:
+    node = state.nodes.get(name)
+    entries = sorted(node.slots.values(), key=lambda entry: entry.name) if node else []
+    for entry in entries:
+        if tenant in ("", entry.name.tenant) and workload in ("", entry.name.workload):
+            yield entry.task, entry.index
 
 
 def _indices(task: TaskEntry) -> list[int]:

@@ -45,6 +45,7 @@ class RegionalWorld:
         self.hold = False  # keep commits instead of carrying them out
         self._sessions = 0
         self._global_revision = 0
+        self._asked = 0
 
     # ---- driving
 
@@ -147,6 +148,7 @@ class RegionalWorld:
         trusted: tuple[tuple[str, str], ...] = (),
         fence_after_ms: int = 0,
         highest_term: int = 0,
+        expires_ms: int = 0,
     ) -> int:
         """A node says hello; its session."""
         self._sessions += 1
@@ -159,7 +161,7 @@ class RegionalWorld:
             fence_after_ms=fence_after_ms,
             highest_term=highest_term,
         )
-        self.tell(events.NodeHello(self._sessions, name, "pool", trusted, hello))
+        self.tell(events.NodeHello(self._sessions, name, "pool", trusted, hello, expires_ms))
         return self._sessions
 
     def grant(self, tenant: str, limit: Vector, *, seq: int, target: Vector | None = None, mode: int = 1) -> None:
@@ -220,7 +222,31 @@ class RegionalWorld:
         exit_ = objects_pb2.Exit(code=code, reason=reason)
         self.report(session, *(status(slot, agent_pb2.ATTEMPT_PHASE_CLOSED, exit=exit_) for slot in slots))
 
+    def ask_node(self, name: str, *, request_id: str = "", **fields: Any) -> int:
+        """An operator asks for a change of a node; whom to answer."""
+        self._asked += 1
+        request = regional_pb2.UpdateNodeRequest(name=name, request_id=request_id or f"r-{self._asked}", **fields)
+        self.tell(events.NodeChangeAsked(self._asked, request))
+        return self._asked
+
+    def change_node(self, name: str, *, request_id: str = "", **fields: Any) -> commands.Reply:
+        return self.reply(self.ask_node(name, request_id=request_id, **fields))
+
+    def remove_node(self, name: str, *, request_id: str = "", **fields: Any) -> commands.Reply:
+        self._asked += 1
+        request = regional_pb2.RemoveNodeRequest(name=name, request_id=request_id or f"r-{self._asked}", **fields)
+        self.tell(events.NodeChangeAsked(self._asked, request))
+        return self.reply(self._asked)
+
     # ---- looking
+
+    def reply(self, reply_to: int) -> commands.Reply:
+        (reply,) = [c for c in self.issued if isinstance(c, commands.Reply) and c.reply_to == reply_to]
+        return reply
+
+    def kinds(self, what: str) -> list[str]:
+        """The types of the events about an object."""
+        return [c.event.type for c in self.issued if isinstance(c, commands.Announce) and c.event.object == what]
 
     def slots(self, state: int = objects_pb2.SLOT_STATE_BOUND) -> list[objects_pb2.Slot]:
         """As stored."""

@@ -1577,19 +1577,23 @@ class Taint(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     EFFECT_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     value: _builtins.str
     effect: Global___TaintEffect.ValueType
+    since_ms: _builtins.int
+    """written by the region"""
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
         value: _builtins.str = ...,
         effect: Global___TaintEffect.ValueType = ...,
+        since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "since_ms", b"since_ms", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2181,6 +2185,11 @@ class Node(_message.Message):
     HEARTBEAT_AGE_MS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
     FENCE_AFTER_MS_FIELD_NUMBER: _builtins.int
+    OWN_LABELS_FIELD_NUMBER: _builtins.int
+    OPERATOR_LABELS_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    DESTROYED_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     """boot of the agent's host or of its state"""
     state: Global___NodeState.ValueType
@@ -2197,6 +2206,8 @@ class Node(_message.Message):
     """as promised in Welcome"""
     fence_after_ms: _builtins.int
     """the longest T_a that the agent may count by: as told, or as it said in its Hello"""
+    destroyed: _builtins.bool
+    """an operator vouches that nothing runs there any more; goes when it is empty"""
     @_builtins.property
     def metadata(self) -> Global___Metadata:
         """labels as trusted by the region"""
@@ -2208,6 +2219,22 @@ class Node(_message.Message):
     @_builtins.property
     def used(self) -> Global___Resources:
         """filled when read, never stored"""
+
+    @_builtins.property
+    def own_labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
+        """what its certificate and its agent say"""
+
+    @_builtins.property
+    def operator_labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
+        """what operators say; they win"""
+
+    @_builtins.property
+    def drain(self) -> Global___Drain:
+        """while draining"""
+
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnsweredRequest]:
+        """the last mutations by operators, so that none is done twice"""
 
     def __init__(
         self,
@@ -2227,14 +2254,110 @@ class Node(_message.Message):
         heartbeat_age_ms: _builtins.int = ...,
         heartbeat_ms: _builtins.int = ...,
         fence_after_ms: _builtins.int = ...,
+        own_labels: _abc.Iterable[Global___Label] | None = ...,
+        operator_labels: _abc.Iterable[Global___Label] | None = ...,
+        drain: Global___Drain | None = ...,
+        destroyed: _builtins.bool = ...,
+        requests: _abc.Iterable[Global___AnsweredRequest] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "metadata", b"metadata", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drain", b"drain", "metadata", b"metadata", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "draining", b"draining", "fence_after_ms", b"fence_after_ms", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "pool", b"pool", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "fence_after_ms", b"fence_after_ms", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class Drain(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    since_ms: _builtins.int
+    deadline_ms: _builtins.int
+    progress: _builtins.str
+    """filled when read, never stored"""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        deadline_ms: _builtins.int = ...,
+        progress: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "progress", b"progress", "reason", b"reason", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class AnsweredRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BODY_DIGEST_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    body_digest: _builtins.bytes
+    """SHA-256 of the deterministic serialization"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        body_digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_digest", b"body_digest", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnsweredRequest: _TypeAlias = AnsweredRequest  # noqa: Y015
+
+@_typing.final
+class RemovedNode(_message.Message):
+    """Writer: the region's leader. Key /r/<R>/removed/<n>. A node that was removed: its certificates are refused until the
+    last of them has expired.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    at_ms: _builtins.int
+    until_ms: _builtins.int
+    """certificates that expire up to here are refused"""
+    reason: _builtins.str
+    @_builtins.property
+    def request(self) -> Global___AnsweredRequest:
+        """empty when the region did it by itself"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        at_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        request: Global___AnsweredRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "name", b"name", "reason", b"reason", "request", b"request", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemovedNode: _TypeAlias = RemovedNode  # noqa: Y015
 
 @_typing.final
 class Decision(_message.Message):
@@ -2566,6 +2689,7 @@ class JoinToken(_message.Message):
     USED_MS_FIELD_NUMBER: _builtins.int
     USED_BY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    REVOKED_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     hash: _builtins.bytes
     region: _builtins.str
@@ -2576,6 +2700,8 @@ class JoinToken(_message.Message):
     used_ms: _builtins.int
     """0 = unused"""
     used_by: _builtins.str
+    revoked_ms: _builtins.int
+    """0 = not revoked"""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
         """trusted labels the node gets"""
@@ -2592,10 +2718,11 @@ class JoinToken(_message.Message):
         used_ms: _builtins.int = ...,
         used_by: _builtins.str = ...,
         labels: _abc.Iterable[Global___Label] | None = ...,
+        revoked_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_ms", b"expires_ms", "hash", b"hash", "id", b"id", "labels", b"labels", "node", b"node", "pool", b"pool", "region", b"region", "used_by", b"used_by", "used_ms", b"used_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_ms", b"expires_ms", "hash", b"hash", "id", b"id", "labels", b"labels", "node", b"node", "pool", b"pool", "region", b"region", "revoked_ms", b"revoked_ms", "used_by", b"used_by", "used_ms", b"used_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

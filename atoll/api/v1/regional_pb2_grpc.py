@@ -64,6 +64,26 @@ class RegionalStub(object):
                 request_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.CreateJoinTokenRequest.SerializeToString,
                 response_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.CreateJoinTokenResponse.FromString,
                 _registered_method=True)
+        self.ListJoinTokens = channel.unary_unary(
+                '/atoll.api.v1.Regional/ListJoinTokens',
+                request_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.ListJoinTokensRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.ListJoinTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeJoinToken = channel.unary_unary(
+                '/atoll.api.v1.Regional/RevokeJoinToken',
+                request_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.RevokeJoinTokenRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.RevokeJoinTokenResponse.FromString,
+                _registered_method=True)
+        self.UpdateNode = channel.unary_unary(
+                '/atoll.api.v1.Regional/UpdateNode',
+                request_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.UpdateNodeRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.UpdateNodeResponse.FromString,
+                _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/atoll.api.v1.Regional/RemoveNode',
+                request_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.RemoveNodeResponse.FromString,
+                _registered_method=True)
 
 
 class RegionalServicer(object):
@@ -106,6 +126,33 @@ class RegionalServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListJoinTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeJoinToken(self, request, context):
+        """Absolute: a token that is revoked already stays so. One that was used is revoked too; its node stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateNode(self, request, context):
+        """Cordon, drain, labels, taints. The same request id again gets the same answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNode(self, request, context):
+        """Forgets a node that holds no work; its certificate is refused from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegionalServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -138,6 +185,26 @@ def add_RegionalServicer_to_server(servicer, server):
                     servicer.CreateJoinToken,
                     request_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.CreateJoinTokenRequest.FromString,
                     response_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.CreateJoinTokenResponse.SerializeToString,
+            ),
+            'ListJoinTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJoinTokens,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.ListJoinTokensRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.ListJoinTokensResponse.SerializeToString,
+            ),
+            'RevokeJoinToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeJoinToken,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.RevokeJoinTokenRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.RevokeJoinTokenResponse.SerializeToString,
+            ),
+            'UpdateNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNode,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.UpdateNodeRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.UpdateNodeResponse.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.RemoveNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -302,6 +369,114 @@ class Regional(object):
             '/atoll.api.v1.Regional/CreateJoinToken',
             atoll_dot_api_dot_v1_dot_regional__pb2.CreateJoinTokenRequest.SerializeToString,
             atoll_dot_api_dot_v1_dot_regional__pb2.CreateJoinTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJoinTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Regional/ListJoinTokens',
+            atoll_dot_api_dot_v1_dot_regional__pb2.ListJoinTokensRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_regional__pb2.ListJoinTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeJoinToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Regional/RevokeJoinToken',
+            atoll_dot_api_dot_v1_dot_regional__pb2.RevokeJoinTokenRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_regional__pb2.RevokeJoinTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Regional/UpdateNode',
+            atoll_dot_api_dot_v1_dot_regional__pb2.UpdateNodeRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_regional__pb2.UpdateNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Regional/RemoveNode',
+            atoll_dot_api_dot_v1_dot_regional__pb2.RemoveNodeRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_regional__pb2.RemoveNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

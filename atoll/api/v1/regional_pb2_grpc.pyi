@@ -38,6 +38,13 @@ class RegionalStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_regional_pb2.ListEventsRequest, _regional_pb2.ListEventsResponse]
     Logs: _grpc.UnaryStreamMultiCallable[_regional_pb2.LogsRequest, _regional_pb2.LogsChunk]
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_regional_pb2.CreateJoinTokenRequest, _regional_pb2.CreateJoinTokenResponse]
+    ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_regional_pb2.ListJoinTokensRequest, _regional_pb2.ListJoinTokensResponse]
+    RevokeJoinToken: _grpc.UnaryUnaryMultiCallable[_regional_pb2.RevokeJoinTokenRequest, _regional_pb2.RevokeJoinTokenResponse]
+    """Absolute: a token that is revoked already stays so. One that was used is revoked too; its node stays."""
+    UpdateNode: _grpc.UnaryUnaryMultiCallable[_regional_pb2.UpdateNodeRequest, _regional_pb2.UpdateNodeResponse]
+    """Cordon, drain, labels, taints. The same request id again gets the same answer."""
+    RemoveNode: _grpc.UnaryUnaryMultiCallable[_regional_pb2.RemoveNodeRequest, _regional_pb2.RemoveNodeResponse]
+    """Forgets a node that holds no work; its certificate is refused from then on."""
 
 @_typing.type_check_only
 class RegionalAsyncStub(RegionalStub):
@@ -49,6 +56,13 @@ class RegionalAsyncStub(RegionalStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_regional_pb2.ListEventsRequest, _regional_pb2.ListEventsResponse]  # type: ignore[assignment]
     Logs: _aio.UnaryStreamMultiCallable[_regional_pb2.LogsRequest, _regional_pb2.LogsChunk]  # type: ignore[assignment]
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_regional_pb2.CreateJoinTokenRequest, _regional_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
+    ListJoinTokens: _aio.UnaryUnaryMultiCallable[_regional_pb2.ListJoinTokensRequest, _regional_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
+    RevokeJoinToken: _aio.UnaryUnaryMultiCallable[_regional_pb2.RevokeJoinTokenRequest, _regional_pb2.RevokeJoinTokenResponse]  # type: ignore[assignment]
+    """Absolute: a token that is revoked already stays so. One that was used is revoked too; its node stays."""
+    UpdateNode: _aio.UnaryUnaryMultiCallable[_regional_pb2.UpdateNodeRequest, _regional_pb2.UpdateNodeResponse]  # type: ignore[assignment]
+    """Cordon, drain, labels, taints. The same request id again gets the same answer."""
+    RemoveNode: _aio.UnaryUnaryMultiCallable[_regional_pb2.RemoveNodeRequest, _regional_pb2.RemoveNodeResponse]  # type: ignore[assignment]
+    """Forgets a node that holds no work; its certificate is refused from then on."""
 
 class RegionalServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -93,6 +107,37 @@ class RegionalServicer(metaclass=_abc_1.ABCMeta):
         request: _regional_pb2.CreateJoinTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_regional_pb2.CreateJoinTokenResponse, _abc.Awaitable[_regional_pb2.CreateJoinTokenResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListJoinTokens(
+        self,
+        request: _regional_pb2.ListJoinTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_regional_pb2.ListJoinTokensResponse, _abc.Awaitable[_regional_pb2.ListJoinTokensResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RevokeJoinToken(
+        self,
+        request: _regional_pb2.RevokeJoinTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_regional_pb2.RevokeJoinTokenResponse, _abc.Awaitable[_regional_pb2.RevokeJoinTokenResponse]]:
+        """Absolute: a token that is revoked already stays so. One that was used is revoked too; its node stays."""
+
+    @_abc_1.abstractmethod
+    def UpdateNode(
+        self,
+        request: _regional_pb2.UpdateNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_regional_pb2.UpdateNodeResponse, _abc.Awaitable[_regional_pb2.UpdateNodeResponse]]:
+        """Cordon, drain, labels, taints. The same request id again gets the same answer."""
+
+    @_abc_1.abstractmethod
+    def RemoveNode(
+        self,
+        request: _regional_pb2.RemoveNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_regional_pb2.RemoveNodeResponse, _abc.Awaitable[_regional_pb2.RemoveNodeResponse]]:
+        """Forgets a node that holds no work; its certificate is refused from then on."""
 
 def add_RegionalServicer_to_server(servicer: RegionalServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -37,17 +37,19 @@ TENANT_READS = {
 }  # fmt: skip
 TENANT_WRITES = {"ApplyWorkload", "ScaleWorkload", "DeleteWorkload"}
 OPEN_READS = {"ListRegions", "WhoAmI"}
-CLUSTER_READS = {"ListTenants", "ListNodes"}
+CLUSTER_READS = {"ListTenants", "ListNodes", "ListJoinTokens"}
+OPERATIONS = {"CreateJoinToken", "RevokeJoinToken", "UpdateNode", "RemoveNode", "UpdateRegion"}
 NODE_CALLS = {"AgentGateway/Renew", "AgentGateway/Session"}
 MAY: dict[Role.ValueType, set[str]] = {
     ROLE_VIEWER: TENANT_READS | OPEN_READS,
     ROLE_USER: TENANT_READS | OPEN_READS | TENANT_WRITES,
-    ROLE_OPERATOR: TENANT_READS | OPEN_READS | CLUSTER_READS | {"CreateJoinToken", "UpdateRegion"},
+    ROLE_OPERATOR: TENANT_READS | OPEN_READS | CLUSTER_READS | OPERATIONS,
     ROLE_ADMIN: TENANT_READS
     | OPEN_READS
     | TENANT_WRITES
     | CLUSTER_READS
-    | {"CreateJoinToken", "UpdateRegion", "ApplyTenant", "DeleteTenant", "CreateUserToken"},
+    | OPERATIONS
+    | {"ApplyTenant", "DeleteTenant", "CreateUserToken"},
     ROLE_NODE: NODE_CALLS,
     ROLE_REGION: {"Uplink/Session"},
     ROLE_GLOBAL: set(),

@@ -176,6 +176,6 @@ async def test_all_mistakes_in_a_request_for_a_token_are_told_at_once(joining: J
 
 async def test_a_node_renews_its_own_certificate_only(joining: Joining) -> None:
     identity = Identity(ROLE_NODE, "n1", region=REGION, node="n1", pool="gpu", labels=(("zone", "a"),))
-    response = joining.enrolment.renew(agent_pb2.RenewRequest(csr_pem=node_request()[1]), identity)
+    response = await joining.enrolment.renew(agent_pb2.RenewRequest(csr_pem=node_request()[1]), identity)
     renewed = identity_from_certificate(response.certificate_pem)
     assert (renewed.node, renewed.pool, renewed.labels) == ("n1", "gpu", (("zone", "a"),))
