@@ -4,8 +4,8 @@ Integers in milli-units and MiB throughout, because sums of budgets must be exac
 """
 
 import re
-from dataclasses import dataclass, fields
 from fractions import Fraction
+from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2
 
@@ -13,59 +13,54 @@ DIMENSIONS = ("cpu_milli", "memory_mib", "disk_mib", "gpu_milli")
 LARGEST = 2**53  # what a JSON number carries exactly; far above any cluster
 
 
-@dataclass(frozen=True, slots=True)
-class Vector:
-    """Amounts in each dimension. Arithmetic is exact and may go below zero; `is_legal` says when it may not."""
+class Vector(NamedTuple):
+    """Amounts in each dimension. Arithmetic is exact, by dimension, and may go below zero; `is_legal` says when it may
+    not. A named tuple: hundreds of them are made for each transaction."""
 
     cpu_milli: int = 0
     memory_mib: int = 0
     disk_mib: int = 0
     gpu_milli: int = 0
 
-    def __add__(self, other: "Vector") -> "Vector":
-        return Vector(
-            self.cpu_milli + other.cpu_milli,
-            self.memory_mib + other.memory_mib,
-            self.disk_mib + other.disk_mib,
-            self.gpu_milli + other.gpu_milli,
-        )
+    def __add__(self, other: "Vector") -> "Vector":  # type: ignore[override]
+        cpu, memory, disk, gpu = self
+        other_cpu, other_memory, other_disk, other_gpu = other
+        return Vector(cpu + other_cpu, memory + other_memory, disk + other_disk, gpu + other_gpu)
 
     def __sub__(self, other: "Vector") -> "Vector":
-        return Vector(
-            self.cpu_milli - other.cpu_milli,
-            self.memory_mib - other.memory_mib,
-            self.disk_mib - other.disk_mib,
-            self.gpu_milli - other.gpu_milli,
-        )
+        cpu, memory, disk, gpu = self
+        other_cpu, other_memory, other_disk, other_gpu = other
+        return Vector(cpu - other_cpu, memory - other_memory, disk - other_disk, gpu - other_gpu)
 
-    def __mul__(self, count: int) -> "Vector":
-        return Vector(self.cpu_milli * count, self.memory_mib * count, self.disk_mib * count, self.gpu_milli * count)
+    def __mul__(self, count: int) -> "Vector":  # type: ignore[override]
+        cpu, memory, disk, gpu = self
+        return Vector(cpu * count, memory * count, disk * count, gpu * count)
 
     def __neg__(self) -> "Vector":
         return Vector() - self
 
     def __bool__(self) -> bool:
-        return any(self.amounts())
+        return any(self)
 
     def amounts(self) -> tuple[int, int, int, int]:
         """In the order of DIMENSIONS."""
-        return (self.cpu_milli, self.memory_mib, self.disk_mib, self.gpu_milli)
+        return self
 
     def fits(self, limit: "Vector") -> bool:
         """No dimension exceeds `limit`."""
-        return all(a <= b for a, b in zip(self.amounts(), limit.amounts(), strict=True))
+        return all(a <= b for a, b in zip(self, limit, strict=True))
 
     def is_legal(self) -> bool:
         """No dimension is negative or beyond LARGEST."""
-        return all(0 <= a <= LARGEST for a in self.amounts())
+        return all(0 <= a <= LARGEST for a in self)
 
     def at_most(self, other: "Vector") -> "Vector":
         """The smaller amount in each dimension."""
-        return Vector(*(min(a, b) for a, b in zip(self.amounts(), other.amounts(), strict=True)))
+        return Vector(*(min(a, b) for a, b in zip(self, other, strict=True)))
 
     def at_least(self, other: "Vector") -> "Vector":
         """The larger amount in each dimension."""
-        return Vector(*(max(a, b) for a, b in zip(self.amounts(), other.amounts(), strict=True)))
+        return Vector(*(max(a, b) for a, b in zip(self, other, strict=True)))
 
     def to_proto(self) -> objects_pb2.Resources:
         return objects_pb2.Resources(
@@ -78,8 +73,8 @@ class Vector:
     def __str__(self) -> str:
         """`cpu 500m, memory 1.5Gi`; `nothing` for zero."""
         parts = [
-            f"{field.name.partition('_')[0]} {format_quantity(amount, field.name)}"
-            for field, amount in zip(fields(self), self.amounts(), strict=True)
+            f"{name.partition('_')[0]} {format_quantity(amount, name)}"
+            for name, amount in zip(DIMENSIONS, self, strict=True)
             if amount
         ]
         return ", ".join(parts) or "nothing"

@@ -103,8 +103,12 @@ def region_workload(root: bytes, tenant: str, name: str) -> bytes:
     return root + f"workload/{tenant}/{name}".encode()
 
 
+def task_slots(root: bytes, tenant: str, workload: str, task: str) -> bytes:
+    return root + f"slot/{tenant}/{workload}/{task}/".encode()
+
+
 def slot(root: bytes, slot: SlotId) -> bytes:
-    return root + f"slot/{slot.tenant}/{slot.workload}/{slot.task}/{slot.index}".encode()
+    return task_slots(root, slot.tenant, slot.workload, slot.task) + b"%d" % slot.index
 
 
 def slots(root: bytes, tenant: str, workload: str) -> bytes:

@@ -8,7 +8,7 @@ back and its replicas wait again; what the refusal read has been adopted before.
 from collections import Counter
 from collections.abc import Sequence
 
-from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector, vector
 from regional.core import closing, transactions
@@ -223,12 +223,17 @@ def _bind(
     state.account(tenant).charging += charge
     batch.charges[tenant] = batch.charges.get(tenant, Vector()) + charge
     batch.workloads.add(workload.key)
-    resources = amount.to_proto()
+    alike = _alike(state, task, decision.id)
     for index, row in places:
         node = state.nodes[state.table.names[row]]
         batch.nodes[row] = node
         task.in_flight.add(index)
-        record = _record(state, task, index, node, resources, decision.id)
+        record = objects_pb2.Slot()
+        record.CopyFrom(alike)
+        record.id.index = index
+        record.node, record.node_incarnation = node.name, node.record.incarnation
+        record.attempt.n = state.next_attempt()
+        record.tries = _tries(task, index)
         decision.placed.add(index=index, node=node.name, attempt=record.attempt)
         batch.bindings.append(Binding(task, index, row, record, avoid))
     decision.slot.index = places[0][0]
@@ -238,29 +243,28 @@ def _bind(
     batch.decisions.append(decision)
 
 
-def _record(
-    state: State, task: TaskEntry, index: int, node: NodeEntry, resources: objects_pb2.Resources, decision_id: str
-) -> objects_pb2.Slot:
-    """The slot as bound, under a fresh attempt. Tries count on only while they tried the same template."""
-    workload, entry = task.owner, task.entries.get(index)
-    spec = workload.share.spec
-    again = entry is not None and entry.record.state == WAITING and not entry.outdated
+def _alike(state: State, task: TaskEntry, decision_id: str) -> objects_pb2.Slot:
+    """What the records of all slots of one decision have in common, as bound."""
+    workload, spec = task.owner, task.owner.share.spec
     return objects_pb2.Slot(
-        id=objects_pb2.SlotId(tenant=workload.tenant, workload=workload.name, task=task.name, index=index),
+        id=objects_pb2.SlotId(tenant=workload.tenant, workload=workload.name, task=task.name),
         state=BOUND,
-        node=node.name,
-        node_incarnation=node.record.incarnation,
-        attempt=state.next_attempt(),
+        attempt=objects_pb2.Attempt(term=state.authority.term),
         generation=workload.generation,
         epoch=state.epoch,
         account=objects_pb2.ACCOUNT_HARD,
-        vector=resources,
-        tries=entry.record.tries if entry and again else 0,
+        vector=task.request.vector.to_proto(),
         decision_id=decision_id,
         uid=workload.uid,
         run_class=spec.run_class,
         bounded_s=spec.bounded_s,
     )
+
+
+def _tries(task: TaskEntry, index: int) -> int:
+    """They count on only while they tried the same template."""
+    entry = task.entries.get(index)
+    return entry.record.tries if entry and entry.record.state == WAITING and not entry.outdated else 0
 
 
 def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> None:
@@ -270,15 +274,15 @@ def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> 
         account.charging -= charge
         account.commit_on_lane(operation.lane, charge)
     for b in operation.bindings:
-        b.task.in_flight.discard(b.index)
-        entry = state.put_slot(b.task, b.index, b.record, revision, charged=True)
-        node = state.nodes[b.record.node]
+        b.task.in_flight.discard(b.replica)
+    for entry in state.put_slots(((b.task, b.replica, b.record) for b in operation.bindings), revision, charged=True):
+        node = state.nodes[entry.record.node]
         if node.record.state == objects_pb2.NODE_STATE_LOST:
             state.lost[node.name] = node  # it was taken for lost after the BIND applied, and before its answer came
         if not entry.wanted or entry.outdated:
             closing.stop(state, entry, "a newer generation", turn)
         elif node.welcomed:
-            turn.do(SendToNode(node.session, agent_pb2.RegionMessage(assign=closing.assignment(state, entry))))
+            turn.do(SendToNode(node.session, closing.assign_message(state, entry)))
     for decision in operation.decisions:
         _journal(decision, "Bound", turn)
         name = decision.slot
@@ -296,9 +300,9 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
         state.table.credit(b.row, vector(b.record.vector).amounts())
         state.freed_rows[b.row] = None
         b.task.move_copies(b.row, -1)
-        b.task.in_flight.discard(b.index)
-        if b.task.cls and b.index < b.task.replicas and not _bound_by_another(b):
-            state.queue.put(b.task.cls, (b.index,), turn.now_ms, b.avoid)
+        b.task.in_flight.discard(b.replica)
+        if b.task.cls and b.replica < b.task.replicas and not _bound_by_another(b):
+            state.queue.put(b.task.cls, (b.replica,), turn.now_ms, b.avoid)
         else:  # unwanted meanwhile: this was perhaps the last that kept its workload
             state.forgettable[b.task.owner.tenant, b.task.owner.name] = b.task.owner
     for decision in operation.decisions:
@@ -307,14 +311,13 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
 
 def _bound_by_another(b: Binding) -> bool:
     """The refusal showed that the slot has a binding already."""
-    entry = b.task.entries.get(b.index)
+    entry = b.task.entries.get(b.replica)
     return entry is not None and entry.bound
 
 
 def _journal(decision: objects_pb2.Decision, result: str, turn: Turn) -> None:
-    settled = objects_pb2.Decision()
-    settled.CopyFrom(decision)
-    settled.result = result
+    """Only here is a decision complete, and published."""
+    decision.result = result
     if result != "Bound":
-        settled.next_owner = "queue"
-    turn.do(Journal(settled))
+        decision.next_owner = "queue"
+    turn.do(Journal(decision))

@@ -47,13 +47,16 @@ def send_stop(state: State, node: NodeEntry, stop: agent_pb2.Stop, turn: Turn) -
 def settled(state: State, ended: Iterable[tuple[str, objects_pb2.SlotId, objects_pb2.Attempt]], turn: Turn) -> None:
     """Tells nodes that the end of these attempts is committed: their certificates may be forgotten. A node without a
     session learns it from its next Sync, which lists them no more."""
-    messages: dict[str, agent_pb2.Settled] = {}
+    messages: dict[str, agent_pb2.RegionMessage] = {}
     for name, slot, attempt in ended:
-        messages.setdefault(name, agent_pb2.Settled()).attempts.add(token=state.token(attempt), slot=slot)
+        attempts = (messages.get(name) or messages.setdefault(name, agent_pb2.RegionMessage())).settled.attempts
+        one = attempts.add()
+        state.fill_token(one.token, attempt)
+        one.slot.CopyFrom(slot)
     for name, message in messages.items():
         node = state.nodes[name]
         if node.welcomed:
-            turn.do(SendToNode(node.session, agent_pb2.RegionMessage(settled=message)))
+            turn.do(SendToNode(node.session, message))
 
 
 def attempt_reported(state: State, node: NodeEntry, status: agent_pb2.AttemptStatus, turn: Turn) -> bool:
@@ -103,12 +106,22 @@ def roll(state: State, task: TaskEntry, turn: Turn) -> None:
 def assignment(state: State, entry: SlotEntry) -> agent_pb2.Assign:
     """The command to run a bound slot. Without a task when its template is no longer the workload's: such an attempt
     may go on where it runs, but is started nowhere (I9)."""
-    return agent_pb2.Assign(
-        token=state.token(entry.record.attempt),
-        slot=entry.record.id,
-        generation=entry.record.generation,
-        task=None if entry.outdated else entry.task.spec,
-        run_class=entry.record.run_class,
-        bounded_s=entry.record.bounded_s,
-        type=entry.task.owner.share.spec.type,
-    )
+    assign = agent_pb2.Assign()
+    _fill_assignment(state, entry, assign)
+    return assign
+
+
+def assign_message(state: State, entry: SlotEntry) -> agent_pb2.RegionMessage:
+    message = agent_pb2.RegionMessage()
+    _fill_assignment(state, entry, message.assign)
+    return message
+
+
+def _fill_assignment(state: State, entry: SlotEntry, assign: agent_pb2.Assign) -> None:
+    record, task = entry.record, entry.task
+    state.fill_token(assign.token, record.attempt)
+    assign.slot.CopyFrom(record.id)
+    assign.generation, assign.run_class, assign.bounded_s = record.generation, record.run_class, record.bounded_s
+    if task.spec and not entry.outdated:
+        assign.task.CopyFrom(task.spec)
+    assign.type = task.owner.share.spec.type

@@ -63,8 +63,7 @@ def _ends(workload: WorkloadEntry, forgotten: int) -> bool:
 def forget_committed(state: State, operation: Forget, revision: int, turn: Turn) -> None:
     workload = operation.workload
     workload.busy = False
-    for entry in operation.entries:
-        state.drop_slot(entry)
+    state.drop_slots(operation.entries)
     if operation.whole:
         workload.mod_revision = 0
         for task in workload.tasks.values():

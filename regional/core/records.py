@@ -39,6 +39,17 @@ class SlotEntry:
     closing: str = ""  # why its attempt is asked to stop
     status: agent_pb2.AttemptStatus | None = None  # of the bound attempt, as last reported
     marks: int = 0  # what it adds to its task's tally
+    # derived, see `derive`
+    bound: bool = False
+    wanted: bool = False
+    outdated: bool = False  # made from another template, or for a workload of the same name that was deleted
+
+    def derive(self) -> None:
+        """To be called whenever the record or the share has changed: these three are asked for all the time."""
+        record, task = self.record, self.task
+        self.bound = record.state == BOUND
+        self.wanted = self.index < task.replicas
+        self.outdated = record.generation < task.template_generation or record.uid != task.owner.uid
 
     @property
     def name(self) -> SlotName:
@@ -47,14 +58,6 @@ class SlotEntry:
     @property
     def attempt(self) -> AttemptId:
         return attempt_id(self.record.attempt)
-
-    @property
-    def bound(self) -> bool:
-        return self.record.state == BOUND
-
-    @property
-    def wanted(self) -> bool:
-        return self.index < self.task.replicas
 
     @property
     def is_job(self) -> bool:
@@ -78,12 +81,6 @@ class SlotEntry:
             return self.outdated or reason in (STOPPED, NODE_LOST) or (reason == COMPLETED and not self.completes)
         return self.record.state == WAITING
 
-    @property
-    def outdated(self) -> bool:
-        """Made from another template, or for a workload of the same name that was deleted."""
-        task, record = self.task, self.record
-        return record.generation < task.template_generation or record.uid != task.owner.share.metadata.uid
-
 
 @dataclass(slots=True, eq=False)
 class TaskEntry:
@@ -91,6 +88,7 @@ class TaskEntry:
 
     owner: "WorkloadEntry"
     name: str
+    slots: bytes  # what the keys of its slots begin with
     spec: objects_pb2.Task | None = None
     request: Request = NOTHING_ASKED
     template_generation: int = 0
@@ -104,6 +102,9 @@ class TaskEntry:
     @property
     def replicas(self) -> int:
         return self.spec.replicas if self.spec else 0
+
+    def slot_key(self, index: int) -> bytes:
+        return b"%b%d" % (self.slots, index)
 
     def move_copies(self, row: int, by: int) -> None:
         count = self.copies.get(row, 0) + by

@@ -7,7 +7,7 @@ REPLACEd, which leaves a zombie until the node is back and certifies. Keeps I1 a
 
 from collections.abc import Iterable
 
-from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
 from atoll.store import keys
 from regional.core import closing, liveness, transactions
@@ -80,10 +80,13 @@ def stops_itself_after_ms(state: State, entry: SlotEntry, fence_after_ms: int) -
 
 
 def _credits(state: State, released: Iterable[Released]) -> list[tuple[TenantAccount, Vector]]:
-    sums: dict[str, Vector] = {}
+    alike: dict[tuple[str, Vector], int] = {}
     for r in released:
-        tenant = r.entry.task.owner.tenant
-        sums[tenant] = sums.get(tenant, Vector()) - r.entry.vector
+        held = (r.entry.task.owner.tenant, r.entry.vector)
+        alike[held] = alike.get(held, 0) + 1
+    sums: dict[str, Vector] = {}
+    for (tenant, one), count in alike.items():
+        sums[tenant] = sums.get(tenant, Vector()) - one * count
     return [(state.account(tenant), credit) for tenant, credit in sums.items()]
 
 
@@ -94,28 +97,42 @@ def _mark(released: Iterable[Released], busy: bool) -> None:
 
 def _after(state: State, entry: SlotEntry, now_ms: int) -> objects_pb2.Slot:
     """The record of a slot whose attempt has surely ended."""
-    exit_ = _exit(entry, now_ms)
-    tries, not_before_ms, done = entry.record.tries, 0, not entry.wanted
+    record = _ended(entry)
+    exit_ = _fill_exit(record.exit, entry, now_ms)
+    done = not entry.wanted
     if entry.outdated:
-        tries = 0
+        record.tries = 0
     elif entry.wanted and exit_.reason not in (STOPPED, NODE_LOST):
         done = _final(state, entry, exit_)
-        tries += 1
+        record.tries += 1
         if not done:
-            pause = min(state.settings.retry_first_ms << min(tries - 1, 30), state.settings.retry_longest_ms)
-            not_before_ms = now_ms + pause
-    return _record(entry, DONE if done else WAITING, tries, not_before_ms, exit_)
+            pause = min(state.settings.retry_first_ms << min(record.tries - 1, 30), state.settings.retry_longest_ms)
+            record.not_before_ms = now_ms + pause
+    record.state = DONE if done else WAITING
+    return record
 
 
-def _exit(entry: SlotEntry, now_ms: int) -> objects_pb2.Exit:
+def _ended(entry: SlotEntry) -> objects_pb2.Slot:
+    """The record without what the next state sets anew."""
+    record = objects_pb2.Slot()
+    record.CopyFrom(entry.record)
+    record.not_before_ms = 0
+    record.ClearField("exit")
+    return record
+
+
+def _fill_exit(exit_: objects_pb2.Exit, entry: SlotEntry, now_ms: int) -> objects_pb2.Exit:
     """How it ended. What was asked to stop was stopped, unless it completed just then."""
-    if not entry.status or entry.status.phase != CLOSED:
-        return objects_pb2.Exit(reason=NODE_LOST, message="its fence has passed", at_ms=now_ms)
-    said = entry.status.exit
+    status = entry.status
+    if not status or status.phase != CLOSED:
+        exit_.reason, exit_.message, exit_.at_ms = NODE_LOST, "its fence has passed", now_ms
+        return exit_
+    said = status.exit
     reason, message = said.reason[:_LONGEST_REASON] or STOPPED, said.message[:_LONGEST_MESSAGE]
     if entry.closing and reason != COMPLETED:
         reason, message = STOPPED, entry.closing
-    return objects_pb2.Exit(code=said.code, reason=reason, message=message, at_ms=said.at_ms or now_ms)
+    exit_.code, exit_.reason, exit_.message, exit_.at_ms = said.code, reason, message, said.at_ms or now_ms
+    return exit_
 
 
 def _final(state: State, entry: SlotEntry, exit_: objects_pb2.Exit) -> bool:
@@ -126,36 +143,10 @@ def _final(state: State, entry: SlotEntry, exit_: objects_pb2.Exit) -> bool:
 
 
 def _moved(entry: SlotEntry) -> objects_pb2.Slot:
-    state = WAITING if entry.wanted else DONE
-    return _record(entry, state, entry.record.tries, 0, objects_pb2.Exit(reason=NODE_LOST))
-
-
-def _record(
-    entry: SlotEntry,
-    state: "objects_pb2.SlotState.ValueType",
-    tries: int,
-    not_before_ms: int,
-    exit_: objects_pb2.Exit,
-) -> objects_pb2.Slot:
-    before = entry.record
-    return objects_pb2.Slot(
-        id=before.id,
-        state=state,
-        node=before.node,
-        node_incarnation=before.node_incarnation,
-        attempt=before.attempt,
-        generation=before.generation,
-        epoch=before.epoch,
-        account=before.account,
-        vector=before.vector,
-        tries=tries,
-        not_before_ms=not_before_ms,
-        exit=exit_,
-        decision_id=before.decision_id,
-        uid=before.uid,
-        run_class=before.run_class,
-        bounded_s=before.bounded_s,
-    )
+    record = _ended(entry)
+    record.state = WAITING if entry.wanted else DONE
+    record.exit.reason = NODE_LOST
+    return record
 
 
 def _zombie(state: State, entry: SlotEntry) -> tuple[bytes, objects_pb2.Zombie]:
@@ -177,18 +168,17 @@ def release_committed(state: State, operation: Release, revision: int, turn: Tur
         account = state.account(tenant)
         account.commit_on_lane(operation.lane, credit)
         state.unsettled_slices[tenant] = account
-    for r in operation.released:
-        entry = r.entry
-        entry.busy = False
-        outdated = entry.outdated
-        state.put_slot(entry.task, entry.index, r.record, revision)
+    _mark(operation.released, False)
+    outdated = [r.entry.outdated for r in operation.released]
+    state.put_slots(((r.entry.task, r.entry.index, r.record) for r in operation.released), revision)
+    for r, was_outdated in zip(operation.released, outdated, strict=True):
         if r.zombie:
             zombie = state.put_zombie(*r.zombie, revision)
             stop = closing.stop_message(state, r.record.id, r.record.attempt, "replaced")
             closing.send_stop(state, state.nodes[zombie.record.node], stop, turn)
-        requeue(state, entry, turn.now_ms)
-        if outdated:
-            closing.roll(state, entry.task, turn)
+        requeue(state, r.entry, turn.now_ms)
+        if was_outdated:
+            closing.roll(state, r.entry.task, turn)
     records = [r.record for r in operation.released if not r.zombie]
     closing.settled(state, [(record.node, record.id, record.attempt) for record in records], turn)
 
@@ -205,8 +195,7 @@ def release_rejected(state: State, operation: Release, turn: Turn) -> None:
         elif node.record.state == objects_pb2.NODE_STATE_LOST:
             state.lost[node.name] = node
         elif node.welcomed and not r.entry.closing:
-            assign = agent_pb2.RegionMessage(assign=closing.assignment(state, r.entry))
-            turn.do(SendToNode(node.session, assign))
+            turn.do(SendToNode(node.session, closing.assign_message(state, r.entry)))
 
 
 def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:

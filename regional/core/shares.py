@@ -118,6 +118,7 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
         state.queue.put(task.cls, fresh, since_ms)
     for index in sorted(task.entries):
         entry = task.entries[index]
+        entry.derive()
         state.retally(entry)
         if not entry.bound:
             if index not in task.in_flight:

@@ -1,9 +1,10 @@
 """What a regional leader knows: the committed records, their indices and sums, and what is in flight.
 
 The only place that changes records in memory, so that indices and sums (node table, ledger, tallies) cannot drift from
-them: `put_slot`, `put_node`, `put_zombie`. Records are the published messages and never mutated. Decides nothing.
+them: `put_slots`, `put_node`, `put_zombie`. Records are the published messages and never mutated. Decides nothing.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from atoll.api.v1 import objects_pb2
@@ -24,6 +25,8 @@ from regional.core.queue import Queue
 from regional.core.records import NodeEntry, SlotEntry, TaskEntry, WorkloadEntry, ZombieEntry, marks_of
 from regional.core.scores import counts_copies
 from regional.core.transactions import Operation
+
+_Alike = dict[tuple[NodeEntry, TaskEntry, Vector], int]  # how many slots of a task hold so much on a node
 
 
 @dataclass(slots=True)
@@ -104,7 +107,8 @@ class State:
     def task(self, workload: WorkloadEntry, name: str) -> TaskEntry:
         found = workload.tasks.get(name)
         if found is None:
-            found = workload.tasks[name] = TaskEntry(workload, name)
+            slots = keys.task_slots(self.root, workload.tenant, workload.name, name)
+            found = workload.tasks[name] = TaskEntry(workload, name, slots)
         return found
 
     def node(self, name: str) -> NodeEntry:
@@ -129,57 +133,85 @@ class State:
     def total_capacity(self) -> Vector:
         return Vector(*self.table.capacity[: self.table.size].sum(axis=0).tolist())
 
-    def next_attempt(self) -> objects_pb2.Attempt:
-        """Never goes back: the term first, then this leader's counter."""
+    def next_attempt(self) -> int:
+        """The second half of an attempt's id, after the term: never goes back."""
         self.last_attempt += 1
-        return objects_pb2.Attempt(term=self.authority.term, n=self.last_attempt)
+        return self.last_attempt
 
     def token(self, attempt: objects_pb2.Attempt) -> objects_pb2.Token:
-        return objects_pb2.Token(
-            store_life=self.authority.store_life, epoch=self.epoch, term=self.authority.term, attempt=attempt
-        )
+        token = objects_pb2.Token()
+        self.fill_token(token, attempt)
+        return token
+
+    def fill_token(self, token: objects_pb2.Token, attempt: objects_pb2.Attempt) -> None:
+        """In place: messages inside of messages cost twice as much when they are made first and copied then."""
+        token.store_life, token.epoch, token.term = self.authority.store_life, self.epoch, self.authority.term
+        token.attempt.CopyFrom(attempt)
 
     # ---- records
 
-    def put_slot(
-        self, task: TaskEntry, index: int, record: objects_pb2.Slot, mod_revision: int, *, charged: bool = False
-    ) -> SlotEntry:
-        """The slot as now stored. `charged`: its node was charged when the BIND was sent."""
-        entry = task.entries.get(index)
-        if entry is None:
-            key = keys.slot(self.root, record.id)
-            entry = SlotEntry(key, task, index, record, mod_revision, vector(record.vector))
-            task.entries[index] = entry
-        else:
-            step(SLOT, entry.record.state, record.state)
-            self._uncount_slot(entry)
-            entry.record, entry.mod_revision, entry.vector = record, mod_revision, vector(record.vector)
-        entry.status, entry.closing = None, ""
-        if entry.bound:
-            node = self.node(record.node)
-            node.slots[entry.key] = entry
-            self.account(task.owner.tenant).bound += entry.vector
+    def put_slot(self, task: TaskEntry, index: int, record: objects_pb2.Slot, mod_revision: int) -> None:
+        """The slot as now stored."""
+        self.put_slots(((task, index, record),), mod_revision)
+
+    def put_slots(
+        self, stored: Iterable[tuple[TaskEntry, int, objects_pb2.Slot]], mod_revision: int, *, charged: bool = False
+    ) -> list[SlotEntry]:
+        """Slots as now stored by one transaction. `charged`: their nodes were charged when the BIND was sent. Sums are
+        moved once for all that are alike."""
+        entries: list[SlotEntry] = []
+        taken: _Alike = {}
+        freed: _Alike = {}
+        for task, index, record in stored:
+            entry = task.entries.get(index)
+            if entry is None:
+                entry = SlotEntry(task.slot_key(index), task, index, record, mod_revision, vector(record.vector))
+                task.entries[index] = entry
+            else:
+                step(SLOT, entry.record.state, record.state)
+                self._leave_node(entry, freed)
+                entry.record, entry.mod_revision, entry.vector = record, mod_revision, vector(record.vector)
+            entry.derive()
+            entry.status, entry.closing = None, ""
+            if entry.bound:
+                node = self.node(record.node)
+                node.slots[entry.key] = entry
+                alike = (node, task, entry.vector)
+                taken[alike] = taken.get(alike, 0) + 1
+            self.retally(entry)
+            entries.append(entry)
+        self._free(freed)
+        for (node, task, one), count in taken.items():
+            self.account(task.owner.tenant).bound += one * count
             if not charged:
-                self.table.charge(node.row, entry.vector.amounts())
-                task.move_copies(node.row, 1)
-        self.retally(entry)
-        return entry
+                self.table.charge(node.row, one * count)
+                task.move_copies(node.row, count)
+        return entries
 
-    def drop_slot(self, entry: SlotEntry) -> None:
-        """The slot's record was deleted."""
-        self._uncount_slot(entry)
-        entry.task.tally.move(entry.marks, 0)
-        del entry.task.entries[entry.index]
+    def drop_slots(self, entries: Iterable[SlotEntry]) -> None:
+        """The slots' records were deleted."""
+        freed: _Alike = {}
+        for entry in entries:
+            self._leave_node(entry, freed)
+            entry.task.tally.move(entry.marks, 0)
+            del entry.task.entries[entry.index]
+        self._free(freed)
 
-    def _uncount_slot(self, entry: SlotEntry) -> None:
+    def _leave_node(self, entry: SlotEntry, freed: _Alike) -> None:
         if entry.bound:
             node = self.nodes[entry.record.node]
             del node.slots[entry.key]
-            self.account(entry.task.owner.tenant).bound -= entry.vector
-            self.table.credit(node.row, entry.vector.amounts())
-            entry.task.move_copies(node.row, -1)
+            alike = (node, entry.task, entry.vector)
+            freed[alike] = freed.get(alike, 0) + 1
+
+    def _free(self, freed: _Alike) -> None:
+        for (node, task, one), count in freed.items():
+            tenant = task.owner.tenant
+            self.account(tenant).bound -= one * count
+            self.table.credit(node.row, one * count)
+            task.move_copies(node.row, -count)
             self.freed_rows[node.row] = None
-            self.freed_tenants[entry.task.owner.tenant] = None
+            self.freed_tenants[tenant] = None
 
     def retally(self, entry: SlotEntry) -> None:
         """Counts the entry anew after its record, status or share changed."""

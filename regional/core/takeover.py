@@ -140,7 +140,7 @@ def _adopt_slot(state: State, key: bytes, item: KeyValue | None) -> bool:
         return False
     if item is None:
         if entry:
-            state.drop_slot(entry)
+            state.drop_slots((entry,))
         return entry is not None
     if entry and item.mod_revision <= entry.mod_revision:
         return False

@@ -6,43 +6,47 @@ BOUND, STARTED, READY, SERVING, SUCCEEDED, FAILED, UP = (1 << bit for bit in ran
 class Tally:
     """Sums over the wanted replicas of a task at its present template; `up`: of any template, still serving."""
 
-    __slots__ = ("_sums",)
+    __slots__ = ("_replicas",)
 
     def __init__(self) -> None:
-        self._sums = [0] * 7
+        self._replicas: dict[int, int] = {}  # by their marks; moved far more often than summed
 
     def move(self, before: int, after: int) -> None:
         """One replica had the marks `before`, and has `after` now."""
-        changed = before ^ after
-        while changed:
-            mark = changed & -changed
-            self._sums[mark.bit_length() - 1] += 1 if after & mark else -1
-            changed ^= mark
+        if before == after:
+            return
+        if before:
+            self._replicas[before] -= 1
+        if after:
+            self._replicas[after] = self._replicas.get(after, 0) + 1
+
+    def _with(self, mark: int) -> int:
+        return sum(count for marks, count in self._replicas.items() if marks & mark)
 
     @property
     def bound(self) -> int:
-        return self._sums[0]
+        return self._with(BOUND)
 
     @property
     def started(self) -> int:
-        return self._sums[1]
+        return self._with(STARTED)
 
     @property
     def ready(self) -> int:
-        return self._sums[2]
+        return self._with(READY)
 
     @property
     def serving(self) -> int:
-        return self._sums[3]
+        return self._with(SERVING)
 
     @property
     def succeeded(self) -> int:
-        return self._sums[4]
+        return self._with(SUCCEEDED)
 
     @property
     def failed(self) -> int:
-        return self._sums[5]
+        return self._with(FAILED)
 
     @property
     def up(self) -> int:
-        return self._sums[6]
+        return self._with(UP)

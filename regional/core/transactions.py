@@ -7,7 +7,7 @@ compares and 128 writes, of which the lane takes 3 and 1.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Plan
@@ -36,12 +36,11 @@ class Operation:
         return Vector()
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """One slot of a BIND: the record to be, and where its replica goes."""
 
     task: "TaskEntry"
-    index: int
+    replica: int  # the index of its slot
     row: int
     record: objects_pb2.Slot
     avoid: str  # for the queue, should it come back
@@ -57,8 +56,7 @@ class Bind(Operation):
         return sum((b.task.request.vector for b in self.bindings if b.record.node == node), Vector())
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(NamedTuple):
     """One slot of a RELEASE or REPLACE: its next record, and the zombie left behind, if any."""
 
     entry: "SlotEntry"
@@ -141,8 +139,8 @@ def bind(
     accounts = tuple(accounts)
     compares, writes = [], []
     for b in bindings:
-        entry = b.task.entries.get(b.index)
-        key = entry.key if entry else keys.slot(root, b.record.id)
+        entry = b.task.entries.get(b.replica)
+        key = entry.key if entry else b.task.slot_key(b.replica)
         compares.append(mod_is(key, entry.mod_revision if entry else 0))
         writes.append(Put(key, _stored(b.record)))
     compares += [mod_is(node.key, node.mod_revision) for node in nodes]

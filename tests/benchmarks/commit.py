@@ -6,6 +6,9 @@ The nodes beat as the region tells them to. Work is jobs that come, run for a mo
 binding is followed by a release and by the deletion of its record, all in transactions; what is counted are slots
 of committed BINDs between the first and the last second of the window. The same process then sends transactions of
 exactly the recorded shapes, prebuilt, by the same lane writer with no core: the bare rate. etcd syncs to disk.
+
+CPU is counted apart: of the scheduler (core, committer, event loop, gRPC), of the made-up agents and jobs in the same
+process, and of etcd. Where other programs share the machine, these are what runs can be compared by.
 """
 
 import argparse
@@ -25,7 +28,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.clock import SystemClock
 from atoll.committer import Committer
 from atoll.election import Election, LaneWriter, lane_revisions
@@ -37,29 +39,11 @@ from atoll.store.store import Put, list_all, mod_is
 from regional.config import CoreSettings
 from regional.core import commands
 from regional.core.commands import Command
-from regional.core.events import (
-    Event,
-    GlobalWelcomed,
-    LeadershipWon,
-    NodeHeartbeat,
-    NodeHello,
-    NodeStatus,
-    ShareArrived,
-    SliceArrived,
-    Woke,
-)
+from regional.core.events import Event, LeadershipWon, Woke
 from regional.core.machine import Machine
+from tests.benchmarks.fleet import REGION, Fleet, Jobs
 from tests.support.etcd import EtcdCluster
 
-REGION = "bench"
-TENANTS = ("t0", "t1", "t2", "t3")
-CAPACITY = objects_pb2.Resources(cpu_milli=64_000, memory_mib=262_144, disk_mib=1_000_000)
-REQUEST = objects_pb2.Resources(cpu_milli=500, memory_mib=512)
-PLENTY = objects_pb2.Resources(cpu_milli=2**50, memory_mib=2**50, disk_mib=2**50, gpu_milli=2**50)
-REPLICAS = 500
-JOBS = 24  # at a time, over the tenants
-RUN_S = 0.3  # how long an attempt runs
-TICK_S = 0.02
 WARM_UP_S = 3.0
 SHAPES = 200  # transactions remembered for the bare run
 
@@ -86,138 +70,10 @@ def _slots_in(plan: Plan, prefix: bytes) -> int:
     return sum(write.key.startswith(prefix) for write in plan.writes)
 
 
-class Fleet:
-    """Every node's agent: obeys at once, reports running, and after RUN_S that the work has ended. As with the real
-    agent, what changes within TICK_S travels together."""
-
-    def __init__(self, nodes: int, core: "CoreLoop[Event, Command]") -> None:
-        self._nodes = nodes
-        self._core = core
-        self._ends: collections.deque[tuple[float, int, agent_pb2.Assign]] = collections.deque()
-        self._reports: dict[int, agent_pb2.StatusReport] = {}  # by session
-        self.heartbeat_s = 10.0
-        self.welcomed: set[int] = set()
-
-    def join(self) -> None:
-        for session in range(1, self._nodes + 1):
-            name = f"n{session:05d}"
-            hello = agent_pb2.Hello(node=name, incarnation=1, capacity=CAPACITY)
-            self._core.post(NodeHello(session, name, "", (("zone", f"z{session % 3}"),), hello))
-
-    def take(self, command: commands.SendToNode) -> None:
-        match command.message.WhichOneof("body"):
-            case "welcome":
-                self.heartbeat_s = command.message.welcome.heartbeat_ms / 1000
-                self.welcomed.add(command.session)
-            case "assign":
-                self._run(command.session, command.message.assign)
-            case "stop":
-                stop = command.message.stop
-                self._report(command.session, stop.slot, stop.token.attempt, agent_pb2.ATTEMPT_PHASE_CLOSED, 0)
-
-    async def live(self) -> None:
-        """Heartbeats spread over their interval; ends of work, a tick at a time."""
-        seq, due = 0, 0.0
-        while True:
-            await asyncio.sleep(TICK_S)
-            now = time.perf_counter()
-            while self._ends and self._ends[0][0] <= now:
-                _, session, assign = self._ends.popleft()
-                closed = agent_pb2.ATTEMPT_PHASE_CLOSED
-                self._report(session, assign.slot, assign.token.attempt, closed, assign.generation)
-            reports, self._reports = self._reports, {}
-            for session, report in reports.items():
-                self._core.post(NodeStatus(session, report))
-            due += self._nodes * TICK_S / self.heartbeat_s
-            while due >= 1:
-                due -= 1
-                seq += 1
-                self._core.post(NodeHeartbeat(seq % self._nodes + 1, seq // self._nodes + 1))
-
-    def _run(self, session: int, assign: agent_pb2.Assign) -> None:
-        running = agent_pb2.ATTEMPT_PHASE_RUNNING
-        self._report(session, assign.slot, assign.token.attempt, running, assign.generation)
-        self._ends.append((time.perf_counter() + RUN_S, session, assign))
-
-    def _report(
-        self,
-        session: int,
-        slot: objects_pb2.SlotId,
-        attempt: objects_pb2.Attempt,
-        phase: agent_pb2.AttemptPhase.ValueType,
-        generation: int,
-    ) -> None:
-        report = self._reports.get(session) or self._reports.setdefault(session, agent_pb2.StatusReport())
-        status = report.attempts.add(slot=slot, attempt=attempt, generation=generation, phase=phase, started_ms=1)
-        if phase == agent_pb2.ATTEMPT_PHASE_CLOSED:
-            status.exit.reason = "Completed"
-        else:
-            status.ready = True
-
-
-class Jobs:
-    """Keeps JOBS jobs in the region: when one has succeeded it is removed, when it is closed another one comes."""
-
-    def __init__(self, core: "CoreLoop[Event, Command]") -> None:
-        self._core = core
-        self._revision = 100
-        self._names = 0
-        self._live: dict[tuple[str, str], objects_pb2.Share] = {}
-        self.finished = 0
-
-    def grant(self) -> None:
-        self._core.post(GlobalWelcomed(regional_pb2.GlobalWelcome(term=1, epoch=1)))
-        for tenant in TENANTS:
-            account = objects_pb2.AccountSlice(account=objects_pb2.ACCOUNT_HARD, granted=PLENTY, target=PLENTY)
-            grant = objects_pb2.Slice(tenant=tenant, region=REGION, epoch=1, seq=1, accounts=[account])
-            self._core.post(SliceArrived(regional_pb2.SliceStamp(slice=grant, global_term=1, global_revision=10)))
-
-    def begin(self) -> None:
-        for i in range(JOBS):
-            self._add(TENANTS[i % len(TENANTS)])
-
-    def take(self, message: regional_pb2.UplinkMessage) -> None:
-        if message.WhichOneof("body") != "workload":
-            return
-        report = message.workload
-        share = self._live.get((report.tenant, report.workload))
-        if share is None:
-            return
-        if report.closed:
-            del self._live[report.tenant, report.workload]
-            self.finished += 1
-            self._add(report.tenant)
-        elif report.counts.succeeded >= REPLICAS and not share.removed:
-            removed = objects_pb2.Share()
-            removed.CopyFrom(share)
-            removed.removed = True
-            removed.metadata.generation += 1
-            self._send(removed)
-
-    def _add(self, tenant: str) -> None:
-        self._names += 1
-        name = f"job-{self._names}"
-        task = objects_pb2.Task(
-            name="main",
-            replicas=REPLICAS,
-            driver=objects_pb2.DRIVER_FAKE,
-            command=["work"],
-            resources=objects_pb2.ResourceRequirements(requests=REQUEST),
-        )
-        spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_JOB, tasks=[task])
-        metadata = objects_pb2.Metadata(name=name, tenant=tenant, generation=1, uid=name)
-        self._send(objects_pb2.Share(metadata=metadata, region=REGION, epoch=1, spec=spec, global_term=1))
-
-    def _send(self, share: objects_pb2.Share) -> None:
-        self._revision += 1
-        share.global_revision = self._revision
-        self._live[share.metadata.tenant, share.metadata.name] = share
-        self._core.post(ShareArrived(share))
-
-
 class Bench:
-    def __init__(self, store: EtcdStore, nodes: int, lanes: int) -> None:
+    def __init__(self, store: EtcdStore, etcd: int, nodes: int, lanes: int) -> None:
         self.store = store
+        self.etcd = etcd  # the process id
         self.nodes = nodes
         self.clock = SystemClock()
         self.root = keys.region_root(REGION)
@@ -246,13 +102,23 @@ class Bench:
             running.append(tasks.create_task(self.fleet.live()))
             self.jobs.begin()
             await asyncio.sleep(WARM_UP_S)
-            self.began, cpu_s = time.perf_counter(), time.process_time()
+            self.began, before = time.perf_counter(), self._cpu()
             with profile or contextlib.nullcontext():
                 await asyncio.sleep(seconds)
-            self.ended, self.cpu_s = time.perf_counter(), time.process_time() - cpu_s
+            self.ended = time.perf_counter()
+            self.cpu_s = {part: spent - before[part] for part, spent in self._cpu().items()}
             self.committer.stop()
             for task in running:
                 task.cancel()
+
+    def _cpu(self) -> dict[str, float]:
+        """Seconds of CPU so far, by part."""
+        made_up = self.fleet.cpu.seconds + self.jobs.cpu.seconds
+        return {
+            "scheduler": time.process_time() - made_up,
+            "agents": made_up,
+            "etcd": _cpu_of_process(self.etcd),
+        }
 
     def _execute(self, command: Command) -> None:
         match command:
@@ -266,6 +132,11 @@ class Bench:
                 raise RuntimeError(f"the core resigned: {command.reason}")
             case _:
                 pass
+
+
+def _cpu_of_process(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _replayed(shapes: Sequence[Plan], root: bytes, numbers: Iterator[int]) -> list[Plan]:
@@ -299,13 +170,19 @@ async def bare(bench: Bench, authority: Authority, lanes: int, seconds: float) -
             settled = await writer.commit(lane, plan)
             assert isinstance(settled, Committed), settled
 
+    etcd_cpu_s = _cpu_of_process(bench.etcd)
     while elapsed < seconds:
         rounds = [_replayed(shapes, bench.root, numbers) for _ in range(lanes)]
         began = time.perf_counter()
         await asyncio.gather(*(drive(lane, plans) for lane, plans in enumerate(rounds)))
         elapsed += time.perf_counter() - began
         bound += bound_a_round * lanes
-    return {"bindings_per_s": round(bound / elapsed, 1), "seconds": round(elapsed, 2)}
+    etcd_cpu_s = _cpu_of_process(bench.etcd) - etcd_cpu_s
+    return {
+        "bindings_per_s": round(bound / elapsed, 1),
+        "seconds": round(elapsed, 2),
+        "etcd_cpu_us_per_binding": round(etcd_cpu_s * 1e6 / bound),
+    }
 
 
 def report(bench: Bench) -> dict[str, Any]:
@@ -319,6 +196,7 @@ def report(bench: Bench) -> dict[str, Any]:
         int(at - bench.began) for at, _, name, n in window if name == "BIND" for _ in range(n)
     )
     latencies = sorted(took for _, took, _, _ in window)
+    bound = sum(a_second.values())
     return {
         "bindings_per_s": rate("BIND"),
         "releases_per_s": rate("RELEASE"),
@@ -328,8 +206,8 @@ def report(bench: Bench) -> dict[str, Any]:
         "slots_per_bind": round(statistics.mean(n for _, _, name, n in window if name == "BIND"), 1),
         "commit_p50_ms": round(latencies[len(latencies) // 2] * 1000, 2),
         "commit_p99_ms": round(latencies[len(latencies) * 99 // 100] * 1000, 2),
-        "cpu_us_per_binding": round(bench.cpu_s * 1e6 / max(1, sum(a_second.values()))),
-        "cpu_share": round(bench.cpu_s / seconds, 2),
+        "cpu_us_per_binding": {part: round(spent * 1e6 / max(1, bound)) for part, spent in bench.cpu_s.items()},
+        "cores_used": {part: round(spent / seconds, 2) for part, spent in bench.cpu_s.items()},
         "jobs_finished": bench.jobs.finished,
         "unknown_outcomes": bench.writer.unknown,
         "seconds": round(seconds, 1),
@@ -341,7 +219,9 @@ async def measure(
 ) -> dict[str, Any]:
     with EtcdCluster() as cluster:
         store = await EtcdStore.connect(cluster.endpoints)
-        bench = Bench(store, nodes, lanes)
+        (member,) = cluster.members
+        assert member.process is not None
+        bench = Bench(store, member.process.pid, nodes, lanes)
         authority = await bench.lead()
         await bench.run(seconds, profile)
         result = report(bench)

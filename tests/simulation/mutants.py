@@ -284,8 +284,7 @@ def acknowledges_without_proof_of_its_term(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("I1")
 def attempts_are_numbered_anew(patch: pytest.MonkeyPatch) -> None:
-    attempt = objects_pb2.Attempt
-    patch.setattr(State, "next_attempt", lambda self: attempt(term=self.authority.term, n=1))
+    patch.setattr(State, "next_attempt", lambda self: 1)
 
 
 @mutant("I1", "I2", "I7", "one attempt", message_delay_ms=200)
