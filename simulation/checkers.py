@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.core.runs import RunName
 from atoll.api.v1 import objects_pb2
-from atoll.audit.auditor import Auditor
+from atoll.audit import Auditor
 from atoll.model.resources import Vector, total, vector
 from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
 from atoll.store import keys

@@ -1,8 +1,8 @@
 """House rules that no linter knows, executed. Prints every breach and exits 1 when there is one.
 
-Run by `make check`. The rules: a file stays under 400 lines and a function under 50; a core's machine.py under 200 and
-the auditor under 400; no folder or module is called by a word that says nothing; stored protos have no map<>; a core
-imports no numpy.random; nothing unfinished is checked in; links and paths in *.md lead to a file.
+Run by `make check`. The rules: a file stays under 400 lines and a function under 50; a core's machine.py under 200; no
+folder or module is called by a word that says nothing; stored protos have no map<>; a core imports no numpy.random;
+nothing unfinished is checked in; links and paths in *.md lead to a file.
 """
 
 import ast

@@ -1,0 +1,398 @@
+"""The auditor: replays a store's history and checks the invariants at every revision.
+
+I1: attempts of a slot only go up, each is minted once, by the term that leads; a bound attempt leaves its slot only in
+a transaction that says it has the attempt's certificate, or together with a zombie, of the same amount (I3).
+I3: the identities (G), (S) and (X) of docs/protocols.md hold for each account of a tenant, all terms ≥ 0.
+I4: a record's own identity is the one in its key, its tenant first.
+I5: only the present leader of a root writes there, on one of its lanes, and lanes only move forward.
+I6: no older order replaces a newer one; no record is of an epoch that its region does not have.
+I7: a reserved or bound slot has its workload, at the slot's generation or a later one.
+I9: an attempt's generation is not below that of the attempt before.
+Schema: nothing else stands under `/g` and `/r`, and every value can be read.
+Out of sight: I2 and I11, for a store does not show what runs, nor what could; I8, I10 and I12: no such records yet.
+
+Shares no decision with the programs it audits: it imports the store, the documents and the values. Keeps only what the
+next revision's check needs, and looks only at what a revision changed. One file, so that it can be read in one go.
+"""
+
+import asyncio
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError, Message
+
+from atoll.api.v1 import objects_pb2
+from atoll.model.resources import Vector, total, vector
+from atoll.store.store import Batch, Change, Compacted, KeyValue, Read, Store, list_all
+
+CHECKED = ("I1", "I3", "I4", "I5", "I6", "I7", "I9")
+UNSEEN = ("I2 I11: a store does not show what runs", "I8 I10 I12: no such record yet")
+TRANSITIONS = ("I1", "I5", "I9")  # about how a state came about; the others are seen in one state
+KEPT = 1000  # violations kept for showing; all are counted
+ROOTS = b"/"  # one watch over /g and /r, so that revisions come whole
+REPORT_EVERY_S = 1.0
+
+
+class Violation(NamedTuple):
+    invariant: str  # or "schema": a key nobody knows, or a value that cannot be read
+    revision: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant} at revision {self.revision}, {self.key}: {self.message}"
+
+
+class Verdict(NamedTuple):
+    """Every revision from `since` to `revision` was checked; `checked` of them changed something."""
+
+    revision: int
+    since: int
+    checked: int
+    violations: tuple[Violation, ...]  # the first KEPT of them
+    broken: tuple[tuple[str, int], ...]  # each broken invariant with the count of its violations
+    notes: tuple[str, ...]  # what this verdict does not say
+
+    def line(self, age_s: float) -> str:
+        """`I1 I3 … hold at revision 812, 2 s ago`."""
+        parts = [f"{invariant} BROKEN {count} times" for invariant, count in self.broken]
+        if held := " ".join(invariant for invariant in CHECKED if invariant not in dict(self.broken)):
+            parts.append(f"{held} hold")
+        return f"{'; '.join(parts)} at revision {self.revision}, {age_s:.0f} s ago"
+
+
+Expect = Callable[..., None]  # (what must hold, of which invariant, at which key, what is wrong else, *its values)
+Names = tuple[str, ...]
+_KEY = re.compile(r"\A/(?:g|r/([^/]+))/([^/]+)(?:/(.+))?\Z|")  # region ("" = the global plane), kind, names
+
+
+class Edit(NamedTuple):
+    """A record before and after one revision; None = absent. Never mutated: `before` was once an `after`."""
+
+    key: bytes
+    region: str
+    kind: str
+    names: Names
+    before: Any
+    after: Any
+    item: KeyValue | None
+
+
+class _Kind(NamedTuple):
+    message: type[Message]
+    depth: int  # names in the key
+    identity: Callable[[Any], Names] = lambda m: ()  # what the record says its key ends with
+    order: Callable[[Any], Any] = lambda m: ()
+
+
+def zombie_names(node: str, slot: objects_pb2.SlotId, attempt: objects_pb2.Attempt) -> Names:
+    return (node, f"{slot.tenant}.{slot.workload}.{slot.task}.{slot.index}", f"{attempt.term}.{attempt.n}")
+
+
+_NAME = attrgetter("metadata.tenant", "metadata.name")
+_STAMP = attrgetter("store_life", "global_term", "global_revision")
+_NO_LANE = {"leader": _Kind(objects_pb2.Leader, 0), "store_life": _Kind(objects_pb2.StoreLife, 0)}
+_GLOBAL = _NO_LANE | {
+    "lane": _Kind(objects_pb2.Lane, 1),
+    "tenant": _Kind(objects_pb2.Tenant, 1, lambda m: (m.metadata.name,)),
+    "workload": _Kind(objects_pb2.Workload, 2, _NAME),
+    "status": _Kind(objects_pb2.WorkloadStatus, 2),
+    "budget": _Kind(objects_pb2.Budget, 1, lambda m: (m.tenant,)),
+    "slice": _Kind(objects_pb2.Slice, 2, attrgetter("tenant", "region"), attrgetter("epoch", "seq")),
+    "ack": _Kind(objects_pb2.SliceAck, 2, attrgetter("region", "tenant")),
+    "region": _Kind(objects_pb2.Region, 1, lambda m: (m.metadata.name,), attrgetter("epoch")),
+    "share": _Kind(objects_pb2.Share, 3, lambda m: (m.region, *_NAME(m)), _STAMP),
+    "request": _Kind(objects_pb2.RequestRecord, 2, lambda m: (m.id,)),
+    "token": _Kind(objects_pb2.UserToken, 1, lambda m: (m.id,)),
+}
+_REGION = _NO_LANE | {
+    "lane": _Kind(objects_pb2.Lane, 1),
+    "slice": _Kind(objects_pb2.RegionSlice, 1, lambda m: (m.tenant,), _STAMP),
+    "used": _Kind(objects_pb2.LaneUse, 2),
+    "node": _Kind(objects_pb2.Node, 1, lambda m: (m.metadata.name,)),
+    "removed": _Kind(objects_pb2.RemovedNode, 1, lambda m: (m.name,)),
+    "workload": _Kind(objects_pb2.Share, 2, _NAME, _STAMP),
+    "slot": _Kind(objects_pb2.Slot, 4, lambda m: (m.id.tenant, m.id.workload, m.id.task, str(m.id.index))),
+    "zombie": _Kind(objects_pb2.Zombie, 3, lambda m: zombie_names(m.node, m.slot, m.attempt)),
+    "join": _Kind(objects_pb2.JoinToken, 1, lambda m: (m.id,)),
+}
+
+
+class Records:
+    """Every record as it is now."""
+
+    def __init__(self, expect: Expect) -> None:
+        self._expect = expect
+        self._present: dict[bytes, tuple[str, str, Names, Any]] = {}  # region, kind, names and record
+
+    def edit(self, change: Change) -> Edit | None:
+        """None for a key that is not ours or, with a finding, not readable."""
+        key, item, after = change.key, change.item, None
+        if known := self._present.get(key):
+            region, name, names, before = known
+        else:
+            region, name, rest = _KEY.findall(key.decode(errors="replace"))[0]
+            names, before = tuple(rest.split("/")) if rest else (), None
+        kind = (_REGION if region else _GLOBAL).get(name)
+        if kind is None or len(names) != kind.depth:
+            return self._expect(not key.startswith((b"/g/", b"/r/")), "schema", key, "no such key")
+        if item is None:
+            self._present.pop(key, None)
+        else:
+            try:
+                after = kind.message.FromString(item.value)
+            except DecodeError:
+                return self._expect(False, "schema", key, "is no {}", kind.message.DESCRIPTOR.name)
+            self._present[key] = region, name, names, after
+            identity = kind.identity(after)
+            self._expect(names[kind.depth - len(identity) :] == identity, "I4", key, "is the record of {}", identity)
+            newer = before is None or kind.order(after) >= kind.order(before)
+            self._expect(newer, "I6", key, "an older order replaced a newer one")
+        return Edit(key, region, name, names, before, after, item)
+
+
+CHARGED = (objects_pb2.SLOT_STATE_RESERVED, objects_pb2.SLOT_STATE_BOUND)
+EPOCHAL = {objects_pb2.Slice, objects_pb2.RegionSlice, objects_pb2.Share, objects_pb2.Slot}
+CERTIFIED = {"RELEASE", "MOVE"}  # operations that act on a certificate
+NEVER, ZERO = objects_pb2.Slot(), Vector()
+
+_Account = tuple[str, str, int]  # region ("" = the global plane), tenant, account
+_Entry = tuple[_Account, str | int, objects_pb2.Resources]
+SUMS = ("have", "spent", "granted", "limit", "lanes", "zombies")  # of each account; slots are summed by their epoch
+BUDGET = (("have", "effective"), ("have", "extras"), ("spent", "free"), ("spent", "recovery_pool"))
+ENTRIES: dict[type, Callable[[Edit, Any], Iterable[_Entry]]] = {  # what a record adds to which sum of which account
+    objects_pb2.Slot: lambda e, m: [((e.region, e.names[0], m.account), m.epoch, m.vector)] * (m.state in CHARGED),
+    objects_pb2.LaneUse: lambda e, m: [((e.region, e.names[0], p.account), "lanes", p.charged) for p in m.charges],
+    objects_pb2.Zombie: lambda e, m: [((e.region, m.slot.tenant, m.account), "zombies", m.vector)],
+    objects_pb2.RegionSlice: lambda e, m: [((e.region, m.tenant, p.account), "limit", p.limit) for p in m.limits],
+    objects_pb2.Slice: lambda e, m: [
+        ((region, m.tenant, p.account), name, amount)
+        for p in m.accounts
+        for amount in (p.granted, p.recovery)
+        for region, name in ((m.region, "granted"), ("", "spent"))
+    ],
+    objects_pb2.Budget: lambda e, m: [
+        (("", m.tenant, p.account), name, getattr(p, part)) for p in m.accounts for name, part in BUDGET
+    ],
+}
+
+
+class Ledger:
+    """I3: after a whole revision is entered, every account it touched is checked."""
+
+    def __init__(self, expect: Expect) -> None:
+        self._expect = expect
+        self._sums: defaultdict[_Account, dict[str | int, Vector]] = defaultdict(dict)
+        self._slices: dict[tuple[str, str], objects_pb2.RegionSlice] = {}  # of region and tenant
+
+    def check(self, edits: Iterable[Edit], *, sees_global: bool) -> None:
+        touched: dict[_Account, bytes] = {}
+        for edit in edits:
+            if edit.region and edit.kind == "slice":
+                self._slices[edit.region, edit.names[0]] = edit.after or objects_pb2.RegionSlice()
+            for record, sign in ((edit.before, -1), (edit.after, 1)):
+                entries = ENTRIES.get(type(record))
+                for account, name, resources in entries(edit, record) if entries else ():
+                    sums, amount = self._sums[account], vector(resources)
+                    sums[name] = sums.get(name, ZERO) + amount * sign
+                    touched[account] = edit.key
+                    legal = sign < 0 or name == "lanes" or amount.is_legal()
+                    self._expect(legal, "I3", edit.key, "an amount is negative: {}", amount)
+        for account, key in touched.items():
+            self._check_account(account, key, sees_global)
+
+    def _check_account(self, account: _Account, key: bytes, sees_global: bool) -> None:
+        expect, (region, tenant, _), sums = self._expect, account, self._sums[account]
+        have, spent, granted, limit, lanes, zombies = (sums.get(name, ZERO) for name in SUMS)
+        expect(have == spent, "I3", key, "(G) {} has {}, free and granted are {}", tenant, have, spent)
+        slots = [(epoch, amount) for epoch, amount in sums.items() if isinstance(epoch, int)]
+        held = total([amount for _, amount in slots])
+        expect(held == lanes, "I3", key, "(S) slots of {} hold {}, its lanes say {}", tenant, held, lanes)
+        rule = self._slices.get((region, tenant), objects_pb2.RegionSlice())
+        strict = rule.mode == objects_pb2.QUOTA_MODE_STRICT
+        used = held + zombies if strict else total([amount for epoch, amount in slots if epoch >= rule.epoch])
+        expect(used.fits(limit), "I3", key, "(S) {} holds {} of {}", tenant, used, limit)
+        within = not sees_global or limit.fits(granted)
+        expect(within, "I3", key, "(X) {} may spend {}, granted is {}", tenant, limit, granted)
+
+
+class Reign:
+    """What the leaders of one root do with it: the edits of one revision, by kind."""
+
+    def __init__(self, expect: Expect) -> None:
+        self._expect = expect
+        self._term = 0  # create_revision of the leader key; 0 = nobody leads
+        self._minted: defaultdict[int, int] = defaultdict(int)  # attempts of this term: a bit each, in blocks
+        self._shares: dict[Names, objects_pb2.Share | None] = {}
+        self._charged: Counter[Names] = Counter()  # a workload's slots reserved or bound
+        self._last: defaultdict[Names, dict[Names, objects_pb2.Slot]] = defaultdict(dict)  # its slots as last charged
+
+    def check_authority(self, kinds: Mapping[str, Sequence[Edit]]) -> None:
+        """I5. Judged by the leader before this revision: the one that the compares saw."""
+        expect, term, lanes = self._expect, self._term, kinds.get("lane", ())
+        if written := [kind for kind in kinds if kind not in _NO_LANE]:
+            key = kinds[written[0]][0].key
+            expect(term, "I5", key, "written while nobody leads")
+            expect(len(lanes) == 1, "I5", key, "written with {} lane records instead of one", len(lanes))
+        for key, *_, before, after, _ in lanes:
+            expect(after, "I5", key, "a lane was deleted")
+            if after:
+                last, n = (before.term, before.n) if before else (0, 0), (after.term, after.n)
+                more = after.entry == objects_pb2.LANE_ENTRY_SEAL and not len(written) == len(lanes) == 1
+                expect(after.term == term, "I5", key, "written by term {} while term {} leads", after.term, term)
+                expect(not more, "I5", key, "a seal wrote more than its lane")
+                expect(n > last, "I5", key, "{} came after {}", n, last)
+        for key, *_, before, _, item in kinds.get("leader", ()):
+            expect(not (item and before), "I5", key, "the leader key of term {} was rewritten", term)
+            expect(not item or item.lease, "I5", key, "the leader key is on no lease")
+            self._term, self._minted = item.create_revision if item else 0, defaultdict(int)
+
+    def check_epochs(self, kinds: Mapping[str, Sequence[Edit]], epochs: dict[str, int]) -> None:
+        """I6. `epochs` of the regions, as the global plane sets them."""
+        epochs.update((edit.names[0], edit.after.epoch) for edit in kinds.get("region", ()) if edit.after)
+        for edit in (edit for edits in kinds.values() for edit in edits if type(edit.after) in EPOCHAL):
+            now, epoch = edit.after.epoch, epochs.get(edit.region or edit.after.region, 0)
+            self._expect(now <= epoch, "I6", edit.key, "epoch {}, but the region's is {}", now, epoch)
+
+    def check_bindings(self, kinds: Mapping[str, Sequence[Edit]]) -> None:
+        """I1, I7, I9 of a region."""
+        expect, shares = self._expect, kinds.get("workload", ())
+        self._shares.update((edit.names, edit.after) for edit in shares)
+        zombies = {edit.names: edit.after for edit in kinds.get("zombie", ()) if edit.after}
+        certified = any(edit.after and edit.after.operation in CERTIFIED for edit in kinds.get("lane", ()))
+        for key, _, _, names, before, after, _ in kinds.get("slot", ()):
+            before, after, owner = before or NEVER, after or NEVER, names[:2]
+            was_charged, is_charged = before.state in CHARGED, after.state in CHARGED
+            stays = was_charged and is_charged and after.attempt == before.attempt
+            self._charged[owner] += is_charged - was_charged
+            if is_charged:
+                self._check_charged(key, after, self._last[owner].get(names, before), self._shares.get(owner), stays)
+                self._last[owner][names] = after
+            if stays:
+                same = (after.node, after.node_incarnation) == (before.node, before.node_incarnation)
+                expect(same, "I1", key, "its attempt moved from {} to {}", before.node, after.node)
+            elif before.state == objects_pb2.SLOT_STATE_BOUND:
+                zombie = zombies.get(zombie_names(before.node, before.id, before.attempt)) if zombies else None
+                same = not zombie or (zombie.vector, zombie.account) == (before.vector, before.account)
+                expect(zombie or certified, "I1", key, "its attempt left without certificate or zombie")
+                expect(same, "I3", key, "the zombie of its attempt holds another amount")
+        for edit in (edit for edit in shares if not edit.after):
+            del self._shares[edit.names]
+            self._last.pop(edit.names, None)
+            expect(not self._charged.pop(edit.names, 0), "I7", edit.key, "removed while it has reserved or bound slots")
+
+    def _check_charged(
+        self, key: bytes, slot: objects_pb2.Slot, last: objects_pb2.Slot, share: objects_pb2.Share | None, stays: bool
+    ) -> None:
+        """`last`: the slot as it was last charged; `share`: of its workload."""
+        expect, now, then = self._expect, (slot.attempt.term, slot.attempt.n), (last.attempt.term, last.attempt.n)
+        block, bit = now[1] >> 12, 1 << (now[1] & 0xFFF)
+        fresh = now[0] == self._term and not self._minted[block] & bit
+        older = slot.uid == last.uid and slot.generation < last.generation
+        mine = share is not None and share.metadata.uid == slot.uid
+        later = share is not None and mine and slot.generation > share.metadata.generation
+        if now[0] == self._term:
+            self._minted[block] |= bit
+        expect(stays or now > then, "I1", key, "attempt {} came after {}", now, then)
+        expect(stays or fresh, "I1", key, "attempt {} is not a fresh one of term {}", now, self._term)
+        expect(share, "I7", key, "reserved or bound without a workload")
+        expect(stays or mine or not share, "I7", key, "bound for {}, which is not the workload", slot.uid)
+        expect(not later, "I7", key, "generation {} is above the workload's", slot.generation)
+        expect(not older, "I9", key, "generation {} came after {}", slot.generation, last.generation)
+
+
+class Auditor:
+    """Everything up to `revision` is checked; `violations` were found so far, the oldest first."""
+
+    def __init__(self) -> None:
+        self.revision, self._since, self._checked = 0, 1, 0
+        self.violations: list[Violation] = []
+        self._broken: Counter[str] = Counter()
+        self._notes: list[str] = []
+        self._states_only = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._records, self._ledger = Records(self._expect), Ledger(self._expect)
+        self._reigns: defaultdict[str, Reign] = defaultdict(lambda: Reign(self._expect))
+        self._epochs: dict[str, int] = {}  # of regions, where the store holds the global plane
+
+    def _expect(self, holds: object, invariant: str, key: bytes, otherwise: str, *values: object) -> None:
+        if holds or (self._states_only and invariant in TRANSITIONS):
+            return
+        self._broken[invariant] += 1
+        if len(self.violations) < KEPT:
+            shown = key.decode(errors="backslashreplace")
+            self.violations.append(Violation(invariant, self.revision, shown, otherwise.format(*values)))
+
+    def begin(self, snapshot: Read) -> None:
+        """Where the history before `snapshot` is gone: checks what one state can show, not how it came about."""
+        self._forget()
+        self._since = snapshot.revision
+        self._notes.append(f"history before revision {snapshot.revision} is compacted: began with the state there")
+        self._states_only = True
+        self.feed(Batch(snapshot.revision, tuple(Change(item.key, item) for item in snapshot.items)))
+        self._states_only = False
+
+    def feed(self, batch: Batch) -> None:
+        """The next revision with changes, or progress."""
+        self.revision = batch.revision
+        self._checked += bool(batch.changes)
+        edits = [edit for change in batch.changes if (edit := self._records.edit(change))]
+        roots: dict[str, dict[str, list[Edit]]] = {}
+        for edit in edits:
+            roots.setdefault(edit.region, {}).setdefault(edit.kind, []).append(edit)
+        if len(roots) > 1:
+            self._expect(False, "I5", edits[0].key, "one transaction wrote under {} roots", len(roots))
+        sees_global = "" in roots or "" in self._reigns
+        self._ledger.check(edits, sees_global=sees_global)
+        for region, kinds in roots.items():
+            reign = self._reigns[region]
+            reign.check_authority(kinds)
+            if sees_global:
+                reign.check_epochs(kinds, self._epochs)
+            if region:
+                reign.check_bindings(kinds)
+
+    def verdict(self) -> Verdict:
+        notes = [*self._notes, *UNSEEN]
+        if "" not in self._reigns:
+            notes.append("I3 (X) and I6 need the global plane's records, which this store does not hold")
+        broken = tuple(sorted(self._broken.items()))
+        return Verdict(self.revision, self._since, self._checked, tuple(self.violations), broken, tuple(notes))
+
+
+async def verify(
+    store: Store, *, follow: bool, until_revision: int | None, report: Callable[[Verdict], None]
+) -> Verdict:
+    """Checks up to `until_revision`, or else up to the store's revision now, or with `follow` until cancelled.
+    `report` gets the verdict so far once a second. Raises StoreUnavailable."""
+    auditor, end, oldest = Auditor(), until_revision, 0
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(REPORT_EVERY_S)
+            report(auditor.verdict())
+
+    if end is None and not follow:
+        _, end = await store.get(ROOTS)
+    telling = asyncio.create_task(tell())
+    try:
+        while end is None or auditor.revision < end:
+            try:
+                if oldest:  # what was before it is compacted; more may be meanwhile
+                    auditor.begin(await list_all(store, ROOTS, revision=oldest))
+                async with store.watch(ROOTS, start_revision=auditor.revision + 1) as batches:
+                    async for batch in batches:
+                        # what comes after the end shows that everything up to the end has come
+                        auditor.feed(batch if end is None or batch.revision <= end else Batch(end))
+                        if auditor.revision == end:
+                            break
+            except Compacted as gone:
+                oldest = gone.revision
+    finally:
+        telling.cancel()
+    return auditor.verdict()
