@@ -21,6 +21,8 @@ class CoreSettings:
     sweep_interval_ms: int = 60_000
     sweep_batch: int = 100
     slice_validity_ms: int = 24 * 3_600_000
+    overflow_settle_ms: int = 10_000  # replicas that wait for room so long go to another region that has some
+    overflow_hold_ms: int = 300_000  # and none come back for so long
     refused_pause_ms: int = 1_000  # after the store refused a plan for its form
 
 

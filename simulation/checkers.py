@@ -164,26 +164,21 @@ class Checkers:
         """Legal: a slot that no node or quota has room for waits; and an update waits for ever while as many replicas
         as it may take down are down already, because they find no room."""
         request, generation = vector(task.resources.requests), template_generation(task)
-        down, outdated = 0, ""
-        for index in range(task.replicas):
-            slot = SlotName(tenant, name, task.name, index)
-            record = records.get(slot)
-            if record is None or record.state != BOUND:
-                down += 1
-                if self._room(tenant, request):
-                    return f"{slot} is not bound, and there is room"
-            elif record.uid != share.metadata.uid or record.generation < generation:
+        bound = {
+            slot: record
+            for slot, record in sorted(records.items())
+            if (slot.tenant, slot.workload, slot.task) == (tenant, name, task.name) and record.state == BOUND
+        }
+        down, outdated = task.replicas - len(bound), ""
+        if down < 0:
+            return f"{name}/{task.name} has {len(bound)} bound, {task.replicas} are wanted"
+        if down and self._room(tenant, request):
+            return f"{down} of {name}/{task.name} are not bound, and there is room"
+        for slot, record in bound.items():
+            if record.uid != share.metadata.uid or record.generation < generation:
                 outdated = f"{slot} is bound at generation {record.generation}, its template is of {generation}"
             elif running[slot] != 1:
                 return f"{slot} is bound to {record.node} and runs {running[slot]} times"
-        for slot, record in sorted(records.items()):
-            beyond = (slot.tenant, slot.workload, slot.task) == (
-                tenant,
-                name,
-                task.name,
-            ) and slot.index >= task.replicas
-            if beyond and record.state == BOUND:
-                return f"{slot} is bound beyond {task.replicas} replicas"
         return outdated if down < max(1, task.replicas * ROLLING_DOWN_PERCENT // 100) else ""
 
     def _slots(self) -> dict[SlotName, objects_pb2.Slot]:

@@ -16,6 +16,7 @@ from atoll.errors import Mistake
 from atoll.model.names import TRUSTED, mistake_in_label_key, mistake_in_label_value, mistake_in_name
 from atoll.model.resources import DIMENSIONS, LARGEST, Vector, format_quantity, vector
 from atoll.model.selectors import mistake_in_requirement
+from global_cp.core.spread_rules import allowed, mistakes_in_spread
 
 MOST_REPLICAS = 10_000
 MOST_TASKS = 64
@@ -37,7 +38,7 @@ Mistakes = Iterator[Mistake]
 
 def mistakes_in_workload(
     workload: objects_pb2.Workload,
-    regions: Sequence[str],
+    regions: Mapping[str, objects_pb2.Region],
     summaries: Mapping[str, objects_pb2.RegionSummary],
 ) -> list[Mistake]:
     """`regions`: the registered ones; `summaries`: what is known of their nodes."""
@@ -47,14 +48,14 @@ def mistakes_in_workload(
     if workload.spec.ByteSize() > LARGEST_SPEC_BYTES:
         found.append(Mistake("spec", f"is {spec.ByteSize()} bytes; at most {LARGEST_SPEC_BYTES} are allowed"))
     found += _run_class(spec)
-    found += _regions(spec, regions)
+    found += mistakes_in_spread(spec, regions)
     if not 1 <= len(spec.tasks) <= MOST_TASKS:
         found.append(Mistake("spec.tasks", f"has {len(spec.tasks)} tasks; 1 to {MOST_TASKS} are allowed"))
     found += _unique((task.name for task in spec.tasks), "spec.tasks", "name")
     for index, task in enumerate(spec.tasks):
         path = f"spec.tasks[{index}]"
         found += _task(task, path)
-        found += _feasible(task, path, spec.regions or regions, summaries)
+        found += _feasible(task, path, allowed(spec, regions), summaries)
     return found
 
 
@@ -105,16 +106,6 @@ def _run_class(spec: objects_pb2.WorkloadSpec) -> Mistakes:
         yield from _within(spec.bounded_s, 1, LONGEST_BOUNDED_S, "spec.bounded", "s")
     elif spec.bounded_s:
         yield Mistake("spec.bounded", "only the run class bounded has it")
-
-
-def _regions(spec: objects_pb2.WorkloadSpec, regions: Sequence[str]) -> Mistakes:
-    yield from _unique(spec.regions, "spec.regions", "")
-    for index, region in enumerate(spec.regions):
-        path = f"spec.regions[{index}]"
-        if mistake := mistake_in_name(region):
-            yield Mistake(path, mistake)
-        elif region not in regions:
-            yield Mistake(path, f"region {region!r} is not known; known are: {', '.join(regions) or 'none'}")
 
 
 def _task(task: objects_pb2.Task, path: str) -> Mistakes:

@@ -32,6 +32,7 @@ def complete_workload(workload: objects_pb2.Workload) -> objects_pb2.Workload:
     spec.on_quota = spec.on_quota or objects_pb2.ON_QUOTA_QUEUE
     if len(spec.tasks) == 1:
         spec.tasks[0].name = spec.tasks[0].name or "main"
+    _complete_spread(spec)
     for task in spec.tasks:
         _complete_task(task, spec.type)
     return result
@@ -50,6 +51,16 @@ def complete_tenant(tenant: objects_pb2.Tenant) -> objects_pb2.Tenant:
     result.spec.weight = result.spec.weight or 1
     result.spec.mode = result.spec.mode or objects_pb2.QUOTA_MODE_AVAILABLE
     return result
+
+
+def _complete_spread(spec: objects_pb2.WorkloadSpec) -> None:
+    """Fixed counts say how many replicas there are, where the tasks do not."""
+    spread = spec.spread
+    fixed = objects_pb2.SPREAD_STRATEGY_FIXED if spread.fixed else objects_pb2.SPREAD_STRATEGY_PREFERRED
+    spread.strategy = spread.strategy or fixed
+    spread.fixed.sort(key=lambda count: count.region)
+    for task in spec.tasks if spread.fixed else ():
+        task.replicas = task.replicas or sum(count.replicas for count in spread.fixed)
 
 
 def _complete_task(task: objects_pb2.Task, workload_type: "objects_pb2.WorkloadType.ValueType") -> None:

@@ -99,6 +99,7 @@ class Machine:
                 out.append(SendDown(event.session, regional_pb2.DownlinkMessage(heartbeat_ack=message.heartbeat)))
             case "summary":
                 reign.regions.summaries[region] = message.summary
+                reign.rooms.summed_up(region)
             case "slice_ack" if message.slice_ack.region == region:
                 if mistake := reign.budgets.acknowledged(message.slice_ack):
                     reign.regions.gone(event.session)
@@ -107,7 +108,9 @@ class Machine:
                 report = message.workload
                 share = reign.records.shares.get(region, report.tenant, report.workload)
                 if share is not None and share.metadata.uid == report.uid:
-                    reign.statuses.reported(region, report)
+                    reign.reports.heard(region, report, self._now_ms)
+                    reign.rooms.admitted(region, report, share)
+                    reign.statuses.reported(report)
                     reign.shares.reported(region, report)
 
     def _settled(self, event: events.PlanSettled, out: list[Command]) -> None:
@@ -134,6 +137,7 @@ class Machine:
 
     def _spread_news(self, reign: Reign, changes: list[Change], out: list[Command]) -> None:
         for change in changes:
+            reign.learn(change)
             for topic in reign.topics:
                 topic.changed(change, out)
 

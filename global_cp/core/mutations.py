@@ -144,8 +144,7 @@ def _apply_workload(
     wanted = complete_workload(request.workload)
     metadata = wanted.metadata
     before = world.records.workloads.get(metadata.tenant, metadata.name)
-    regions = [name for (name,), _ in world.records.regions.items()]
-    mistakes = mistakes_in_workload(wanted, regions, world.summaries)
+    mistakes = mistakes_in_workload(wanted, {r.metadata.name: r for r in world.records.regions}, world.summaries)
     mistakes += _tenant_mistakes(world, metadata.tenant, "metadata.tenant")
     if before is not None and before.spec.type != wanted.spec.type:
         mistakes.append(Mistake("spec.type", "cannot be changed; delete the workload and create it anew"))
@@ -176,6 +175,9 @@ def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_
     if not 0 <= request.replicas <= MOST_REPLICAS:
         mistake = Mistake("replicas", f"{request.replicas} is not allowed: 0 to {MOST_REPLICAS}")
         return Invalid("the number of replicas is not valid", mistakes=(mistake,))
+    if wanted.spec.spread.fixed and request.replicas != wanted.spec.tasks[names.index(name)].replicas:
+        mistake = Mistake("replicas", "follow from spec.spread.fixed; apply the workload with other counts there")
+        return Invalid("a workload with fixed counts cannot be scaled", mistakes=(mistake,))
     wanted.spec.tasks[names.index(name)].replicas = request.replicas
     if wanted == before:
         return _answered(world, request, request.request_id, before, UNCHANGED, now_ms)

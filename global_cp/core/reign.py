@@ -9,10 +9,12 @@ from atoll.lane import Authority, Plan
 from global_cp.config import CoreSettings
 from global_cp.core.budgets import Budgets
 from global_cp.core.commands import Commit, Publish
-from global_cp.core.records import Records
+from global_cp.core.records import Change, Records
 from global_cp.core.regions import Regions
+from global_cp.core.reports import Reports
 from global_cp.core.requests import Requests, Sweep
-from global_cp.core.spread import Shares
+from global_cp.core.rooms import Rooms
+from global_cp.core.shares import Shares
 from global_cp.core.status import Statuses
 from global_cp.core.topics import Proposal, Topic
 
@@ -35,9 +37,11 @@ class Reign:
         self.authority = authority
         self.records = records
         self.regions = Regions(records, authority)
-        self.shares = Shares(records)
+        self.reports = Reports(settings.overflow_settle_ms)
+        self.rooms = Rooms(self.regions.summaries)
+        self.shares = Shares(records, settings, self.reports, self.rooms)
         self.budgets = Budgets(records, settings)
-        self.statuses = Statuses(records, settings)
+        self.statuses = Statuses(records, settings, self.reports)
         name = f"{authority.store_life}.{authority.term}"
         self.requests = Requests(records, settings, self.regions.summaries, name)
         self.topics: list[Topic] = [
@@ -53,6 +57,13 @@ class Reign:
         self.pause_until_ms = 0
         self.unpublished: list[Publish] = []
         self._in_flight: dict[int, InFlight] = {}
+
+    def learn(self, change: Change) -> None:
+        """A record changed: what is known of the regions beside the records follows."""
+        if change.kind == "share":
+            self.rooms.told(change)
+            if change.after is None:
+                self.reports.forget((change.path[1], change.path[2]), change.path[0])
 
     def send(self, plan_id: int, topic: Topic, proposal: Proposal) -> Commit:
         """Puts a proposal on a free lane; its topic is asked last the next time."""

@@ -1,126 +1,178 @@
-"""Which regions run how much of each workload, and when what they ran may be forgotten.
+"""Where the replicas of one task should run: the plan, not the way to it (moves.py).
 
-Decides shares (absolute counts per region and task) and writes them; a workload that is being deleted, or a region it
-no longer uses, gets a share marked `removed`. A removed share is forgotten only on the region's word that every slot
-is closed at that very generation; the workload itself when none of its shares is left (I7, I11).
+Decides counts per region from the policy, what each region may take, and the plan before. Invariants: only regions in
+`places` get anything, so residency is never broken; the sum is exact unless no region takes more; the same input gives
+the same plan; a plan is changed only by a new policy, a new count, a region that opens or closes, or replicas that a
+region has said for a while it has no room for. Numbers of room alone move nothing that has a place.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.lane import Settled
-from global_cp.core import transactions
-from global_cp.core.commands import Command
-from global_cp.core.records import Change, Records
-from global_cp.core.topics import Proposal
+from atoll.api.v1 import objects_pb2
+from atoll.model.selectors import matches
 
-WorkloadPath = tuple[str, str]  # (tenant, name)
+Counts = Mapping[str, int]  # by region
+ACTIVE = objects_pb2.REGION_STATE_ACTIVE
+EVEN, FIXED = objects_pb2.SPREAD_STRATEGY_EVEN, objects_pb2.SPREAD_STRATEGY_FIXED
 
 
-def spread(
-    spec: objects_pb2.WorkloadSpec, regions: Mapping[str, objects_pb2.Region], current: Collection[str]
-) -> dict[str, dict[str, int]]:
-    """Region → task → replicas. All replicas go to the first allowed ACTIVE region: in the order the spec prefers, or,
-    when any region will do, where the workload already is, else in order of name. Empty: no region can take it."""
-    active = [name for name in sorted(regions) if regions[name].state == objects_pb2.REGION_STATE_ACTIVE]
-    if spec.regions:
-        candidates = [name for name in spec.regions if name in active]
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A region as one workload sees it. `takes`: may get more; `keeps`: what it has need not leave."""
+
+    region: str
+    takes: bool
+    keeps: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is asked for. `anew`: the policy changed, so the plan before binds nothing."""
+
+    replicas: int
+    strategy: int
+    fixed: Counts = field(default_factory=dict)
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is known of the regions, in replicas of the task. `room`: for how many more (absent: not known, as good as
+    none while another has room); `stuck`: how many of the plan wait there, for long, because no node takes them;
+    `full`: where some did not long ago, whatever the numbers say."""
+
+    room: Counts = field(default_factory=dict)
+    stuck: Counts = field(default_factory=dict)
+    full: frozenset[str] = frozenset()
+
+    def room_of(self, region: str) -> int:
+        return 0 if region in self.full else max(0, self.room.get(region, 0))
+
+
+def places(
+    spec: objects_pb2.WorkloadSpec, regions: Mapping[str, objects_pb2.Region], current: Sequence[str]
+) -> list[Place]:
+    """The regions that may have replicas, in order of preference; `current` are those that have. Any region will do:
+    where it is already comes first. A region outside the preferences, and one that drains, keeps nothing but jobs,
+    which run to their end where they are; one that residency forbids is no place at all."""
+    fixed = [count.region for count in spec.spread.fixed]
+    wanted = list(spec.regions) or fixed or sorted(regions, key=lambda name: (name not in current, name))
+    resident = {name for name, region in regions.items() if meets(spec.spread.residency, region)}
+    job = spec.type == objects_pb2.WORKLOAD_TYPE_JOB
+    found = []
+    for name in dict.fromkeys((*wanted, *current)):
+        if name not in resident:
+            continue
+        region, asked_for = regions[name], name in wanted
+        closed = region.cordoned or region.draining or region.state != ACTIVE
+        takes = asked_for and not closed
+        found.append(Place(name, takes, job or (asked_for and not region.draining)))
+    return found
+
+
+def meets(residency: Sequence[objects_pb2.LabelRequirement], region: objects_pb2.Region) -> bool:
+    labels = {label.key: label.value for label in region.metadata.labels}
+    return all(matches(requirement, labels) for requirement in residency)
+
+
+def plan(task: Task, at: Sequence[Place], before: Counts, outlook: Outlook) -> dict[str, int]:
+    """Region → replicas, for every place. `before` is the last plan."""
+    before = {place.region: before.get(place.region, 0) for place in at}
+    if task.strategy == FIXED:
+        counts = _fixed(task, at, before)
+    elif task.strategy == EVEN:
+        counts = _even(task, at, before, outlook)
+    elif task.anew:
+        counts = _by_preference(task, at, before, outlook)
     else:
-        candidates = sorted(active, key=lambda name: (name not in current, name))
-    return {name: {task.name: task.replicas for task in spec.tasks} for name in candidates[:1]}
+        counts = _preferred(task, at, before, outlook)
+    return counts if task.strategy == FIXED else _rest(task, at, before, counts)
 
 
-def share(workload: objects_pb2.Workload, region: objects_pb2.Region, counts: Mapping[str, int]) -> objects_pb2.Share:
-    """What `region` runs of the workload; no counts at all: it is removed there."""
-    metadata = workload.metadata
-    result = objects_pb2.Share(
-        metadata=objects_pb2.Metadata(
-            name=metadata.name,
-            tenant=metadata.tenant,
-            labels=metadata.labels,
-            generation=metadata.generation,
-            created_ms=metadata.created_ms,
-            uid=metadata.uid,
-        ),
-        region=region.metadata.name,
-        epoch=region.epoch,
-        spec=workload.spec,
-        removed=not counts,
-    )
-    for task in result.spec.tasks:
-        task.replicas = counts.get(task.name, 0)
-    return result
+def _fixed(task: Task, at: Sequence[Place], before: Counts) -> dict[str, int]:
+    """As said; a region that takes no more keeps what it has, for its replicas have no other place."""
+    wanted = {place.region: task.fixed.get(place.region, 0) for place in at}
+    return {p.region: wanted[p.region] if p.takes else min(wanted[p.region], before[p.region]) for p in at}
 
 
-class Shares:
-    """The topic: workloads whose shares are to be looked at, and the regions that said a share is closed."""
+def _by_preference(task: Task, at: Sequence[Place], before: Counts, outlook: Outlook) -> dict[str, int]:
+    """From the beginning: what a region runs already counts as room there."""
+    counts, left = {}, task.replicas
+    for place in at:
+        here = before[place.region] - outlook.stuck.get(place.region, 0)
+        most = here + outlook.room_of(place.region) if place.takes else here if place.keeps else 0
+        counts[place.region] = min(left, max(0, most))
+        left -= counts[place.region]
+    return counts
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
-        self._workloads: dict[WorkloadPath, None] = {}
-        self._closed: dict[tuple[str, str, str], tuple[str, int]] = {}  # share → (uid, generation)
-        self._mark_all()
 
-    def reported(self, region: str, report: regional_pb2.WorkloadReport) -> None:
-        share = self._records.shares.get(region, report.tenant, report.workload)
-        if report.closed and share is not None and share.removed:
-            self._closed[region, report.tenant, report.workload] = (report.uid, report.generation)
-            self._workloads[report.tenant, report.workload] = None
+def _preferred(task: Task, at: Sequence[Place], before: Counts, outlook: Outlook) -> dict[str, int]:
+    """What has a place stays. Too many: first those that wait for room, then from the least preferred region. Too few:
+    in order of preference, as far as there is room. Those that are stuck go where there is room."""
+    counts = {place.region: before[place.region] if place.keeps else 0 for place in at}
+    stuck = {place.region: min(outlook.stuck.get(place.region, 0), counts[place.region]) for place in at}
+    surplus = max(0, sum(counts.values()) - task.replicas)
+    for limits in (stuck, counts):
+        for place in reversed(at):
+            cut = min(surplus, limits[place.region])
+            surplus -= cut
+            counts[place.region] -= cut
+            if limits is stuck:
+                stuck[place.region] -= cut
+    missing = max(0, task.replicas - sum(counts.values()))
+    room = {place.region: outlook.room_of(place.region) for place in at if place.takes}
+    missing -= _pour(missing, counts, room)
+    for place in reversed(at):  # the least preferred is relieved first, into the most preferred
+        counts[place.region] -= _pour(stuck[place.region], counts, room)
+    return counts
 
-    def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
-        while self._workloads:
-            path = next(iter(self._workloads))
-            workload = self._records.workloads.get(*path)
-            if workload is not None and (proposal := self._step(workload)):
-                return proposal
-            del self._workloads[path]
-        return None
 
-    def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
-        """Nothing to do: what was rejected is still in the table it was planned from."""
+def _pour(amount: int, counts: dict[str, int], room: dict[str, int]) -> int:
+    """Adds up to `amount` to `counts` where there is room, in order; how many."""
+    left = amount
+    for region in room:
+        taken = min(left, room[region])
+        counts[region] += taken
+        room[region] -= taken
+        left -= taken
+    return amount - left
 
-    def changed(self, change: Change, out: list[Command]) -> None:
-        match change.kind:
-            case "workload":
-                self._workloads[change.path[0], change.path[1]] = None
-            case "share":
-                self._workloads[change.path[1], change.path[2]] = None
-                if change.after is None:
-                    self._closed.pop((change.path[0], change.path[1], change.path[2]), None)
-            case "region":
-                self._mark_all()
 
-    def deadline(self) -> int | None:
-        return None
+def _even(task: Task, at: Sequence[Place], before: Counts, outlook: Outlook) -> dict[str, int]:
+    """The level at which all stand alike, but for those that can have no more. The odd ones stay where they are."""
+    most = {}
+    for place in at:
+        here = before[place.region]
+        stuck = outlook.stuck.get(place.region, 0)
+        if place.takes and place.region not in outlook.full:
+            most[place.region] = task.replicas
+        else:
+            most[place.region] = max(0, here - stuck) if place.keeps else 0
+    counts, left, order = dict.fromkeys(before, 0), task.replicas, sorted(most, key=lambda region: most[region])
+    while order and most[order[0]] <= left // len(order):
+        counts[order[0]] = most[order[0]]
+        left -= most[order.pop(0)]
+    if order:
+        level, odd = divmod(left, len(order))
+        rank = {place.region: index for index, place in enumerate(at)}
+        for region in sorted(order, key=lambda region: (-before[region], rank[region])):
+            counts[region] = level + (odd > 0)
+            odd -= odd > 0
+    return counts
 
-    def _mark_all(self) -> None:
-        self._workloads.update(dict.fromkeys((path[0], path[1]) for path, _ in self._records.workloads.items()))
 
-    def _step(self, workload: objects_pb2.Workload) -> Proposal | None:
-        present = self._records.shares_of(workload.metadata.tenant, workload.metadata.name)
-        wanted = self._wanted(workload, present)
-        if changed := [share for region, share in sorted(wanted.items()) if present.get(region) != share]:
-            return Proposal(transactions.set_share(self._records, workload, changed), None)
-        closed = [region for region, share in present.items() if self._is_closed(share)]
-        whole = bool(workload.metadata.deleted_ms) and len(closed) == len(present)
-        if closed or whole:
-            return Proposal(transactions.forget(self._records, workload, closed, whole=whole), None)
-        return None
-
-    def _wanted(
-        self, workload: objects_pb2.Workload, present: Mapping[str, objects_pb2.Share]
-    ) -> dict[str, objects_pb2.Share]:
-        regions = {region.metadata.name: region for region in self._records.regions}
-        live = [name for name, share in present.items() if not share.removed]
-        counts = {} if workload.metadata.deleted_ms else spread(workload.spec, regions, live)
-        gone = {name: share for name, share in present.items() if share.removed and name not in counts}
-        return gone | {
-            name: share(workload, regions[name], counts.get(name, {}))
-            for name in {**present, **counts}
-            if name not in gone
-        }
-
-    def _is_closed(self, share: objects_pb2.Share) -> bool:
-        metadata = share.metadata
-        said = self._closed.get((share.region, metadata.tenant, metadata.name))
-        return share.removed and said == (metadata.uid, metadata.generation)
+def _rest(task: Task, at: Sequence[Place], before: Counts, counts: dict[str, int]) -> dict[str, int]:
+    """What found no room waits in the first region that takes any; when none does it stays where it was, or is
+    nowhere."""
+    left = task.replicas - sum(counts.values())
+    if left <= 0:
+        return counts
+    if takers := [place.region for place in at if place.takes]:
+        counts[takers[0]] += left
+        return counts
+    for place in at:
+        stays = min(left, before[place.region] - counts[place.region])
+        counts[place.region] += stays
+        left -= stays
+    return counts

@@ -14,7 +14,9 @@ from global_cp.config import CoreSettings
 from global_cp.core import transactions
 from global_cp.core.commands import Command
 from global_cp.core.records import Change, Records
-from global_cp.core.spread import WorkloadPath
+from global_cp.core.reports import Reports, WorkloadPath
+from global_cp.core.shares import planned
+from global_cp.core.spread import meets
 from global_cp.core.topics import Proposal
 
 TRUE, FALSE = objects_pb2.CONDITION_STATUS_TRUE, objects_pb2.CONDITION_STATUS_FALSE
@@ -63,32 +65,52 @@ def _condition(name: str, holds: bool, reason: str, message: str) -> objects_pb2
 def pending_reasons(
     records: Records, workload: objects_pb2.Workload, reports: Mapping[str, regional_pb2.WorkloadReport], waiting: bool
 ) -> list[objects_pb2.PendingReason]:
-    """What the global plane knows first, then what the regions say, each code once with the most nodes."""
-    reasons: dict[str, objects_pb2.PendingReason] = {}
+    """What the global plane knows first, then what each region says of itself."""
+    reasons: list[objects_pb2.PendingReason] = []
     tenant = workload.metadata.tenant
-    if not records.shares_of(tenant, workload.metadata.name) and not workload.metadata.deleted_ms:
-        reasons["NoRegion"] = objects_pb2.PendingReason(code="NoRegion", message="no allowed region is active")
+    shares = records.shares_of(tenant, workload.metadata.name).values()
+    spread = sum(planned(share, task.name) for share in shares if not share.removed for task in share.spec.tasks)
+    if spread < sum(task.replicas for task in workload.spec.tasks) and not workload.metadata.deleted_ms:
+        reasons.append(objects_pb2.PendingReason(code="NoRegion", message=_closed(records, workload.spec)))
     document = records.tenants.get(tenant)
     asked = records.asked(tenant)
     if waiting and document is not None and not asked.fits(quota := vector(document.spec.quota)):
         missing = (asked - quota).at_least(asked - asked)
         message = f"the tenant's workloads ask for {missing} more than its quota"
-        reasons["QuotaExhausted"] = objects_pb2.PendingReason(code="QuotaExhausted", message=message)
+        reasons.append(objects_pb2.PendingReason(code="QuotaExhausted", message=message))
     for region in sorted(reports):
         for reason in reports[region].pending:
-            known = reasons.get(reason.code)
-            if known is None or reason.nodes > known.nodes:
-                reasons[reason.code] = reason
-    return list(reasons.values())
+            here = objects_pb2.PendingReason(region=region)
+            here.MergeFrom(reason)
+            reasons.append(here)
+    return reasons
+
+
+def _closed(records: Records, spec: objects_pb2.WorkloadSpec) -> str:
+    """Why no region takes more of it."""
+    regions = {region.metadata.name: region for region in records.regions}
+    named = list(spec.regions) or [count.region for count in spec.spread.fixed] or list(regions)
+    words = []
+    for name in named:
+        region = regions.get(name)
+        if region is None:
+            words.append(f"{name} is not known")
+        elif not meets(spec.spread.residency, region):
+            words.append(f"{name} does not meet the residency")
+        elif region.state != objects_pb2.REGION_STATE_ACTIVE:
+            words.append(f"{name} is not active")
+        elif region.cordoned:
+            words.append(f"{name} is {'draining' if region.draining else 'cordoned'}")
+    return "no allowed region takes more" + (f": {', '.join(words)}" if words else "")
 
 
 class Statuses:
-    """The topic: the regions' last reports, and the workloads whose status may have changed."""
+    """The topic: workloads whose status may have changed."""
 
-    def __init__(self, records: Records, settings: CoreSettings) -> None:
+    def __init__(self, records: Records, settings: CoreSettings, reports: Reports) -> None:
         self._records = records
         self._settings = settings
-        self._reports: dict[WorkloadPath, dict[str, regional_pb2.WorkloadReport]] = {}
+        self._reports = reports
         self._dirty: dict[WorkloadPath, None] = {}
         self._not_before_ms = 0
         for workload in records.workloads:
@@ -96,13 +118,8 @@ class Statuses:
             if records.statuses.get(*path) is None:
                 self._dirty[path] = None
 
-    def reported(self, region: str, report: regional_pb2.WorkloadReport) -> None:
-        path = (report.tenant, report.workload)
-        workload = self._records.workloads.get(*path)
-        if workload is None or workload.metadata.uid != report.uid:
-            return
-        self._reports.setdefault(path, {})[region] = report
-        self._dirty[path] = None
+    def reported(self, report: regional_pb2.WorkloadReport) -> None:
+        self._dirty[report.tenant, report.workload] = None
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         if not self._dirty or now_ms < self._not_before_ms:
@@ -128,15 +145,12 @@ class Statuses:
     def changed(self, change: Change, out: list[Command]) -> None:
         match change.kind:
             case "workload":
-                path = (change.path[0], change.path[1])
-                if change.after is None:
-                    self._reports.pop(path, None)
-                else:
-                    self._dirty[path] = None
+                if change.after is not None:
+                    self._dirty[change.path[0], change.path[1]] = None
             case "share":
                 self._dirty[change.path[1], change.path[2]] = None
-                if change.after is None:
-                    self._reports.get((change.path[1], change.path[2]), {}).pop(change.path[0], None)
+            case "region":
+                self._dirty.update(dict.fromkeys((path[0], path[1]) for path, _ in self._records.workloads.items()))
             case "tenant":
                 self._dirty.update(dict.fromkeys(self._records.workloads_of(change.path[0])))
 
@@ -155,7 +169,7 @@ class Statuses:
         counts = sum_counts(list(parts.values()))
         counts.desired = sum(task.replicas for task in workload.spec.tasks)
         reached = counts.bound + counts.succeeded
-        reports = self._reports.get((metadata.tenant, metadata.name), {})
+        reports = self._reports.of((metadata.tenant, metadata.name))
         return objects_pb2.WorkloadStatus(
             observed_generation=metadata.generation if observed else before.observed_generation,
             conditions=conditions(workload, counts, observed, before.conditions, now_ms),
@@ -173,7 +187,7 @@ class Statuses:
         parts = {}
         if before.observed_generation == metadata.generation:
             parts = {part.region: part.counts for part in before.regions if part.region in shares}
-        for region, report in self._reports.get((metadata.tenant, metadata.name), {}).items():
-            if region in shares and report.generation == metadata.generation:
+        for region, report in self._reports.of((metadata.tenant, metadata.name)).items():
+            if region in shares and report.uid == metadata.uid and report.generation == metadata.generation:
                 parts[region] = report.counts
         return parts

@@ -301,7 +301,7 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
         state.freed_rows[b.row] = None
         b.task.move_copies(b.row, -1)
         b.task.in_flight.discard(b.replica)
-        if b.task.cls and b.replica < b.task.replicas and not _bound_by_another(b):
+        if b.task.cls and b.replica in b.task.wanted and not _bound_by_another(b):
             state.queue.put(b.task.cls, (b.replica,), turn.now_ms, b.avoid)
         else:  # unwanted meanwhile: this was perhaps the last that kept its workload
             state.forgettable[b.task.owner.tenant, b.task.owner.name] = b.task.owner

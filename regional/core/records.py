@@ -4,7 +4,7 @@ An entry holds the published message as committed, its mod_revision, and what on
 flight, a wish to stop, what an agent reported). Decides nothing; state.py keeps indices and sums true to the entries.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from atoll.api.v1 import agent_pb2, objects_pb2
@@ -48,7 +48,7 @@ class SlotEntry:
         """To be called whenever the record or the share has changed: these three are asked for all the time."""
         record, task = self.record, self.task
         self.bound = record.state == BOUND
-        self.wanted = self.index < task.replicas
+        self.wanted = self.index in task.wanted
         self.outdated = record.generation < task.template_generation or record.uid != task.owner.uid
 
     @property
@@ -94,6 +94,7 @@ class TaskEntry:
     template_generation: int = 0
     rolling: bool = False  # outdated replicas wait for their turn to stop
     entries: dict[int, SlotEntry] = field(default_factory=dict)
+    wanted: Collection[int] = range(0)  # the indices of the replicas that this region runs
     in_flight: set[int] = field(default_factory=set)  # indices a BIND is under way for
     copies: dict[int, int] = field(default_factory=dict)  # bound, or about to be, by row of the node table
     cls: SchedulingClass | None = None

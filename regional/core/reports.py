@@ -8,8 +8,9 @@ from atoll.model import explain
 from atoll.model.resources import Vector
 from regional.core import slices
 from regional.core.commands import SendUp
+from regional.core.filters import Cure
 from regional.core.queue import NEVER_MS
-from regional.core.records import WorkloadEntry
+from regional.core.records import TaskEntry, WorkloadEntry
 from regional.core.state import State, Turn
 
 
@@ -74,11 +75,25 @@ def _report(state: State, workload: WorkloadEntry, turn: Turn) -> None:
         pending=pending(workload),
         closed=closed,
         uid=workload.uid,
+        tasks=[_task(workload.tasks[name]) for name in sorted(workload.tasks) if workload.tasks[name].spec],
     )
     digest = report.SerializeToString(deterministic=True)
     if digest != workload.report:
         workload.report = digest
         turn.do(SendUp(regional_pb2.UplinkMessage(workload=report)))
+
+
+def _task(task: TaskEntry) -> regional_pb2.TaskReport:
+    cls, tally = task.cls, task.tally
+    ended = tally.succeeded + tally.failed
+    return regional_pb2.TaskReport(
+        task=task.name,
+        desired=task.replicas,
+        ready=tally.ready,
+        ended=ended,
+        waiting=max(0, task.replicas - tally.bound - ended),
+        unplaced=cls.size if cls and cls.parked and Cure.QUOTA not in cls.cures else 0,
+    )
 
 
 def counts(workload: WorkloadEntry) -> objects_pb2.SlotCounts:
@@ -118,11 +133,16 @@ def summary(state: State) -> objects_pb2.RegionSummary:
 def _summary(state: State) -> objects_pb2.RegionSummary:
     table = state.table
     used = table.used[: table.size].sum(axis=0).tolist()
+    open_ = table.present & table.ready & ~table.cordoned
+    free = (table.capacity - table.used)[open_].clip(min=0).sum(axis=0).tolist()
     bound = waiting = 0
+    asked = Vector()
     for workload in state.workloads.values():
         for task in workload.tasks.values():
             bound += task.tally.bound
-            waiting += max(0, task.replicas - task.tally.bound - task.tally.succeeded - task.tally.failed)
+            waits = max(0, task.replicas - task.tally.bound - task.tally.succeeded - task.tally.failed)
+            waiting += waits
+            asked += task.request.vector * waits
     largest = table.capacity[: table.size].max(axis=0, initial=0).tolist()
     return objects_pb2.RegionSummary(
         nodes_ready=int((table.ready & table.present).sum()),
@@ -133,4 +153,6 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
         slots_bound=bound,
         term=state.authority.term,
         largest_node=Vector(*largest).to_proto(),
+        free=Vector(*free).to_proto(),
+        waiting=asked.to_proto(),
     )

@@ -2,8 +2,12 @@
 
 The newest share by (store life, global term, revision) wins; older ones are ignored. From the commit of ADMIT-SHARE on
 nothing of an older generation is bound (BIND compares the record); replicas of a changed template are stopped within
-the rolling limit and bound anew, replicas beyond the count are stopped, and a removed workload is closed and forgotten.
+the rolling limit and bound anew, replicas beyond the count are stopped (those that wait go first), and a removed
+workload is closed and forgotten.
 """
+
+from collections.abc import Collection
+from itertools import islice
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
@@ -102,6 +106,7 @@ def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, 
         task.template_generation = generations.get(name, share.metadata.generation)
         if task.spec:
             task.request = request_of(task.spec)
+        task.wanted = _wanted(task)
         _open_task(state, task, turn)
     state.mark_changed(workload)
 
@@ -114,7 +119,7 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
             since_ms = old.queued_ms
     task.cls = _new_class(task) if task.spec else None
     if task.cls:
-        fresh = [i for i in range(task.replicas) if i not in task.entries and i not in task.in_flight]
+        fresh = [i for i in task.wanted if i not in task.entries and i not in task.in_flight]
         state.queue.put(task.cls, fresh, since_ms)
     for index in sorted(task.entries):
         entry = task.entries[index]
@@ -126,6 +131,18 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
         elif not entry.wanted:
             closing.stop(state, entry, "not wanted", turn)
     closing.roll(state, task, turn)
+
+
+def _wanted(task: TaskEntry) -> Collection[int]:
+    """The indices that make up the count. Where it falls, replicas without a node go first, then the highest; where it
+    rises, the lowest free ones come."""
+    indices = (*task.entries, *task.in_flight)
+    if max(indices, default=-1) < task.replicas:
+        return range(task.replicas)
+    placed = {i for i, entry in task.entries.items() if entry.bound or not entry.waits} | task.in_flight
+    kept = sorted(placed)[: task.replicas]
+    others = (i for i in range(task.replicas + len(placed)) if i not in placed)
+    return frozenset([*kept, *islice(others, task.replicas - len(kept))])
 
 
 def _new_class(task: TaskEntry) -> SchedulingClass:

@@ -83,8 +83,7 @@ def _slots_on(state: State, name: str, tenant: str, workload: str) -> Iterator[t
 
 
 def _indices(task: TaskEntry) -> list[int]:
-    extra = sorted(index for index in task.entries if index >= task.replicas)
-    return [*range(task.replicas), *extra]
+    return sorted({*task.wanted, *task.entries})
 
 
 def _slot(task: TaskEntry, index: int) -> regional_pb2.SlotView:

@@ -854,14 +854,17 @@ class TaskReport(_message.Message):
     DESIRED_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     UNPLACED_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     desired: _builtins.int
     ready: _builtins.int
     ended: _builtins.int
     """succeeded or failed for good: they need nothing any more"""
+    waiting: _builtins.int
+    """have no node"""
     unplaced: _builtins.int
-    """wait, and no node takes them"""
+    """of these, tried: no node takes them"""
     def __init__(
         self,
         *,
@@ -869,11 +872,12 @@ class TaskReport(_message.Message):
         desired: _builtins.int = ...,
         ready: _builtins.int = ...,
         ended: _builtins.int = ...,
+        waiting: _builtins.int = ...,
         unplaced: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "ready", b"ready", "task", b"task", "unplaced", b"unplaced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "ready", b"ready", "task", b"task", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

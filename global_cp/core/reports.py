@@ -1,0 +1,61 @@
+"""What the regions last said of their shares. In memory only: after a takeover they say it again.
+
+Decides which replicas count as stuck: a region has said for `overflow_settle_ms` without a break that no node takes
+them. Leaves to others what follows from that.
+"""
+
+from collections.abc import Mapping
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+
+WorkloadPath = tuple[str, str]  # (tenant, name)
+NEVER: Mapping[str, regional_pb2.WorkloadReport] = {}
+
+
+class Reports:
+    def __init__(self, settle_ms: int) -> None:
+        self._settle_ms = settle_ms
+        self._last: dict[WorkloadPath, dict[str, regional_pb2.WorkloadReport]] = {}
+        self._unplaced_since: dict[tuple[WorkloadPath, str, str], int] = {}  # (workload, region, task)
+
+    def heard(self, region: str, report: regional_pb2.WorkloadReport, now_ms: int) -> None:
+        path = (report.tenant, report.workload)
+        self._last.setdefault(path, {})[region] = report
+        for task in report.tasks:
+            place = (path, region, task.task)
+            if task.unplaced:
+                self._unplaced_since.setdefault(place, now_ms)
+            else:
+                self._unplaced_since.pop(place, None)
+
+    def forget(self, path: WorkloadPath, region: str) -> None:
+        """The share is gone."""
+        said = self._last.get(path, {})
+        if report := said.pop(region, None):
+            for task in report.tasks:
+                self._unplaced_since.pop((path, region, task.task), None)
+        if not said:
+            self._last.pop(path, None)
+
+    def of(self, path: WorkloadPath) -> Mapping[str, regional_pb2.WorkloadReport]:
+        """By region."""
+        return self._last.get(path, NEVER)
+
+    def of_share(self, share: objects_pb2.Share) -> dict[str, regional_pb2.TaskReport]:
+        """By task: what its region says of this very share; nothing until it has."""
+        metadata = share.metadata
+        report = self.of((metadata.tenant, metadata.name)).get(share.region)
+        if report is None or (report.uid, report.generation) != (metadata.uid, metadata.generation):
+            return {}
+        told = {task.name: task.replicas for task in share.spec.tasks}
+        return {task.task: task for task in report.tasks if task.desired == told.get(task.task)}
+
+    def stuck(self, share: objects_pb2.Share, task: str, now_ms: int) -> int:
+        """How many of the share's replicas of the task wait for room, for so long that they should go elsewhere."""
+        said = self.of_share(share).get(task)
+        metadata = share.metadata
+        since = self._unplaced_since.get(((metadata.tenant, metadata.name), share.region, task))
+        return said.unplaced if said and since is not None and now_ms - since >= self._settle_ms else 0
+
+    def with_unplaced(self) -> list[WorkloadPath]:
+        return list(dict.fromkeys(path for path, _, _ in self._unplaced_since))

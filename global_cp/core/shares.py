@@ -1,0 +1,228 @@
+"""Which regions are told to run how much of each workload, and when what they ran may be forgotten.
+
+Decides shares (absolute counts per region and task) and writes them: spread.py says where replicas should run, moves.py
+which step towards that is safe now. The plan is kept in the shares themselves, so that a move goes on after a takeover.
+A workload that is being deleted, or a region it no longer uses, gets a share marked `removed`. A removed share is
+forgotten only on the region's word that every slot is closed at that very generation; the workload itself when none of
+its shares is left (I7, I11). A region that is not connected keeps its shares.
+"""
+
+from collections.abc import Mapping
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.lane import Settled
+from atoll.model.resources import Vector, total, vector
+from global_cp.config import CoreSettings
+from global_cp.core import moves, spread, transactions
+from global_cp.core.budgets import purse
+from global_cp.core.commands import Command
+from global_cp.core.records import Change, Records
+from global_cp.core.reports import Reports, WorkloadPath
+from global_cp.core.rooms import Rooms
+from global_cp.core.topics import Proposal
+
+_STRIDES = 4  # in so many steps a task moves that has no quota to spare
+Live = Mapping[str, objects_pb2.Share]  # by region
+Counts = dict[str, dict[str, int]]  # region → task → replicas
+
+
+def share(
+    workload: objects_pb2.Workload, region: objects_pb2.Region, told: Mapping[str, int], plan: Mapping[str, int]
+) -> objects_pb2.Share:
+    """What `region` runs of the workload, and where a move leads; nothing at all: it is removed there."""
+    metadata = workload.metadata
+    result = objects_pb2.Share(
+        metadata=objects_pb2.Metadata(
+            name=metadata.name,
+            tenant=metadata.tenant,
+            labels=metadata.labels,
+            generation=metadata.generation,
+            created_ms=metadata.created_ms,
+            uid=metadata.uid,
+        ),
+        region=region.metadata.name,
+        epoch=region.epoch,
+        spec=workload.spec,
+        removed=not told,
+    )
+    for task in result.spec.tasks:
+        task.replicas = told.get(task.name, 0)
+    if told != plan:
+        result.targets.extend(objects_pb2.TaskTarget(task=name, replicas=plan[name]) for name in sorted(plan))
+    return result
+
+
+def planned(share: objects_pb2.Share, task: str) -> int:
+    """Where the last plan wanted the share's task."""
+    if share.targets:
+        return next((target.replicas for target in share.targets if target.task == task), 0)
+    return _told(share, task)
+
+
+def _told(share: objects_pb2.Share, task: str) -> int:
+    return next((each.replicas for each in share.spec.tasks if each.name == task), 0)
+
+
+class Shares:
+    """The topic: workloads whose shares are to be looked at, and the regions that said a share is closed."""
+
+    def __init__(self, records: Records, settings: CoreSettings, reports: Reports, rooms: Rooms) -> None:
+        self._records = records
+        self._settings = settings
+        self._reports = reports
+        self._rooms = rooms
+        self._look_again_ms = 0
+        self._full_until_ms: dict[tuple[WorkloadPath, str, str], int] = {}  # (workload, task, region)
+        self._workloads: dict[WorkloadPath, None] = {}
+        self._closed: dict[tuple[str, str, str], tuple[str, int]] = {}  # share → (uid, generation)
+        self._mark_all()
+
+    def reported(self, region: str, report: regional_pb2.WorkloadReport) -> None:
+        share = self._records.shares.get(region, report.tenant, report.workload)
+        path = (report.tenant, report.workload)
+        if report.closed and share is not None and share.removed:
+            self._closed[region, report.tenant, report.workload] = (report.uid, report.generation)
+            self._workloads[path] = None
+        elif any(share.targets for share in self._records.shares_of(*path).values()):
+            self._workloads[path] = None  # a move under way may go on
+
+    def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        if now_ms >= self._look_again_ms:
+            self._look_again_ms = now_ms + self._settings.overflow_settle_ms
+            self._workloads.update(dict.fromkeys(self._reports.with_unplaced()))
+        while self._workloads:
+            path = next(iter(self._workloads))
+            workload = self._records.workloads.get(*path)
+            if workload is not None and (proposal := self._step(workload, now_ms)):
+                return proposal
+            del self._workloads[path]
+        return None
+
+    def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
+        """Nothing to do: what was rejected is still in the table it was planned from."""
+
+    def changed(self, change: Change, out: list[Command]) -> None:
+        match change.kind:
+            case "workload":
+                self._workloads[change.path[0], change.path[1]] = None
+            case "share":
+                self._workloads[change.path[1], change.path[2]] = None
+                if change.after is None:
+                    self._closed.pop((change.path[0], change.path[1], change.path[2]), None)
+            case "region":
+                self._mark_all()
+
+    def deadline(self) -> int | None:
+        return self._look_again_ms if self._reports.with_unplaced() else None
+
+    def _mark_all(self) -> None:
+        self._workloads.update(dict.fromkeys((path[0], path[1]) for path, _ in self._records.workloads.items()))
+
+    def _step(self, workload: objects_pb2.Workload, now_ms: int) -> Proposal | None:
+        present = self._records.shares_of(workload.metadata.tenant, workload.metadata.name)
+        wanted = self._wanted(workload, present, now_ms)
+        if changed := [share for region, share in sorted(wanted.items()) if present.get(region) != share]:
+            return Proposal(transactions.set_share(self._records, workload, changed), None)
+        closed = [region for region, share in present.items() if self._is_closed(share)]
+        whole = bool(workload.metadata.deleted_ms) and len(closed) == len(present)
+        if closed or whole:
+            return Proposal(transactions.forget(self._records, workload, closed, whole=whole), None)
+        return None
+
+    def _wanted(
+        self, workload: objects_pb2.Workload, present: Mapping[str, objects_pb2.Share], now_ms: int
+    ) -> dict[str, objects_pb2.Share]:
+        live = {name: share for name, share in present.items() if not share.removed}
+        told, plan = ({}, {}) if workload.metadata.deleted_ms else self._counts(workload, live, now_ms)
+        gone = {name: share for name, share in present.items() if share.removed and name not in told}
+        return gone | {
+            name: share(workload, self._region(name), told.get(name, {}), plan.get(name, {}))
+            for name in {**present, **told}
+            if name not in gone
+        }
+
+    def _region(self, name: str) -> objects_pb2.Region:
+        return self._records.regions.get(name) or objects_pb2.Region(metadata=objects_pb2.Metadata(name=name))
+
+    def _counts(self, workload: objects_pb2.Workload, live: Live, now_ms: int) -> tuple[Counts, Counts]:
+        """What the regions are told next, and the plan that leads to; only regions that have or get any."""
+        spec = workload.spec
+        regions = {region.metadata.name: region for region in self._records.regions}
+        at = spread.places(spec, regions, list(live))
+        told: Counts = {place.region: {} for place in at}
+        plan: Counts = {place.region: {} for place in at}
+        spare, taken = self._spare(workload.metadata.tenant), dict.fromkeys(told, Vector())
+        for task in spec.tasks:
+            request = vector(task.resources.requests)
+            before = {name: planned(share, task.name) for name, share in live.items()}
+            wanted = spread.plan(
+                _asked(spec, task, live), at, before, self._outlook(workload, task.name, request, live, taken, now_ms)
+            )
+            standing = self._standing(task.name, live, before)
+            next_ = moves.step(standing, wanted, _fitting(spare, request), max(1, task.replicas // _STRIDES))
+            spare -= request * max(0, sum(next_.values()) - sum(standing.told.values()))
+            for name in told:
+                plan[name][task.name], told[name][task.name] = wanted[name], next_[name]
+                taken[name] += request * max(0, wanted[name] - before.get(name, 0))
+        used = [name for name in told if any(told[name].values()) or any(plan[name].values())]
+        used = used or [place.region for place in at if place.region in live or place.takes][:1]
+        return {name: told[name] for name in used}, {name: plan[name] for name in used}
+
+    def _outlook(
+        self,
+        workload: objects_pb2.Workload,
+        task: str,
+        request: Vector,
+        live: Live,
+        taken: Mapping[str, Vector],
+        now_ms: int,
+    ) -> spread.Outlook:
+        path = (workload.metadata.tenant, workload.metadata.name)
+        room, full = {}, set()
+        stuck = {name: self._reports.stuck(share, task, now_ms) for name, share in live.items()}
+        for region in taken:
+            place = (path, task, region)
+            if stuck.get(region):
+                self._full_until_ms[place] = now_ms + self._settings.overflow_hold_ms
+            if self._full_until_ms.get(place, 0) > now_ms:
+                full.add(region)
+            else:
+                self._full_until_ms.pop(place, None)
+            fitting = self._rooms.of(region, request, taken[region])
+            if fitting is not None:
+                room[region] = fitting
+        return spread.Outlook(room, stuck, frozenset(full))
+
+    def _standing(self, task: str, live: Live, before: Mapping[str, int]) -> moves.Standing:
+        said = {name: self._reports.of_share(share).get(task) for name, share in live.items()}
+        return moves.Standing(
+            told={name: _told(share, task) for name, share in live.items()},
+            ready={name: report.ready for name, report in said.items() if report},
+            waiting={name: report.waiting for name, report in said.items() if report},
+            planned=before,
+        )
+
+    def _spare(self, tenant: str) -> Vector:
+        """What of the tenant's quota no share asks for."""
+        needed = [self._records.needed(tenant, region.metadata.name) for region in self._records.regions]
+        return purse(self._records.budgets.get(tenant)).target - total(needed)
+
+    def _is_closed(self, share: objects_pb2.Share) -> bool:
+        metadata = share.metadata
+        said = self._closed.get((share.region, metadata.tenant, metadata.name))
+        return share.removed and said == (metadata.uid, metadata.generation)
+
+
+def _asked(spec: objects_pb2.WorkloadSpec, task: objects_pb2.Task, live: Live) -> spread.Task:
+    return spread.Task(
+        replicas=task.replicas,
+        strategy=spec.spread.strategy,
+        fixed={count.region: count.replicas for count in spec.spread.fixed},
+        anew=any(share.spec.regions != spec.regions or share.spec.spread != spec.spread for share in live.values()),
+    )
+
+
+def _fitting(spare: Vector, request: Vector) -> int:
+    """How many replicas fit into what is spare."""
+    parts = [have // each for have, each in zip(spare.amounts(), request.amounts(), strict=True) if each]
+    return max(0, min(parts, default=0))
