@@ -47,8 +47,8 @@ bench: setup  ## benchmarks as JSON: SECONDS=60 of durable bindings into real et
 dev: setup  ## a lasting playground: three regions, nine nodes, five workloads; Ctrl-C ends it
 	$(BIN)/atoll dev
 
-demo: setup  ## one command from a manifest to running processes, then verify and clean up
-	$(BIN)/atoll dev --once -f examples/hello.yaml
+demo: setup  ## Atoll in a minute: three regions, five workloads, a node that dies, the proof; cleans up
+	@$(BIN)/atoll demo
 
 clean:  ## forget the environment and every cache
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -18,13 +19,15 @@ from atoll.api.v1 import objects_pb2
 from atoll.cli import output, placement, playground, verify, views, workloads
 from atoll.cli.command import Command
 from atoll.cli.dev_cluster import DevCluster
-from atoll.cli.failure import EXIT_FAILED, EXIT_OBJECTIVE
+from atoll.cli.failure import EXIT_OBJECTIVE
 from atoll.sdk import contexts
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.contexts import Connection
 
 NAME = "dev"
 LOOK_AGAIN_S = 0.2
+AGENT_BACK_S = 30.0  # long enough to see its node lost and its work placed elsewhere
+OTHERS_BACK_S = 3.0
 
 
 @click.command(
@@ -60,10 +63,10 @@ def dev(
     with running(folder, regions=regions, standbys=standbys) as cluster:
         began = time.monotonic()
         output.tell(f"starting etcd, the global plane and {', '.join(cluster.regions)} with {agents} nodes each")
-        came = playground.start(cluster, agents)
+        version = playground.start(cluster, agents)
         output.tell(
-            f"etcd {came.etcd} at {' '.join(cluster.etcd)}; {came.nodes} nodes ready, which run processes; "
-            f"up in {time.monotonic() - began:.1f} s; logs in {cluster.folder / 'logs'}"
+            f"up in {time.monotonic() - began:.1f} s: etcd {version} at {' '.join(cluster.etcd)}; "
+            f"{regions * agents} nodes, which run processes; logs in {cluster.folder / 'logs'}"
         )
         if documents:
             playground.connected(cluster.connection, lambda client: apply_all(client, documents))
@@ -140,28 +143,44 @@ def _judge(cluster: DevCluster, documents: list[manifest.Document]) -> int:
 
 
 def _stay(cluster: DevCluster) -> None:
-    """In the foreground, with a context of its own, until Ctrl-C or until a program ends by itself."""
+    """In the foreground, with a context of its own, until Ctrl-C."""
     connection = cluster.connection
     before = contexts.load()
     path = contexts.save(contexts.with_context(before, NAME, connection))
+    victim = min(cluster.agents)
     output.tell(
         f"context {NAME!r} in {path} is the current one\n"
         "Try   atoll status\n"
         "      atoll get workloads -A\n"
         "      atoll run hello --replicas 3 -- sh -c 'while true; do date; sleep 1; done'\n"
         "      atoll why hello\n"
+        f"      kill -9 {cluster.named(victim).process.pid}       the agent of {victim}; then atoll get slots -w\n"
         "      atoll verify\n"
         "Ctrl-C stops everything"
     )
     try:
-        while (ended := cluster.dead()) is None:
-            time.sleep(LOOK_AGAIN_S)
-        output.tell(f"{ended.name} ended with code {ended.process.returncode}; its log is {ended.log}")
-        sys.exit(EXIT_FAILED)
+        _tend(cluster)
     except KeyboardInterrupt:
         sys.stderr.write("\n")
     finally:
         _forget(connection, before)
+
+
+def _tend(cluster: DevCluster) -> NoReturn:
+    """What ends by itself, or by your hand, is started again after a while, as an init system would."""
+    due: dict[str, float] = {}
+    while True:
+        for program in cluster.ended():
+            if program.name not in due:
+                pause_s = AGENT_BACK_S if program.name in cluster.agents else OTHERS_BACK_S
+                due[program.name] = time.monotonic() + pause_s
+                code = program.process.returncode
+                output.tell(f"{program.name} ended with code {code}; it is started again in {pause_s:.0f} s")
+            elif time.monotonic() >= due[program.name]:
+                del due[program.name]
+                cluster.relaunch(program.name)
+                output.tell(f"{program.name} is started again; its log is {program.log}")
+        time.sleep(LOOK_AGAIN_S)
 
 
 def _forget(connection: Connection, before: contexts.Contexts) -> None:

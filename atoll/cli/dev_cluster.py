@@ -215,13 +215,18 @@ class DevCluster:
             before.process.stdout.close()
         return self._spawn(name, before.command, prints_ready=before.prints_ready)
 
-    def dead(self) -> Program | None:
-        """A child that ended by itself."""
-        return next((program for program in self.programs if program.process.poll() is not None), None)
+    @property
+    def agents(self) -> frozenset[str]:
+        """The names of those started so far."""
+        return frozenset(state.name for state in self._states)
+
+    def ended(self) -> list[Program]:
+        """Children that ended by themselves, or by somebody else's hand."""
+        return [program for program in self.programs if program.process.poll() is not None]
 
     def stop(self) -> None:
         """Ends every child and every replica, by its process id; SIGKILL where asking did not help."""
-        nodes = {state.name for state in self._states}
+        nodes = self.agents
         children.end([program for program in self.programs if program.name in nodes])
         children.end_replicas(self._states)
         children.end([program for program in self.programs if program.name not in nodes | set(self._etcd)])

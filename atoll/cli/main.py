@@ -31,6 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "status": ("atoll.cli.status:status", "The cluster on one page"),
     },
     "Set up": {
+        "demo": ("atoll.cli.demo:demo", "Atoll in about a minute, on this machine"),
         "dev": ("atoll.cli.dev:dev", "A whole cluster on this machine, for as long as you like"),
         "doctor": ("atoll.cli.doctor:doctor", "What this machine has, and whether it is good enough"),
         "context": ("atoll.cli.contexts:context", "Which cluster to talk to, and as whom"),

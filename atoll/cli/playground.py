@@ -4,9 +4,7 @@ It speaks to the cluster as any admin would, over the API. What runs on it is no
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +16,7 @@ from atoll.sdk.client import AsyncClient
 from atoll.sdk.contexts import Connection
 
 Answer = TypeVar("Answer")
+Holds = Callable[[], Awaitable[bool]]
 REGIONS = ("eu-west", "us-east", "ap-south", "eu-north", "us-west", "sa-east", "af-south", "ap-east", "me-central")
 QUOTA = objects_pb2.Resources(cpu_milli=1_000_000, memory_mib=4 << 20, disk_mib=100 << 20, gpu_milli=100_000)
 GENERAL, MEMORY = "general", "memory"
@@ -25,16 +24,6 @@ ZONES = ("a", "b")
 UP_S = 60.0
 LOOK_AGAIN_S = 0.2
 TOKEN_S = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    """How long each step of the start took, in seconds since it began, and what came up."""
-
-    etcd: str
-    control_plane_s: float
-    nodes_s: float
-    nodes: int
 
 
 def nodes_of(region: str, agents: int) -> list[NodePlan]:
@@ -59,13 +48,18 @@ def platform() -> Path:
     raise errors.Invalid("the example manifests are not installed", hint="use a checkout of Atoll", code="E1013")
 
 
-def start(cluster: DevCluster, agents: int, *, driver: str = "process") -> Came:
-    """Brings everything up. Raises Unavailable with the end of a log when something does not come."""
-    began = time.monotonic()
+def start(
+    cluster: DevCluster, agents: int, *, driver: str = "process", seen: Callable[[str], None] = lambda text: None
+) -> str:
+    """Brings everything up; `seen` hears each step when it is done. The version of etcd.
+
+    Raises Unavailable with the end of a log when something does not come.
+    """
     version = cluster.start_etcd()
+    seen(f"etcd {version} serves")
     cluster.start_control_plane()
     connected(cluster.connection, _until_active(cluster.regions))
-    control_plane_s = time.monotonic() - began
+    seen(f"the global plane leads, and so do the schedulers of {', '.join(cluster.regions)}")
     plans = {region: nodes_of(region, agents) for region in cluster.regions}
     join_tokens = connected(cluster.connection, _join_tokens(plans))
     started = [
@@ -77,7 +71,8 @@ def start(cluster: DevCluster, agents: int, *, driver: str = "process") -> Came:
         cluster.await_ready(program)
     connected(cluster.connection, nodes_ready(dict.fromkeys(cluster.regions, agents)))
     connected(cluster.connection, _create_tenant)
-    return Came(version, control_plane_s, time.monotonic() - began, len(started))
+    seen(f"{len(started)} nodes have joined with one-time tokens and are ready")
+    return version
 
 
 def connected(connection: Connection, action: Callable[[AsyncClient], Awaitable[Answer]]) -> Answer:
@@ -101,7 +96,7 @@ def client_of(connection: Connection) -> AsyncClient:
     )
 
 
-async def until(holds: Callable[[], Awaitable[bool]], otherwise: str, within_s: float = UP_S) -> None:
+async def until(holds: Holds, otherwise: str, within_s: float = UP_S, again_s: float = LOOK_AGAIN_S) -> None:
     """Raises Unavailable with `otherwise` when it does not hold in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
@@ -114,7 +109,7 @@ async def until(holds: Callable[[], Awaitable[bool]], otherwise: str, within_s: 
                 raise
         if loop.time() > deadline:
             raise errors.Unavailable(otherwise, hint="look into the logs")
-        await asyncio.sleep(LOOK_AGAIN_S)
+        await asyncio.sleep(again_s)
 
 
 def nodes_ready(wanted: dict[str, int], within_s: float = UP_S) -> Callable[[AsyncClient], Awaitable[None]]:

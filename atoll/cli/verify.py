@@ -63,10 +63,11 @@ async def audit_store(
     *,
     follow: bool = False,
     until: int | None = None,
+    quiet: bool = False,
     report: Callable[[audit.Verdict], None] = lambda verdict: None,
 ) -> audit.Verdict:
-    """Audits the store; a line of progress on standard error whenever there is news, at most one a second, and to
-    `report`. Raises Unavailable; Invalid for a store we do not take."""
+    """Audits the store; whenever there is news, at most once a second, a line of progress on standard error, unless
+    `quiet`, and to `report`. Raises Unavailable; Invalid for a store we do not take."""
     from atoll.store.etcd import EtcdStore
     from atoll.store.store import StoreError, StoreUnavailable
 
@@ -74,7 +75,7 @@ async def audit_store(
 
     def progress(verdict: audit.Verdict) -> None:
         nonlocal told
-        if verdict.revision != told:
+        if verdict.revision != told and not quiet:
             output.tell(verdict.line(0))
         told = verdict.revision
         report(verdict)

@@ -1,6 +1,5 @@
 """From a manifest to running processes and back: the real programs, started by the real command line."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.etcd import need_etcd
+from tests.support.processes import left_running
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(180)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,18 +25,6 @@ def environment(tmp_path: Path) -> dict[str, str]:
     mine = {key: value for key, value in os.environ.items() if not key.startswith("ATOLL_") or key == "ATOLL_ETCD"}
     places = {"ATOLL_CONFIG": str(tmp_path / "config.toml"), "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     return {**mine, **places}
-
-
-def left_running(folder: Path) -> list[str]:
-    """Processes that know this folder, from their arguments or their environment; not those of the test."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                arguments = (entry / "cmdline").read_bytes()
-                if str(folder).encode() in arguments + (entry / "environ").read_bytes():
-                    found.append(arguments.replace(b"\0", b" ").decode(errors="replace"))
-    return found
 
 
 def until(condition: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:

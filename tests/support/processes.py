@@ -1,7 +1,9 @@
 """A program of Atoll as a child process: started with a settings file, ready by its own word, killed by its id."""
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -59,3 +61,15 @@ class Program:
     def _running(self) -> asyncio.subprocess.Process:
         assert self._process is not None, "never started"
         return self._process
+
+
+def left_running(folder: Path) -> list[str]:
+    """Processes that know this folder, from their arguments or their environment; not those of the test."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                arguments = (entry / "cmdline").read_bytes()
+                if str(folder).encode() in arguments + (entry / "environ").read_bytes():
+                    found.append(arguments.replace(b"\0", b" ").decode(errors="replace"))
+    return found
