@@ -1,7 +1,8 @@
 """The Regional service as the global plane offers it: finds the region a call is for and passes it on.
 
 Decides where a call goes when no region is named: to the only one, or to those that hold the workload. What it means
-is decided there; the caller was authorized at this border.
+is decided there; the caller was authorized at this border. A change that was passed on and not answered may have
+happened, and its caller is told so.
 """
 
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from global_cp.region_link import RegionLink
 from global_cp.seat import Seat
 
 Answer = TypeVar("Answer", bound=Message)
+CHANGES = frozenset({"CreateJoinToken", "RevokeJoinToken", "UpdateNode", "RemoveNode"})
 
 
 class RegionalProxy(regional_pb2_grpc.RegionalServicer):
@@ -94,7 +96,8 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
     async def _ask(self, method: str, request: Any, region: str, answer: type[Answer]) -> Answer:
         asked = _copy(request)
         asked.region = region
-        parts = [part async for part in self._link.forward(region, method, asked.SerializeToString())]
+        body, changes = asked.SerializeToString(), method in CHANGES
+        parts = [part async for part in self._link.forward(region, method, body, changes=changes)]
         if len(parts) != 1:
             raise Unavailable(f"region {region} gave {len(parts)} answers")
         return answer.FromString(parts[0])

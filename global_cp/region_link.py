@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import Gauge
 
 from atoll.api.v1 import agent_pb2, global_pb2, regional_pb2, regional_pb2_grpc
-from atoll.errors import AtollError, Conflict, Invalid, NotAllowed, NotPlaced, Unavailable
+from atoll.errors import AtollError, Conflict, Invalid, NotAllowed, NotPlaced, OutcomeUnknown, Unavailable
 from atoll.rpc import Context, identity_of
 from atoll.status import STATUS, told_as
 from global_cp.config import Settings
@@ -160,8 +160,11 @@ class RegionLink(regional_pb2_grpc.UplinkServicer):
 
     # ---- calls of users
 
-    async def forward(self, region: str, method: str, request: bytes) -> AsyncGenerator[bytes, None]:
-        """The region's answers to a call of its Regional service. Raises the region's error, or Unavailable."""
+    async def forward(
+        self, region: str, method: str, request: bytes, *, changes: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """The region's answers to a call of its Regional service. Raises the region's error, or Unavailable; of a call
+        that `changes` something, once it was sent, OutcomeUnknown."""
         reign = await self._seat.leading()
         session = self._sessions.get(reign.regions.session_of(region) or 0)
         if session is None:
@@ -173,7 +176,7 @@ class RegionLink(regional_pb2_grpc.UplinkServicer):
         session.send(Down(forward=regional_pb2.Forward(id=call, method=method, request=request)))
         try:
             while not done:
-                answer = await self._next_answer(answers, region, method)
+                answer = await self._next_answer(answers, region, method, changes)
                 done = answer.last
                 if answer.error_code:
                     raise error_in(answer)
@@ -185,16 +188,16 @@ class RegionLink(regional_pb2_grpc.UplinkServicer):
                 session.send(Down(forward=regional_pb2.Forward(id=call, cancel=True)))
 
     async def _next_answer(
-        self, answers: asyncio.Queue[Answer], region: str, method: str
+        self, answers: asyncio.Queue[Answer], region: str, method: str, changes: bool
     ) -> regional_pb2.ForwardAnswer:
         """A stream of answers (logs that are followed) may be silent for any time; its caller's deadline bounds it."""
         try:
             async with asyncio.timeout(None if method == "Logs" else self._settings.forward_timeout_s):
-                answer = await answers.get()
+                answer: Answer = await answers.get()
         except TimeoutError:
-            raise Unavailable(f"region {region} did not answer in {self._settings.forward_timeout_s:g} s") from None
+            answer = Unavailable(f"region {region} did not answer in {self._settings.forward_timeout_s:g} s")
         if isinstance(answer, AtollError):
-            raise answer
+            raise OutcomeUnknown(answer.message) if changes else answer
         return answer
 
 

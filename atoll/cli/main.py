@@ -39,7 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "tenant": ("atoll.cli.tenants:tenant", "Tenants"),
         "quota": ("atoll.cli.tenants:quota", "What a tenant may use"),
         "region": ("atoll.cli.regions:region", "Regions: keep work out, move it away"),
-        "node": ("atoll.cli.nodes:node", "Let nodes join"),
+        "node": ("atoll.cli.nodes:node", "Let nodes join, drain, mark and forget them"),
         "ca": ("atoll.cli.authority:ca", "The cluster's own certificate authority"),
         "verify": ("atoll.cli.verify:verify", "Check every invariant at every revision of the store"),
         "version": ("atoll.cli.version:version", "Versions of this program and what it found"),

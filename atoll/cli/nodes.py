@@ -1,43 +1,276 @@
-"""`node`: let nodes join."""
+"""`node`: let nodes join, take them out of use, mark them, forget them."""
 
-from typing import TYPE_CHECKING
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.decorators import FC
 
-from atoll.cli import output
+from atoll import errors
+from atoll.api.v1 import objects_pb2
+from atoll.cli import output, views
 from atoll.cli.command import Group
+from atoll.cli.join_tokens import token
 from atoll.cli.session import Seconds, connected
-from atoll.manifest import scalars
+from atoll.cli.workloads import mutation
+from atoll.manifest import taints
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
+LOOK_AGAIN_S = 0.5
+SHOWN_WORKLOADS = 10
+STYLES = click.Choice(output.FORMATS)
 
-@click.group(cls=Group, examples="  atoll node token create --region eu-west --pool default\n")
+
+@click.group(
+    cls=Group,
+    examples="""\
+  atoll node list
+  atoll node drain n7 --reason "kernel update" --deadline 30m
+  atoll node token create --region eu-west --pool default
+""",
+)
 def node() -> None:
-    """Let nodes join. `atoll get nodes` shows them."""
+    """Nodes: let them join, take them out of use, mark them, forget them."""
 
 
-@node.group("token", examples="  atoll node token create --region eu-west --pool default\n")
-def token() -> None:
-    """Join tokens."""
+node.add_command(token)
 
 
-@token.command("create", examples="  atoll node token create --region eu-west --node n7 --ttl 10m\n")
-@click.option("--region", default="", help="May be left out where there is only one.")
-@click.option("--pool", default="default", show_default=True)
-@click.option("--node", default="", help="Only this name may join; else any.")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A trusted label of the node.")
-@click.option("--ttl", type=Seconds(), default="15m", show_default=True, help="At most 30m.")
+def region(verb: FC) -> FC:
+    return click.option("--region", default="", help="May be left out where there is only one.")(verb)
+
+
+def numbered(request_id: str, number: int) -> str:
+    return f"{request_id}.{number}" if request_id and number else request_id
+
+
+async def each(names: tuple[str, ...], request_id: str, said: str, act: Callable[[str, str], Awaitable[Any]]) -> None:
+    for number, name in enumerate(names):
+        await act(name, numbered(request_id, number))
+        output.write(f"node/{output.visible(name)} {said}\n")
+
+
+@node.command("list", examples="  atoll node list\n  atoll node list -o wide\n  atoll node list --region eu-west\n")
+@click.option("-o", "--output", "style", type=STYLES, default="table")
+@region
 @connected
-async def create(client: "AsyncClient", region: str, pool: str, node: str, labels: tuple[str, ...], ttl: float) -> None:
-    """Create a token with which one node may join, once. It is shown once, on standard output."""
-    pairs = [text.partition("=") for text in labels]
-    if any(not separator for _, separator, _ in pairs):
-        raise click.BadParameter("--label wants KEY=VALUE")
-    answer = await client.tokens.create_join(
-        region=region, pool=pool, node=node, ttl_s=round(ttl), labels={k: v for k, _, v in pairs}
+async def list_(client: "AsyncClient", style: str, region: str) -> None:
+    """All nodes."""
+    output.write(output.render(views.NODES, await client.nodes.list(region=region), style))
+
+
+@node.command("get", examples="  atoll node get n7\n  atoll node get n7 -o yaml\n")
+@click.argument("name")
+@click.option("-o", "--output", "style", type=STYLES, default="wide")
+@region
+@connected
+async def get(client: "AsyncClient", name: str, style: str, region: str) -> None:
+    """One node, and what runs there."""
+    found = await client.nodes.get(name, region=region)
+    output.write(output.render(views.NODES, [found], style, single=True))
+    if style in ("table", "wide"):
+        slots = await client.nodes.slots(name, region=region)
+        output.write("\n" + output.render(views.SLOTS, slots, "table") if slots else "")
+
+
+@node.command("cordon", examples='  atoll node cordon n7\n  atoll node cordon n7 n8 --reason "disk is slow"\n')
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--reason", default="", help="For those who ask later.")
+@region
+@mutation
+@connected
+async def cordon(client: "AsyncClient", names: tuple[str, ...], reason: str, region: str, request_id: str) -> None:
+    """No new work; what runs there stays. Ends a drain."""
+    await each(
+        names,
+        request_id,
+        "cordoned",
+        lambda name, id_: client.nodes.cordon(name, reason=reason, region=region, request_id=id_),
     )
-    record = answer.record
-    output.tell(f"for one node of {record.region}, good until {scalars.format_instant(record.expires_ms)}")
-    output.write(answer.token + "\n")
+
+
+@node.command("uncordon", examples="  atoll node uncordon n7\n")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@region
+@mutation
+@connected
+async def uncordon(client: "AsyncClient", names: tuple[str, ...], region: str, request_id: str) -> None:
+    """Take work again. Ends a cordon and a drain."""
+    await each(
+        names,
+        request_id,
+        "takes work",
+        lambda name, id_: client.nodes.uncordon(name, region=region, request_id=id_),
+    )
+
+
+@node.command(
+    "drain",
+    examples="""\
+  atoll node drain n7 --reason "kernel update"
+  atoll node drain n7 n8 --reason "rack 3 moves" --deadline 30m --yes
+  atoll node drain n7 --reason test --no-wait
+""",
+)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Shown to everybody whose work moves.")
+@click.option("--deadline", type=Seconds(), default="1h", show_default=True, help="Then what is left stops anyhow.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--wait/--no-wait", default=True, help="Wait until nothing is left; Ctrl-C is safe.")
+@region
+@mutation
+@connected
+async def drain(
+    client: "AsyncClient",
+    names: tuple[str, ...],
+    reason: str,
+    deadline: float,
+    yes: bool,
+    wait: bool,
+    region: str,
+    request_id: str,
+) -> None:
+    """Move a node's work away, few replicas of a task at a time. Shows what would move, and asks."""
+    for name in names:
+        await _show_work(client, name, region, "will move")
+    _ask("Drain?", yes)
+    await each(
+        names,
+        request_id,
+        "draining",
+        lambda name, id_: client.nodes.drain(
+            name, reason=reason, deadline_s=max(1, round(deadline)), region=region, request_id=id_
+        ),
+    )
+    if wait:
+        for name in names:
+            await _until_drained(client, name, region)
+
+
+@node.command("label", examples="  atoll node label n7 disk=ssd\n  atoll node label n7 disk- zone=b\n")
+@click.argument("name")
+@click.argument("labels", metavar="KEY=VALUE|KEY-...", nargs=-1, required=True)
+@region
+@mutation
+@connected
+async def label(client: "AsyncClient", name: str, labels: tuple[str, ...], region: str, request_id: str) -> None:
+    """Set or remove labels. They win over what the node says of itself."""
+    pairs = [text.partition("=") for text in labels]
+    gone = [text.removesuffix("-") for text, separator, _ in pairs if not separator and text.endswith("-")]
+    kept = {key: value for key, separator, value in pairs if separator}
+    if len(gone) + len(kept) < len(labels):
+        raise click.BadParameter("wants KEY=VALUE, or KEY- to remove it, each key once")
+    await client.nodes.label(name, kept, remove=gone, region=region, request_id=request_id)
+    output.write(f"node/{output.visible(name)} labeled\n")
+
+
+@node.command(
+    "taint",
+    examples="""\
+  atoll node taint n7 gpu=a100:NoSchedule
+  atoll node taint n7 broken:NoExecute     what does not tolerate it leaves
+  atoll node taint n7 gpu-                 removes it
+""",
+)
+@click.argument("name")
+@click.argument("marks", metavar="KEY=VALUE:EFFECT|KEY-...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask before a NoExecute taint moves work.")
+@region
+@mutation
+@connected
+async def taint(
+    client: "AsyncClient", name: str, marks: tuple[str, ...], yes: bool, region: str, request_id: str
+) -> None:
+    """Set or remove taints: NoSchedule, PreferNoSchedule, NoExecute."""
+    try:
+        parsed = [taints.parse_taint(text) for text in marks]
+    except taints.TaintError as error:
+        raise click.BadParameter(str(error)) from None
+    added = [taint for taint, gone in parsed if not gone]
+    if any(taint.effect == objects_pb2.TAINT_EFFECT_NO_EXECUTE for taint in added):
+        await _show_work(client, name, region, "will move, unless it tolerates the taint")
+        _ask("Taint?", yes)
+    removed = [taint for taint, gone in parsed if gone]
+    await client.nodes.taint(name, added, remove=removed, region=region, request_id=request_id)
+    output.write(f"node/{output.visible(name)} tainted\n")
+
+
+@node.command(
+    "remove",
+    examples="""\
+  atoll node remove n7
+  atoll node remove n7 --destroyed --reason "burnt down" --yes
+""",
+)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--reason", default="", help="Needed with --destroyed.")
+@click.option("--destroyed", is_flag=True, help="You vouch that a lost machine runs nothing any more.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@region
+@mutation
+@connected
+async def remove(
+    client: "AsyncClient",
+    names: tuple[str, ...],
+    reason: str,
+    destroyed: bool,
+    yes: bool,
+    region: str,
+    request_id: str,
+) -> None:
+    """Forget nodes that are drained or lost. Their certificates are refused from then on."""
+    for name in names:
+        if not request_id:  # asked again, they may be gone already
+            await _show_work(client, name, region, "stands in the way")
+    _ask("Remove?", yes)
+    for number, name in enumerate(names):
+        id_ = numbered(request_id, number)
+        remove = client.nodes.remove(name, reason=reason, destroyed=destroyed, region=region, request_id=id_)
+        said = "removed" if await remove else "goes as soon as what may still run there is written off"
+        output.write(f"node/{output.visible(name)} {said}\n")
+
+
+async def _show_work(client: "AsyncClient", name: str, region: str, said: str) -> None:
+    """The blast radius: what is there, by workload."""
+    found = await client.nodes.get(name, region=region)
+    slots = await client.nodes.slots(name, region=region)
+    state = views.node_state(found)
+    if not slots:
+        output.tell(f"{output.visible(name)} ({state}): nothing runs there")
+        return
+    workloads = Counter(f"{view.slot.id.tenant}/{view.slot.id.workload}" for view in slots)
+    parts = [f"{output.visible(workload)} ({count})" for workload, count in workloads.most_common(SHOWN_WORKLOADS)]
+    more = f" and {len(workloads) - SHOWN_WORKLOADS} more" if len(workloads) > SHOWN_WORKLOADS else ""
+    output.tell(f"{output.visible(name)} ({state}): {len(slots)} replicas: {', '.join(parts)}{more}: {said}")
+
+
+def _ask(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is here to ask; say --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+async def _until_drained(client: "AsyncClient", name: str, region: str) -> None:
+    """Tells what is left whenever that changes. Raises Conflict when the drain was ended."""
+    told = ""
+    while True:
+        found = await client.nodes.get(name, region=region)
+        if not found.draining:
+            raise errors.Conflict(f"the drain of {name} was ended by somebody else")
+        if not found.slots:
+            output.tell(f"{output.visible(name)}: drained")
+            return
+        left_s = max(0.0, found.drain.deadline_ms / 1000 - time.time())
+        if found.drain.progress != told:
+            told = found.drain.progress
+            span = output.span(round(left_s * 1000))
+            output.tell(f"{output.visible(name)}: {output.visible(told)} (deadline in {span})")
+        await asyncio.sleep(LOOK_AGAIN_S)

@@ -5,6 +5,7 @@ from typing import Any
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.cli.output import View, age, span
 from atoll.manifest import scalars
+from atoll.manifest.taints import format_taint
 from atoll.model.resources import format_quantity, vector
 from atoll.sdk import progress
 
@@ -57,10 +58,10 @@ def _labels(labels: Any) -> str:
     return ",".join(f"{label.key}={label.value}" if label.value else label.key for label in labels)
 
 
-def _node_state(node: objects_pb2.Node) -> str:
+def node_state(node: objects_pb2.Node) -> str:
     marks = [enum(node.state, objects_pb2.NodeState)]
-    marks += ["cordoned"] if node.cordoned else []
-    marks += ["draining"] if node.draining else []
+    marks += ["draining"] if node.draining else ["cordoned"] if node.cordoned else []
+    marks += ["destroyed"] if node.destroyed else []
     return ",".join(marks)
 
 
@@ -106,7 +107,7 @@ NODES: View[objects_pb2.Node] = View(
     name=lambda n: n.metadata.name,
     columns={
         "NAME": lambda n: n.metadata.name,
-        "STATE": _node_state,
+        "STATE": node_state,
         "CPU": lambda n: _share(n.used.cpu_milli, n.capacity.cpu_milli, "cpu_milli"),
         "MEMORY": lambda n: _share(n.used.memory_mib, n.capacity.memory_mib, "memory_mib"),
         "SLOTS": lambda n: str(n.slots),
@@ -116,8 +117,9 @@ NODES: View[objects_pb2.Node] = View(
         "POOL": lambda n: n.pool,
         "HEARTBEAT": lambda n: span(n.heartbeat_age_ms),
         "ADDRESS": lambda n: n.address,
-        "TAINTS": lambda n: ",".join(t.key for t in n.taints),
+        "TAINTS": lambda n: ",".join(map(format_taint, n.taints)),
         "LABELS": lambda n: _labels(n.metadata.labels),
+        "DRAIN": lambda n: f"{n.drain.reason}: {n.drain.progress}" if n.draining else "",
     },
 )
 SLOTS: View[regional_pb2.SlotView] = View(
@@ -174,5 +176,17 @@ REGIONS: View[objects_pb2.Region] = View(
         "TERM": lambda r: str(r.summary.term),
         "EVIDENCE": lambda r: r.evidence,
     },
+)
+JOIN_TOKENS: View[objects_pb2.JoinToken] = View(
+    kind="JoinToken",
+    name=lambda t: t.id,
+    columns={
+        "ID": lambda t: t.id,
+        "POOL": lambda t: t.pool,
+        "NODE": lambda t: t.node,
+        "STATE": lambda t: "revoked" if t.revoked_ms else "used" if t.used_ms else "open",
+        "EXPIRES": lambda t: scalars.format_instant(t.expires_ms),
+    },
+    more={"USED BY": lambda t: t.used_by.partition(" ")[0], "LABELS": lambda t: _labels(t.labels)},
 )
 BY_KIND: dict[str, View[Any]] = {view.kind: view for view in (WORKLOADS, NODES, SLOTS, TENANTS, REGIONS)}

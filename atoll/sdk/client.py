@@ -11,7 +11,8 @@ from atoll.identity import TlsFiles
 from atoll.sdk import contexts
 from atoll.sdk.calls import Caller
 from atoll.sdk.contexts import Connection
-from atoll.sdk.inventory import Events, Nodes, Regions, Slots, Tenants, Tokens
+from atoll.sdk.inventory import Events, Regions, Slots, Tenants, Tokens
+from atoll.sdk.nodes import Nodes
 from atoll.sdk.workloads import Workloads
 
 

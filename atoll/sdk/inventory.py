@@ -1,4 +1,4 @@
-"""Everything but workloads: tenants, regions, nodes, slots, reasons, events, logs and tokens."""
+"""Everything but workloads and nodes: tenants, regions, slots, reasons, events, logs and tokens."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
@@ -72,23 +72,6 @@ class Regions:
             removed_labels=removed_labels,
         )
         return await self._caller.write(self._stub.UpdateRegion, request, request_id=request_id, deadline_s=DEADLINE_S)
-
-
-class Nodes:
-    def __init__(self, caller: Caller, stub: "regional_pb2_grpc.RegionalAsyncStub") -> None:
-        self._caller = caller
-        self._stub = stub
-
-    async def list(self, *, region: str = "") -> list[objects_pb2.Node]:
-        """All pages. `region` may be empty where there is only one."""
-        request = regional_pb2.ListNodesRequest(region=region, page_size=PAGE_SIZE)
-        found: list[objects_pb2.Node] = []
-        while True:
-            page = await self._caller.read(self._stub.ListNodes, request, deadline_s=DEADLINE_S)
-            found.extend(page.nodes)
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
 
 
 class Slots:
@@ -205,6 +188,20 @@ class Tokens:
             labels=[objects_pb2.Label(key=key, value=value) for key, value in sorted((labels or {}).items())],
         )
         return await self._caller.write(self._regional.CreateJoinToken, request, request_id="", deadline_s=DEADLINE_S)
+
+    async def list_join(self, *, region: str = "") -> list[objects_pb2.JoinToken]:
+        """Join tokens that have not expired, used and revoked ones too."""
+        request = regional_pb2.ListJoinTokensRequest(region=region)
+        return list((await self._caller.read(self._regional.ListJoinTokens, request, deadline_s=DEADLINE_S)).tokens)
+
+    async def revoke_join(self, token_id: str, *, region: str = "", request_id: str = "") -> objects_pb2.JoinToken:
+        """No node joins with it any more; one that did stays. Raises NotFound."""
+        request_id = request_id or new_request_id()
+        request = regional_pb2.RevokeJoinTokenRequest(region=region, id=token_id, request_id=request_id)
+        write = self._caller.write(
+            self._regional.RevokeJoinToken, request, request_id=request_id, deadline_s=DEADLINE_S
+        )
+        return (await write).record
 
     async def whoami(self) -> global_pb2.WhoAmIResponse:
         return await self._caller.read(self._stub.WhoAmI, global_pb2.WhoAmIRequest(), deadline_s=DEADLINE_S)

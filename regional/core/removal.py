@@ -62,10 +62,10 @@ def _asked(
     gone = state.removed.get(request.name)
     answered = [gone[0].request] if gone else []
     refusal: AtollError | None = None
+    if node_changes.was_answered(request, answered):
+        turn.do(Reply(asked.reply_to, 0, answer=regional_pb2.RemoveNodeResponse(gone=True)))
+        return None
     if node is None or not node.mod_revision:
-        if node_changes.was_answered(request, answered):
-            turn.do(Reply(asked.reply_to, 0, answer=regional_pb2.RemoveNodeResponse(gone=True)))
-            return None
         refusal = node_changes.unknown_node(state, request.name)
     elif found := node_changes.reused(request, (*answered, *node.record.requests)):
         refusal = found

@@ -9,10 +9,11 @@ import pytest
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.api.v1.objects_pb2 import ROLE_NODE, Label
 from atoll.clock import SystemClock
-from atoll.errors import AtollError, Busy, Conflict, Invalid, NotAuthenticated
+from atoll.errors import AtollError, Busy, Conflict, Invalid, NotAllowed, NotAuthenticated, NotFound
 from atoll.identity import Identity, RegionIssuer, identity_from_certificate, node_request
 from atoll.store import keys
 from atoll.store.memory import MemoryStore
+from atoll.store.store import Put, Txn
 from regional.join import LONGEST_TTL_S, Enrolment
 from tests.support.pki import Pki
 from tests.support.region import REGION, WritingLeader, settings
@@ -179,3 +180,33 @@ async def test_a_node_renews_its_own_certificate_only(joining: Joining) -> None:
     response = await joining.enrolment.renew(agent_pb2.RenewRequest(csr_pem=node_request()[1]), identity)
     renewed = identity_from_certificate(response.certificate_pem)
     assert (renewed.node, renewed.pool, renewed.labels) == ("n1", "gpu", (("zone", "a"),))
+
+
+async def test_a_revoked_token_lets_nobody_join(joining: Joining) -> None:
+    token = await joining.token(pool="gpu")
+    (record,) = await joining.enrolment.tokens()
+    assert (record.pool, record.hash) == ("gpu", b"")
+    assert (await joining.enrolment.revoke(record.id)).revoked_ms
+    with pytest.raises(NotAuthenticated, match="revoked"):
+        await joining.join(token)
+    assert (await joining.enrolment.revoke(record.id)).revoked_ms, "once more is the same"
+    with pytest.raises(NotFound):
+        await joining.enrolment.revoke("nothing")
+
+
+async def test_a_removed_node_gets_no_certificate_for_its_old_one_and_joins_again_later(joining: Joining) -> None:
+    now_ms = joining.clock.now_ms()
+    removed = objects_pb2.RemovedNode(name="n1", at_ms=now_ms, until_ms=now_ms + 86_400_000)
+    key = keys.removed_node(keys.region_root(REGION), "n1")
+    joining.store.state.transact(Txn((), (Put(key, removed.SerializeToString()),)))
+    old = Identity(ROLE_NODE, "n1", region=REGION, node="n1", pool="gpu", expires_ms=removed.until_ms)
+    request = agent_pb2.RenewRequest(csr_pem=node_request()[1])
+    with pytest.raises(NotAllowed, match="removed"):
+        await joining.enrolment.renew(request, old)
+    token = await joining.token()
+    with pytest.raises(Busy):
+        await joining.join(token)
+    joining.clock.ahead_ms = 2_000
+    identity = identity_from_certificate((await joining.join(token)).certificate_pem)
+    assert identity.expires_ms > removed.until_ms
+    await joining.enrolment.renew(request, identity)
