@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+DRIVERS = ("auto", "process", "docker", "fake")
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -19,6 +21,24 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class DockerSettings:
+    """How the engine is used."""
+
+    socket: Path = Path("/var/run/docker.sock")
+    pull: str = "missing"  # images that are not here: missing = pull them, never = refuse them
+    pull_s: float = 300.0
+    call_s: float = 20.0  # an engine that does not answer for so long counts as down
+    calls_at_once: int = 8
+    pulls_at_once: int = 2
+    look_s: float = 5.0  # between two comparisons of what runs with what should
+    most_pids: int = 1_024  # of one container
+
+    def __post_init__(self) -> None:
+        if self.pull not in ("missing", "never"):
+            raise ValueError(f"docker.pull {self.pull!r} is not one of: missing, never")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """agent.toml. Addresses are `host:port`; empty overrides mean: measure."""
 
@@ -28,7 +48,7 @@ class Settings:
     state_dir: Path
     region_people: tuple[str, ...] = ()
     join_token: str = ""
-    driver: str = "process"
+    driver: str = "auto"  # process, docker, fake; auto = processes, and containers while an engine answers
     labels: dict[str, str] = field(default_factory=dict)
     address: str = "127.0.0.1"
     metrics: str = "127.0.0.1:0"
@@ -47,9 +67,10 @@ class Settings:
     renew_check_s: int = 30
     kill_wait_s: float = 5.0
     timing: Timing = field(default_factory=Timing)
+    docker: DockerSettings = field(default_factory=DockerSettings)
 
     def __post_init__(self) -> None:
         if not self.region_programs:
             raise ValueError("region_programs needs at least one address")
-        if self.driver not in ("process", "fake"):
-            raise ValueError(f"driver {self.driver!r} is not one of: process, fake")
+        if self.driver not in DRIVERS:
+            raise ValueError(f"driver {self.driver!r} is not one of: {', '.join(DRIVERS)}")

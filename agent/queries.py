@@ -40,7 +40,7 @@ class Queries:
 
     async def _logs(self, session: int, number: int, query: agent_pb2.LogQuery) -> None:
         slot = slot_name(query.slot)
-        data, cursor = self._driver.logs(slot, min(query.tail_lines or MOST_LINES, MOST_LINES))
+        data, cursor = await self._driver.logs(slot, min(query.tail_lines or MOST_LINES, MOST_LINES))
         while True:
             for start in range(0, len(data), CHUNK):
                 self._say(session, agent_pb2.QueryAnswer(id=number, data=data[start : start + CHUNK]))
@@ -48,7 +48,7 @@ class Queries:
                 self._say(session, agent_pb2.QueryAnswer(id=number, last=True))
                 return
             await asyncio.sleep(FOLLOW_S)
-            data, cursor = self._driver.logs(slot, 0, cursor)
+            data, cursor = await self._driver.logs(slot, 0, cursor)
 
     def _say(self, session: int, answer: agent_pb2.QueryAnswer) -> None:
         self._send(SendUp(session, agent_pb2.AgentMessage(answer=answer)))

@@ -45,8 +45,10 @@ class Driver(Protocol):
     def stop(self, run: RunName, grace_ms: int) -> None:
         """SIGTERM now, SIGKILL after `grace_ms`. A second call does nothing; so does one for a run that has ended."""
 
-    def logs(self, slot: SlotName, tail_lines: int, after: Cursor | None = None) -> tuple[bytes, Cursor]:
-        """What the slot's newest run wrote, as far as it is kept: the last lines, or what came after `after`."""
+    async def logs(self, slot: SlotName, tail_lines: int, after: Cursor | None = None) -> tuple[bytes, Cursor]:
+        """What the slot's newest run wrote, as far as it is kept: the last lines, or what came after `after`.
+
+        Raises Unavailable when it cannot be read for now."""
 
     async def exec_check(self, run: RunName, command: Sequence[str], timeout_ms: int) -> tuple[bool, str]:
         """Runs `command` beside the run, with its environment: (exit code was 0, what was wrong)."""

@@ -100,7 +100,7 @@ class FakeDriver:
         if state := self._runs.get(run):
             self._end(run, state, 137)
 
-    def logs(self, slot: SlotName, tail_lines: int, after: Cursor | None = None) -> tuple[bytes, Cursor]:
+    async def logs(self, slot: SlotName, tail_lines: int, after: Cursor | None = None) -> tuple[bytes, Cursor]:
         runs = [run for run in self._runs if run.slot == slot]
         if not runs:
             return b"", Cursor()

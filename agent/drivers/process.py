@@ -109,7 +109,7 @@ class ProcessDriver:
         self._signal(live, signal.SIGTERM)
         live.timer = asyncio.get_running_loop().call_later(grace_ms / 1000, self._kill, run, live)
 
-    def logs(self, slot: SlotName, tail_lines: int, after: Cursor | None = None) -> tuple[bytes, Cursor]:
+    async def logs(self, slot: SlotName, tail_lines: int, after: Cursor | None = None) -> tuple[bytes, Cursor]:
         runs = [run for run in self._folders.names() if run.slot == slot]
         if not runs:
             return b"", Cursor()

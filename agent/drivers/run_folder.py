@@ -66,12 +66,13 @@ class RunFolder:
             return None
         code = int(record["code"])
         message = str(record.get("message", "")) or ("" if code < 128 else f"ended by signal {code - 128}")
-        reason = "Completed" if code == 0 else "Unknown" if code < 0 else "Failed"
+        reason = str(record.get("reason", "")) or ("Completed" if code == 0 else "Unknown" if code < 0 else "Failed")
         return Exit(code, reason, message, int(record["at_ms"]))
 
     def write_exit(self, exit: Exit) -> None:
-        """For a run whose supervisor could not. Raises OSError."""
-        write_record(str(self.path / "exit.json"), {"code": exit.code, "message": exit.message, "at_ms": exit.at_ms})
+        """For a run whose supervisor could not, and for containers. Raises OSError."""
+        told = {"code": exit.code, "reason": exit.reason, "message": exit.message, "at_ms": exit.at_ms}
+        write_record(str(self.path / "exit.json"), told)
 
     def tail(self, lines: int) -> tuple[bytes, Cursor]:
         """The last lines and where to read on."""

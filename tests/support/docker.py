@@ -1,8 +1,11 @@
 """The machine's Docker engine for tests: found or skipped with the reason, and what a test leaves there is removed."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
@@ -45,3 +48,34 @@ def image() -> str:
     """The tag of a small image in the machine's engine."""
     need_docker()
     return _image()
+
+
+@contextmanager
+def client(socket: Path = SOCKET) -> Iterator[Any]:
+    made = docker.APIClient(base_url=f"unix://{socket}", version="auto", timeout=30)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def containers(folder: Path, socket: Path = SOCKET) -> list[dict[str, Any]]:
+    """All that agents with their state below this folder have in the engine, found without a driver's help."""
+    with client(socket) as engine:
+        listed = engine.containers(all=True, filters={"label": "atoll.state"})
+    own = str(folder.resolve())
+    return [item for item in listed if f"{item['Labels']['atoll.state']}/".startswith(f"{own}/")]
+
+
+def running(folder: Path, socket: Path = SOCKET) -> list[dict[str, Any]]:
+    return [item for item in containers(folder, socket) if item["State"] == "running"]
+
+
+def remove_all(folder: Path, socket: Path = SOCKET) -> None:
+    """What a test of this folder has left."""
+    for item in containers(folder, socket):
+        with client(socket) as engine:
+            try:
+                engine.remove_container(item["Id"], v=True, force=True)
+            except docker.errors.NotFound:
+                continue

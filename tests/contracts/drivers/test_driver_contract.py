@@ -1,4 +1,4 @@
-"""One contract, every driver: what agent/drivers/driver.py promises, on real processes and on the fake."""
+"""One contract, every driver: what agent/drivers/driver.py promises, on a Docker engine, on processes, on the fake."""
 
 import asyncio
 import os
@@ -9,13 +9,16 @@ from typing import Protocol
 
 import pytest
 
+from agent.config import DockerSettings
 from agent.core.events import DriverExited, DriverStarted, DriverStartFailed, DriverStopped
 from agent.core.runs import Rank, RunName
-from agent.drivers.driver import Driver, Notice, RunSpec
+from agent.drivers.docker import DockerDriver
+from agent.drivers.driver import Driver, Notice, Notify, RunSpec
 from agent.drivers.fake import Behaviour, FakeDriver
 from agent.drivers.process import ProcessDriver
 from atoll.api.v1 import objects_pb2
 from atoll.model.slots import AttemptId, SlotName
+from tests.support import docker
 
 RUN = RunName(SlotName("acme", "web", "main", 0), Rank(1, AttemptId(7, 1)))
 NEWER = RunName(RUN.slot, Rank(1, AttemptId(7, 2)))
@@ -38,14 +41,16 @@ BEHAVIOURS = {
 }
 
 
-def spec(kind: str) -> RunSpec:
-    return RunSpec(objects_pb2.Task(command=COMMANDS[kind]), (("KIND", kind),))
+def spec(kind: str, image: str = "") -> RunSpec:
+    resources = objects_pb2.ResourceRequirements(requests=objects_pb2.Resources(cpu_milli=500, memory_mib=64))
+    return RunSpec(objects_pb2.Task(image=image, command=COMMANDS[kind], resources=resources), (("KIND", kind),))
 
 
 class Bench(Protocol):
     driver: Driver
     notices: list[Notice]
 
+    def spec(self, kind: str) -> RunSpec: ...
     async def next(self) -> Notice: ...
     async def restart_agent(self) -> None: ...
     def alive(self) -> bool: ...
@@ -58,6 +63,9 @@ class FakeBench:
         self.notices: list[Notice] = []
         self.fake = FakeDriver(self.notices.append, lambda _, spec: BEHAVIOURS[dict(spec.environment)["KIND"]])
         self.driver: Driver = self.fake
+
+    def spec(self, kind: str) -> RunSpec:
+        return spec(kind)
 
     async def next(self) -> Notice:
         while not self.notices:
@@ -81,16 +89,22 @@ class FakeBench:
         self.fake.close()
 
 
-class ProcessBench:
+class RealBench:
+    """With real time."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open()
 
     def _open(self) -> None:
         self.queue: asyncio.Queue[Notice] = asyncio.Queue()
-        self.driver: Driver = ProcessDriver(
-            self.folder, self.queue.put_nowait, log_bytes=1 << 20, finished_runs=10, kill_wait_s=2.0
-        )
+        self.driver = self.make(self.queue.put_nowait)
+
+    def make(self, notify: Notify) -> Driver:
+        raise NotImplementedError
+
+    def spec(self, kind: str) -> RunSpec:
+        return spec(kind)
 
     @property
     def notices(self) -> list[Notice]:
@@ -104,15 +118,20 @@ class ProcessBench:
         self.driver.close()
         self._open()
 
-    def alive(self) -> bool:
-        return bool(marked(self.folder))
-
     async def settle(self) -> None:
         """Longer than any late second notice would take: the end of another, later run."""
         other = RunName(SlotName("acme", "other", "main", 0), RUN.rank)
-        self.driver.start(other, spec("completes"))
+        self.driver.start(other, self.spec("completes"))
         while not isinstance(await self.next(), DriverExited):
             pass
+
+
+class ProcessBench(RealBench):
+    def make(self, notify: Notify) -> Driver:
+        return ProcessDriver(self.folder, notify, log_bytes=1 << 20, finished_runs=10, kill_wait_s=2.0)
+
+    def alive(self) -> bool:
+        return bool(marked(self.folder))
 
     async def close(self) -> None:
         self.driver.close()
@@ -122,6 +141,28 @@ class ProcessBench:
             for pid in pids:
                 os.kill(pid, 9)
             await asyncio.sleep(0.01)
+
+
+class DockerBench(RealBench):
+    def __init__(self, folder: Path) -> None:
+        self._image = docker.image()
+        super().__init__(folder)
+
+    def make(self, notify: Notify) -> Driver:
+        settings = DockerSettings(socket=docker.SOCKET, look_s=0.5)
+        return DockerDriver(
+            self.folder, notify, settings, node="n1", address="127.0.0.1", log_bytes=1 << 20, finished_runs=10
+        )
+
+    def spec(self, kind: str) -> RunSpec:
+        return spec(kind, self._image)
+
+    def alive(self) -> bool:
+        return bool(docker.running(self.folder))
+
+    async def close(self) -> None:
+        self.driver.close()
+        docker.remove_all(self.folder)
 
 
 def marked(folder: Path) -> list[int]:
@@ -137,9 +178,13 @@ def marked(folder: Path) -> list[int]:
     return found
 
 
-@pytest.fixture(params=["fake", "process"])
+@pytest.fixture(params=["fake", "process", pytest.param("docker", marks=pytest.mark.docker)])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    make: dict[str, Callable[[], Bench]] = {"fake": FakeBench, "process": lambda: ProcessBench(tmp_path)}
+    make: dict[str, Callable[[], Bench]] = {
+        "fake": FakeBench,
+        "process": lambda: ProcessBench(tmp_path),
+        "docker": lambda: DockerBench(tmp_path),
+    }
     made = make[request.param]()
     yield made
     await made.close()
@@ -148,7 +193,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def test_a_run_starts_and_exits_with_its_code(bench: Bench) -> None:
     assert list(bench.driver.adopt()) == []
     for kind, code, reason in (("fails", 3, "Failed"), ("completes", 0, "Completed")):
-        bench.driver.start(RUN, spec(kind))
+        bench.driver.start(RUN, bench.spec(kind))
         assert await bench.next() == DriverStarted(RUN)
         ended = await bench.next()
         assert isinstance(ended, DriverExited)
@@ -157,17 +202,17 @@ async def test_a_run_starts_and_exits_with_its_code(bench: Bench) -> None:
 
 
 async def test_what_cannot_start_says_why_and_leaves_nothing(bench: Bench) -> None:
-    bench.driver.start(RUN, spec("missing"))
+    bench.driver.start(RUN, bench.spec("missing"))
     answer = await bench.next()
     assert isinstance(answer, DriverStartFailed)
     assert "no such file" in answer.reason.lower()
     assert not bench.alive()
-    bench.driver.start(RUN, spec("forever"))
+    bench.driver.start(RUN, bench.spec("forever"))
     assert await bench.next() == DriverStarted(RUN)
 
 
 async def test_stop_ends_it_with_one_notice(bench: Bench) -> None:
-    bench.driver.start(RUN, spec("forever"))
+    bench.driver.start(RUN, bench.spec("forever"))
     assert await bench.next() == DriverStarted(RUN)
     assert bench.alive()
     bench.driver.stop(RUN, 5000)
@@ -182,9 +227,9 @@ async def test_stop_ends_it_with_one_notice(bench: Bench) -> None:
 
 
 async def test_what_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> None:
-    bench.driver.start(RUN, spec("stubborn"))
+    bench.driver.start(RUN, bench.spec("stubborn"))
     assert await bench.next() == DriverStarted(RUN)
-    while bench.driver.logs(RUN.slot, 1)[0] != b"deaf\n":  # noqa: ASYNC110 - only now its trap is set
+    while (await bench.driver.logs(RUN.slot, 1))[0] != b"deaf\n":  # noqa: ASYNC110 - only now its trap is set
         await asyncio.sleep(0.01)
     bench.driver.stop(RUN, 100)
     ended = await bench.next()
@@ -194,7 +239,7 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> N
 
 
 async def test_an_end_means_that_no_descendant_lives(bench: Bench) -> None:
-    bench.driver.start(RUN, spec("orphans"))
+    bench.driver.start(RUN, bench.spec("orphans"))
     assert await bench.next() == DriverStarted(RUN)
     ended = await bench.next()
     assert isinstance(ended, DriverExited)
@@ -203,7 +248,7 @@ async def test_an_end_means_that_no_descendant_lives(bench: Bench) -> None:
 
 
 async def test_the_next_agent_adopts_what_runs_and_notices_its_end(bench: Bench) -> None:
-    bench.driver.start(RUN, spec("forever"))
+    bench.driver.start(RUN, bench.spec("forever"))
     assert await bench.next() == DriverStarted(RUN)
     await bench.restart_agent()
     (found,) = bench.driver.adopt()
@@ -216,7 +261,7 @@ async def test_the_next_agent_adopts_what_runs_and_notices_its_end(bench: Bench)
 
 
 async def test_the_next_agent_learns_how_a_run_ended(bench: Bench) -> None:
-    bench.driver.start(RUN, spec("fails"))
+    bench.driver.start(RUN, bench.spec("fails"))
     assert await bench.next() == DriverStarted(RUN)
     assert isinstance(await bench.next(), DriverExited)
     await bench.restart_agent()
@@ -227,16 +272,16 @@ async def test_the_next_agent_learns_how_a_run_ended(bench: Bench) -> None:
 
 
 async def test_logs_are_the_newest_runs_last_lines(bench: Bench) -> None:
-    assert bench.driver.logs(RUN.slot, 10)[0] == b""
-    bench.driver.start(RUN, spec("completes"))
+    assert (await bench.driver.logs(RUN.slot, 10))[0] == b""
+    bench.driver.start(RUN, bench.spec("completes"))
     await bench.next()
     await bench.next()
-    lines, cursor = bench.driver.logs(RUN.slot, 2)
+    lines, cursor = await bench.driver.logs(RUN.slot, 2)
     assert lines == b"two\nthree\n"
-    assert bench.driver.logs(RUN.slot, 2, cursor)[0] == b""
+    assert (await bench.driver.logs(RUN.slot, 2, cursor))[0] == b""
 
 
 async def test_a_check_runs_beside_its_run(bench: Bench) -> None:
-    bench.driver.start(RUN, spec("forever"))
+    bench.driver.start(RUN, bench.spec("forever"))
     assert await bench.next() == DriverStarted(RUN)
     assert await bench.driver.exec_check(RUN, ["true"], 5000) == (True, "")

@@ -57,14 +57,14 @@ async def test_both_outputs_are_kept_and_only_the_tasks_environment_is_there(ben
     finally:
         del os.environ["ATOLL_AGENT_SECRET_OF_THE_AGENT"]
     folder = bench.folder.resolve() / "runs" / str(run()) / "work"
-    assert bench.driver.logs(run().slot, 10)[0].decode() == f"blue\noops\n0\n{folder}\n"
+    assert (await bench.driver.logs(run().slot, 10))[0].decode() == f"blue\noops\n0\n{folder}\n"
 
 
 async def test_output_is_bounded_and_its_end_is_kept(bench: Bench) -> None:
     await bench.finish("i=0; while [ $i -lt 30000 ]; do echo line-of-some-length-$i; i=$((i+1)); done")
     folder = bench.folder / "runs" / str(run())
     assert sum((folder / name).stat().st_size for name in ("log", "log.1")) <= LOG_BYTES
-    assert bench.driver.logs(run().slot, 1)[0] == b"line-of-some-length-29999\n"
+    assert (await bench.driver.logs(run().slot, 1))[0] == b"line-of-some-length-29999\n"
 
 
 async def test_following_goes_on_across_a_rotation(bench: Bench) -> None:
@@ -74,16 +74,16 @@ async def test_following_goes_on_across_a_rotation(bench: Bench) -> None:
     await bench.queue.get()
     async with asyncio.timeout(20):
         while True:
-            data, cursor = bench.driver.logs(run().slot, 10)
+            data, cursor = await bench.driver.logs(run().slot, 10)
             if data:
                 break
             await asyncio.sleep(0.01)
     assert data == b"first\n"
     (bench.folder / "runs" / str(run()) / "work" / "go").touch()
     await bench.queue.get()
-    rest, cursor = bench.driver.logs(run().slot, 0, cursor)
+    rest, cursor = await bench.driver.logs(run().slot, 0, cursor)
     assert rest == b"x" * 140000 + b"\nlast\n"
-    assert bench.driver.logs(run().slot, 0, cursor)[0] == b""
+    assert (await bench.driver.logs(run().slot, 0, cursor))[0] == b""
 
 
 async def test_a_killed_supervisor_takes_its_command_with_it_and_the_code_is_unknown(bench: Bench) -> None:
@@ -100,7 +100,7 @@ async def test_a_killed_supervisor_takes_its_command_with_it_and_the_code_is_unk
 async def test_memory_beyond_the_limit_is_refused_to_the_process(bench: Bench) -> None:
     hungry = "exec python3 -c 'x = bytearray(200 << 20)'"
     assert (await bench.finish(hungry, 1, 64)).exit.code == 1
-    assert b"MemoryError" in bench.driver.logs(run().slot, 5)[0]
+    assert b"MemoryError" in (await bench.driver.logs(run().slot, 5))[0]
     assert (await bench.finish(hungry, 2, 512)).exit.code == 0
 
 
