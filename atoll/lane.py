@@ -66,7 +66,7 @@ class Committed:
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """The plan is not applied and never will be. `stale` has the compared keys that had moved, with what is there
-    now; it is empty when the plan was sealed away or refused for its form (`message`)."""
+    now; it is empty when the plan was sealed away or refused for its form (`message`), or for a compare of a range."""
 
     message: str
     stale: tuple[tuple[bytes, KeyValue | None], ...] = ()
@@ -127,7 +127,7 @@ class Lane:
                 Put(self._key, self._entry(objects_pb2.LANE_ENTRY_OPERATION, plan.operation)),
                 *plan.writes,
             ),
-            failure=tuple(Get(key) for key in dict.fromkeys(c.key for c in self._compared)),
+            failure=tuple(map(Get, dict.fromkeys([c.key for c in self._compared if not c.range_end]))),
         )
         return self._txn
 
@@ -189,7 +189,7 @@ class Lane:
             not self.sealing and _mod(lane) == self._mod_revision,
             f"I5: lane {self.index} moved under its leader",
         )
-        stale = tuple((c.key, read[c.key]) for c in self._compared if not _holds(c, read[c.key]))
+        stale = tuple((c.key, read[c.key]) for c in self._compared if not c.range_end and not _holds(c, read[c.key]))
         return Rejected("stale", tuple(dict(stale).items()))
 
     def _what_the_lane_shows(self, lane: KeyValue | None) -> Settled | None:
@@ -217,7 +217,7 @@ def _mod(item: KeyValue | None) -> int:
 
 
 def _holds(compare: Compare, item: KeyValue | None) -> bool:
-    """Whether an equality compare on revisions, the only kind plans use, holds for what was read."""
+    """Whether an equality compare on revisions, the only kind plans use on single keys, holds for what was read."""
     match compare.target.name:
         case "CREATE":
             found = item.create_revision if item else 0

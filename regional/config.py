@@ -17,6 +17,7 @@ class CoreSettings:
     bind_batch_slots: int = 120
     class_turn_slots: int = 40  # of one class in a batch, before the order between classes is asked again
     release_batch_slots: int = 120
+    forget_batch_slots: int = 1_000  # records of a removed workload that go in one deletion of their range
     touch_after_ms: int = 1_000  # an idle leader proves itself this often
     refused_pause_ms: int = 1_000  # of a lane whose plan was refused for no reason of ours
 

@@ -65,8 +65,8 @@ class Relation(IntEnum):
 
 
 class Compare(NamedTuple):
-    """One precondition. With `range_end` it holds when it holds for every key in [key, range_end);
-    only `absent_range` may set it: a range compare is for absence."""
+    """One precondition. With `range_end` it holds when it holds for every key in [key, range_end); only `absent_range`
+    and `not_written_since` set it, for a refusal cannot say which key it was."""
 
     key: bytes
     target: Target
@@ -92,6 +92,11 @@ def absent(key: bytes) -> Compare:
 def absent_range(prefix: bytes) -> Compare:
     """No key begins with `prefix`."""
     return Compare(prefix, Target.VERSION, Relation.EQUAL, 0, prefix_end(prefix))
+
+
+def not_written_since(prefix: bytes, revision: int) -> Compare:
+    """No key that begins with `prefix` was last written after `revision`; holds when there is none."""
+    return Compare(prefix, Target.MOD, Relation.LESS, revision + 1, prefix_end(prefix))
 
 
 class Put(NamedTuple):

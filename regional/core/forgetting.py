@@ -1,7 +1,9 @@
 """What is deleted: zombies whose certificate has come (CLEAR), and records nobody wants any more (FORGET). Keeps I7."""
 
+from collections.abc import Iterable
+
 from regional.core import closing, transactions
-from regional.core.records import WorkloadEntry
+from regional.core.records import SlotEntry, WorkloadEntry
 from regional.core.state import State, Turn
 from regional.core.transactions import Clear, Forget
 
@@ -41,16 +43,23 @@ def next_forget(state: State, lane: int, turn: Turn) -> Forget | None:
             for e in workload.entries()
             if not e.bound and not e.busy and not e.wanted and e.index not in e.task.in_flight
         ]
+        if 0 < len(ended) <= state.settings.forget_batch_slots and _ends(workload, len(ended)) and not workload.doubted:
+            _mark(workload, ended)
+            return transactions.forget_range(state.root, lane, workload, ended)
         batch = ended[: transactions.COMPARES - 1]
         whole = _ends(workload, len(batch))
         if len(batch) < len(ended):
             state.forgettable[key] = workload
         if batch or whole:
-            for entry in batch:
-                entry.busy = True
-            workload.busy = True
+            _mark(workload, batch)
             return transactions.forget(lane, workload, batch, whole)
     return None
+
+
+def _mark(workload: WorkloadEntry, entries: Iterable[SlotEntry]) -> None:
+    workload.busy = True
+    for entry in entries:
+        entry.busy = True
 
 
 def _ends(workload: WorkloadEntry, forgotten: int) -> bool:
@@ -77,6 +86,7 @@ def forget_committed(state: State, operation: Forget, revision: int, turn: Turn)
 
 def forget_rejected(state: State, operation: Forget, turn: Turn) -> None:
     operation.workload.busy = False
+    operation.workload.doubted |= operation.whole
     for entry in operation.entries:
         entry.busy = False
     look_again(state, operation.workload)

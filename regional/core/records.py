@@ -127,6 +127,7 @@ class WorkloadEntry:
     tasks: dict[str, TaskEntry] = field(default_factory=dict)
     next_share: objects_pb2.Share | None = None
     busy: bool = False
+    doubted: bool = False  # its slots' range was not as known: they are compared one by one
     report: bytes = b""  # as last sent up
 
     @property

@@ -13,7 +13,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.lane import Plan
 from atoll.model.resources import Vector
 from atoll.store import keys
-from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is
+from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is, not_written_since, prefix_end
 
 if TYPE_CHECKING:
     from regional.core.events import NodeChangeAsked
@@ -255,6 +255,15 @@ def forget(lane: int, workload: "WorkloadEntry", entries: Sequence["SlotEntry"],
     if whole:
         writes.append(Delete(workload.key))
     return Forget(lane, Plan("FORGET", tuple(compares), tuple(writes)), workload, tuple(entries), whole)
+
+
+def forget_range(root: bytes, lane: int, workload: "WorkloadEntry", entries: Sequence["SlotEntry"]) -> Forget:
+    """I7. A removed workload whole, its slots as a range: none of them was written after the last that is known of."""
+    prefix = keys.slots(root, workload.tenant, workload.name)
+    newest = max(e.mod_revision for e in entries)
+    compares = (mod_is(workload.key, workload.mod_revision), not_written_since(prefix, newest))
+    writes = (Delete(prefix, prefix_end(prefix)), Delete(workload.key))
+    return Forget(lane, Plan("FORGET", compares, writes), workload, tuple(entries), whole=True)
 
 
 def asked(lane: int, reply_to: int, plan: Plan) -> Asked:

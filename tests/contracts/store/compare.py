@@ -32,6 +32,7 @@ from atoll.store.store import (
     Target,
     Txn,
     absent_range,
+    not_written_since,
     prefix_end,
 )
 from tests.support.etcd import EtcdCluster
@@ -169,6 +170,8 @@ class Program:
         draw = self._draw
         if draw.random() < 0.15:
             return absent_range(self._key())
+        if draw.random() < 0.1:
+            return not_written_since(self._key(), max(0, self.revision - draw.randrange(20)))
         target = draw.choice(list(Target))
         relation = draw.choice(list(Relation))
         operand: int | bytes = draw.randrange(4)

@@ -19,6 +19,7 @@ from atoll.store.store import (
     absent_range,
     created_at,
     mod_is,
+    not_written_since,
     prefix_end,
 )
 from tests.contracts.store.place import Place, applied, refused
@@ -117,6 +118,19 @@ async def test_absence_of_a_range(place: Place) -> None:
     await place.put("slot0")
     applied(await place.transact(txn))
     refused(await place.transact(txn))
+
+
+async def test_a_range_not_written_since(place: Place) -> None:
+    prefix = place.key("slot/")
+    applied(await place.transact(Txn((not_written_since(prefix, 0),))))
+    await place.put("slot/1")
+    newest = await place.put("slot/2")
+    await place.put("slot0")
+    refused(await place.transact(Txn((not_written_since(prefix, newest - 1),))))
+    txn = Txn((not_written_since(prefix, newest),), (Delete(prefix, prefix_end(prefix)),))
+    applied(await place.transact(txn))
+    assert (await place.store.get(place.key("slot/1")))[0] is None
+    assert (await place.store.get(place.key("slot0")))[0] is not None
 
 
 async def test_a_failed_compare_does_the_other_branch_and_says_what_is_there(place: Place) -> None:
