@@ -62,6 +62,7 @@ class Settings:
     finished_runs: int = 100  # kept for their logs, at most
     reconnect_min_ms: int = 200
     reconnect_max_ms: int = 3_000
+    most_candidates: int = 8  # addresses a stream is kept to
     send_queue: int = 1_000  # messages; a session whose queue is full is left
     probes_at_once: int = 64
     renew_check_s: int = 30

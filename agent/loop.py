@@ -106,6 +106,8 @@ class Agent:
             case commands.Reconnect():
                 SESSIONS.inc()
                 self._session.reconnect(command)
+            case commands.Dial():
+                self._session.dial(command)
 
     async def _write(self, command: commands.WriteCheckpoint) -> None:
         try:

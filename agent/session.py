@@ -1,9 +1,9 @@
-"""The stream to the region: dials, keeps one session at a time, and dials again.
+"""The streams to the region: one to each candidate's address, dialled again whenever it ends.
 
-Messages go up in the order given, from a bounded queue: a session that cannot keep up is left, and the next Hello
-says everything again. A refused or broken session is followed by a pause with jitter that doubles; a leader's address
-learned from NotLeader is tried next. Decides nothing about work: what comes down is posted to the core, queries go to
-`answer`.
+Messages go up in the order given, from a bounded queue each: a stream that cannot keep up is left, and the next Hello
+says everything again. A refused or broken stream is followed by a pause with jitter that doubles. Addresses beside
+those of the settings (`Dial`) are bounded, and forgotten when nobody answers there. Decides nothing about work, nor
+who leads: what comes down is posted to the core, queries go to `answer`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import grpc.aio
 import structlog
 
 from agent.config import Settings
-from agent.core.commands import Reconnect, SendUp
+from agent.core.commands import Dial, Reconnect, SendUp
 from agent.core.events import Connected, Disconnected, Event, RegionSaid
 from atoll import rpc
 from atoll.api.v1 import agent_pb2, agent_pb2_grpc
@@ -53,58 +53,72 @@ class Session:
         self._settings = settings
         self._files = files
         self._post = post
-        self._open: _Open | None = None
+        self._open: dict[int, _Open] = {}
         self._number = 0
-        self._next_address = ""
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # by address
+        self._group: asyncio.TaskGroup | None = None
+        self._answer: Answer = lambda number, query: None
 
     @property
     def address(self) -> str:
-        """Of the region server last dialled."""
-        return self._open.address if self._open else self._settings.region_programs[0]
+        """Of a region server that has answered, or of the first in the settings."""
+        answered = (stream.address for stream in self._open.values() if stream.heard)
+        return next(answered, self._settings.region_programs[0])
 
     def send(self, command: SendUp) -> None:
-        session = self._open
-        if session is None or session.number != command.session:
+        stream = self._open.get(command.session)
+        if stream is None:
             return
         try:
-            session.queue.put_nowait(command.message)
+            stream.queue.put_nowait(command.message)
         except asyncio.QueueFull:
-            session.leave("the region does not take what this agent has to say")
+            stream.leave("the region does not take what this agent has to say")
 
     def reconnect(self, command: Reconnect) -> None:
-        if self._open and self._open.number == command.session:
-            self._next_address = command.address
-            self._open.leave(command.reason)
+        if stream := self._open.get(command.session):
+            stream.leave(command.reason)
+
+    def dial(self, command: Dial) -> None:
+        """Keeps a stream there too, if there is none yet."""
+        if self._group and command.address not in self._tasks and len(self._tasks) < self._settings.most_candidates:
+            keeping = self._keep(command.address, for_ever=False)
+            self._tasks[command.address] = self._group.create_task(keeping)
 
     def renew(self, reason: str) -> None:
         """Dial again, with the certificate that is there by then."""
-        if self._open:
-            self._open.leave(reason)
+        for stream in list(self._open.values()):
+            stream.leave(reason)
 
     async def run(self, answer: Answer) -> None:
         """Until cancelled. `answer` gets the session's number with each query."""
-        delay_ms, turn = self._settings.reconnect_min_ms, 0
+        self._answer = answer
+        async with asyncio.TaskGroup() as self._group:
+            for address in dict.fromkeys(self._settings.region_programs):
+                self._tasks[address] = self._group.create_task(self._keep(address, for_ever=True))
+
+    async def _keep(self, address: str, *, for_ever: bool) -> None:
+        """One stream after the other; unless `for_ever`, until nobody answers."""
+        delay_ms = self._settings.reconnect_min_ms
         while True:
-            address, self._next_address = self._next_address, ""
-            if not address:
-                address = self._settings.region_programs[turn % len(self._settings.region_programs)]
-                turn += 1
             self._number += 1
-            session = _Open(self._number, address, asyncio.Queue(self._settings.send_queue))
-            await self._hold(session, answer)
-            log.info("session ended", address=address, reason=session.reason)
-            delay_ms = self._settings.reconnect_min_ms if session.heard else delay_ms
+            stream = _Open(self._number, address, asyncio.Queue(self._settings.send_queue))
+            await self._hold(stream)
+            log.info("session ended", address=address, reason=stream.reason)
+            if not stream.heard and not for_ever:
+                del self._tasks[address]
+                return
+            delay_ms = self._settings.reconnect_min_ms if stream.heard else delay_ms
             await asyncio.sleep(delay_ms * random.uniform(0.5, 1.0) / 1000)
             delay_ms = min(delay_ms * 2, self._settings.reconnect_max_ms)
 
-    async def _hold(self, session: _Open, answer: Answer) -> None:
-        self._open = session
-        self._post(Connected(session.number))
+    async def _hold(self, stream: _Open) -> None:
+        self._open[stream.number] = stream
+        self._post(Connected(stream.number))
         try:
-            async with rpc.channel(session.address, ca=self._settings.ca, client=self._files()) as channel:
-                call = agent_pb2_grpc.AgentGatewayStub(channel).Session(_outgoing(session))
-                reading = asyncio.ensure_future(_read(session, call, self._post, answer))
-                leaving = asyncio.ensure_future(session.left.wait())
+            async with rpc.channel(stream.address, ca=self._settings.ca, client=self._files()) as channel:
+                call = agent_pb2_grpc.AgentGatewayStub(channel).Session(_outgoing(stream))
+                reading = asyncio.ensure_future(self._read(stream, call))
+                leaving = asyncio.ensure_future(stream.left.wait())
                 try:
                     await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -113,23 +127,22 @@ class Session:
                     leaving.cancel()
                     await asyncio.gather(reading, leaving, return_exceptions=True)
         finally:
-            self._open = None
-            self._post(Disconnected(session.number))
+            del self._open[stream.number]
+            self._post(Disconnected(stream.number))
+
+    async def _read(self, stream: _Open, call: _Call) -> None:
+        try:
+            async for message in call:
+                stream.heard = stream.heard or message.WhichOneof("body") in ("welcome", "not_leader")
+                if message.HasField("query"):
+                    self._answer(stream.number, message.query)
+                else:
+                    self._post(RegionSaid(stream.number, message))
+            stream.leave("the region closed the stream")
+        except grpc.aio.AioRpcError as error:
+            stream.leave(str(rpc.error_of(error)))
 
 
-async def _read(session: _Open, call: _Call, post: Callable[[Event], None], answer: Answer) -> None:
-    try:
-        async for message in call:
-            session.heard = session.heard or message.HasField("welcome")
-            if message.HasField("query"):
-                answer(session.number, message.query)
-            else:
-                post(RegionSaid(session.number, message))
-        session.leave("the region closed the stream")
-    except grpc.aio.AioRpcError as error:
-        session.leave(str(rpc.error_of(error)))
-
-
-async def _outgoing(session: _Open) -> AsyncIterator[agent_pb2.AgentMessage]:
+async def _outgoing(stream: _Open) -> AsyncIterator[agent_pb2.AgentMessage]:
     while True:
-        yield await session.queue.get()
+        yield await stream.queue.get()

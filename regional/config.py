@@ -111,7 +111,7 @@ class Settings(CoreSettings):
     # agents
     core_backlog_events: int = 20_000  # above it agents are not read
     behind_events: int = 2_000  # above it no agent's silence is held against it
-    session_hello_timeout_ms: int = 5_000
+    sessions_of_node: int = 4  # at once; beyond, the oldest is closed
     session_queue_messages: int = 1_024
     query_timeout_ms: int = 10_000
     query_queue_answers: int = 256

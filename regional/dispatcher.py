@@ -1,8 +1,10 @@
-"""The agents' gateway: one session an agent; what agents say becomes events, what the core commands goes down.
+"""The agents' gateway: what agents say becomes events, what the core commands goes down.
 
-Invariants: who an agent is comes from its certificate, never from its messages; messages of one session go down in
-the order given; a session that cannot keep up is closed, never waited for (its agent says hello again and gets the
-whole truth). Decides nothing about nodes: that is core/node_life. Join and Renew are in join.py.
+Agents keep their sessions with a standby too, so that a takeover is one message to each: Leading. Invariants: who an
+agent is comes from its certificate, never from its messages; messages of one session go down in the order given; the
+core hears of a session what was said after its Hello in this reign, and no Hello that was said in an earlier one; a
+session that cannot keep up is closed, never waited for (its agent says hello again and gets the whole truth). Decides
+nothing about nodes: that is core/node_life. Join and Renew are in join.py.
 """
 
 import asyncio
@@ -14,8 +16,9 @@ from prometheus_client import Counter, Gauge
 
 from atoll.api.v1 import agent_pb2, agent_pb2_grpc, objects_pb2
 from atoll.clock import Clock
-from atoll.errors import Invalid, NotAllowed, Unavailable
+from atoll.errors import AtollError, Invalid, NotAllowed, Unavailable
 from atoll.identity import Identity
+from atoll.lane import Authority
 from atoll.leadership import Leadership
 from atoll.rpc import Context, identity_of
 from regional.config import Settings
@@ -31,10 +34,15 @@ _BACKLOG_PAUSE_S = 0.02
 class _Session:
     """What goes down to one agent, bounded. `close` ends it after nothing more: queued messages are dropped."""
 
-    def __init__(self, number: int, node: str, limit: int) -> None:
+    def __init__(self, number: int, identity: Identity, opened_term: int, limit: int) -> None:
+        """`opened_term`: of the reign it was opened in, 0 on a standby."""
         self.number = number
-        self.node = node
+        self.identity = identity
+        self.opened_term = opened_term
+        self.said_hello = False
+        self.heard_term = 0  # of the reign in which the core was told its Hello
         self.closed = ""
+        self.refused: AtollError | None = None
         self._limit = limit
         self._queue: deque[agent_pb2.RegionMessage] = deque()
         self._changed = asyncio.Event()
@@ -50,6 +58,15 @@ class _Session:
     def close(self, reason: str) -> None:
         self.closed = self.closed or reason
         self._changed.set()
+
+    def refuse(self, error: AtollError) -> None:
+        self.refused = self.refused or error
+        self.close(str(error))
+
+    def clear(self) -> None:
+        """What waits was said in a reign that is over."""
+        self._queue.clear()
+        self.heard_term = 0
 
     async def next(self) -> agent_pb2.RegionMessage | None:
         """The next message, in order; None once closed."""
@@ -84,7 +101,9 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
         self._announce = announce
         self._numbers = itertools.count(1)
         self._sessions: dict[int, _Session] = {}
-        self._of_node: dict[str, _Session] = {}
+        self._of_node: dict[str, _Session] = {}  # that said hello last in this reign
+        self._opened: dict[str, deque[_Session]] = {}  # by node, oldest first
+        self._authority: Authority | None = None  # None = standby
         self._queries: dict[int, tuple[_Session, asyncio.Queue[agent_pb2.QueryAnswer]]] = {}
 
     # ---- from the core and the loop
@@ -98,10 +117,19 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
             CLOSED.labels("core").inc()
             found.close(reason)
 
-    def stand_by(self, reason: str) -> None:
-        """Leadership is lost: every agent says hello again, to the next leader."""
+    def lead(self, authority: Authority) -> None:
+        """Every agent that is connected is called: one message each."""
+        self._authority = authority
         for session in self._sessions.values():
-            session.close(reason)
+            session.send(_leading(authority))
+
+    def stand_by(self) -> None:
+        """Leadership is lost; the sessions stay for the time when it is won again."""
+        self._authority = None
+        self._of_node.clear()
+        for session in self._sessions.values():
+            session.clear()
+            session.send(agent_pb2.RegionMessage(not_leader=agent_pb2.NotLeader()))
 
     # ---- from agents
 
@@ -117,65 +145,53 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
         request_iterator: AsyncIterator[agent_pb2.AgentMessage],
         context: Context,
     ) -> AsyncIterator[agent_pb2.RegionMessage]:
-        identity = identity_of(context)
-        hello = await self._hello(request_iterator, identity)
-        if not self._leadership.leading:
-            address = await self._leadership.leader_address()
-            yield agent_pb2.RegionMessage(not_leader=agent_pb2.NotLeader(address=address))
-            return
-        session = self._open(identity, hello)
+        session = self._open(identity_of(context))
         reading = asyncio.create_task(self._read(session, request_iterator))
         reading.add_done_callback(lambda _: session.close("the agent hung up"))
         try:
+            await self._introduce(session)
             while (message := await session.next()) is not None:
                 yield message
-            raise Unavailable(session.closed)
+            raise session.refused or Unavailable(session.closed)
         finally:
             reading.cancel()
             self._ended(session)
 
-    async def _hello(self, messages: AsyncIterator[agent_pb2.AgentMessage], identity: Identity) -> agent_pb2.Hello:
-        """The opening message of the node the certificate names. Raises Invalid, NotAllowed."""
-        try:
-            async with asyncio.timeout(self._settings.session_hello_timeout_ms / 1000):
-                first = await anext(aiter(messages), None)
-        except TimeoutError:
-            first = None
-        if first is None or not first.HasField("hello"):
-            raise Invalid("the first message of a session must be Hello")
-        if first.hello.node != identity.node:
-            shown = first.hello.node[:63]
-            self._announce(
-                objects_pb2.Event(
-                    at_ms=self._clock.now_ms(),
-                    type="NodeForged",
-                    object=f"node/{identity.node}",
-                    message=f"an agent with the certificate of {identity.node} claimed to be {shown!r}; refused",
-                    region=self._settings.region,
-                )
-            )
-            raise NotAllowed(f"the certificate is node {identity.node}'s, the Hello {shown!r}'s")
-        return first.hello
+    async def _introduce(self, session: _Session) -> None:
+        """Says who leads, unless that has just changed: then everybody is told."""
+        if self._authority:
+            session.send(_leading(self._authority))
+            return
+        address = await self._leadership.leader_address()
+        if not self._authority:
+            session.send(agent_pb2.RegionMessage(not_leader=agent_pb2.NotLeader(address=address)))
 
-    def _open(self, identity: Identity, hello: agent_pb2.Hello) -> _Session:
-        session = _Session(next(self._numbers), identity.node, self._settings.session_queue_messages)
+    def _open(self, identity: Identity) -> _Session:
+        term = self._authority.term if self._authority else 0
+        session = _Session(next(self._numbers), identity, term, self._settings.session_queue_messages)
         self._sessions[session.number] = session
-        self._of_node[session.node] = session
+        of_node = self._opened.setdefault(identity.node, deque())
+        of_node.append(session)
+        if len(of_node) > self._settings.sessions_of_node:
+            of_node[0].close("the node has opened too many sessions")
         SESSIONS.set(len(self._sessions))
-        labels, expires_ms = tuple(identity.labels), identity.expires_ms
-        self._post(NodeHello(session.number, identity.node, identity.pool, labels, hello, expires_ms))
         return session
 
     def _ended(self, session: _Session) -> None:
         session.close("the session has ended")
         del self._sessions[session.number]
-        if self._of_node.get(session.node) is session:
-            del self._of_node[session.node]
+        node = session.identity.node
+        self._opened[node].remove(session)
+        if not self._opened[node]:
+            del self._opened[node]
+        if self._of_node.get(node) is session:
+            del self._of_node[node]
         SESSIONS.set(len(self._sessions))
         for of_session, answers in self._queries.values():
             if of_session is session:
                 _deliver(answers, agent_pb2.QueryAnswer(last=True, error="the agent's session has ended"))
-        self._post(NodeSessionEnded(session.number))
+        if session.heard_term:
+            self._post(NodeSessionEnded(session.number))
 
     async def _read(self, session: _Session, messages: AsyncIterator[agent_pb2.AgentMessage]) -> None:
         async for message in messages:
@@ -184,17 +200,46 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
             self._take(session, message)
 
     def _take(self, session: _Session, message: agent_pb2.AgentMessage) -> None:
-        match message.WhichOneof("body"):
-            case "heartbeat":
-                self._post(NodeHeartbeat(session.number, message.heartbeat.seq))
-            case "status":
-                self._post(NodeStatus(session.number, message.status))
-            case "answer":
-                self._answered(session, message.answer)
-            case "hello":
-                session.close("a second Hello in one session")
-            case _:
-                pass  # a newer agent's word: not ours to obey
+        body = message.WhichOneof("body")
+        if body == "hello":
+            self._take_hello(session, message.hello)
+        elif not session.said_hello:
+            session.refuse(Invalid("the first message of a session must be Hello"))
+        elif not session.heard_term:
+            pass  # it was said to a reign that is over
+        elif body == "heartbeat":
+            self._post(NodeHeartbeat(session.number, message.heartbeat.seq))
+        elif body == "status":
+            self._post(NodeStatus(session.number, message.status))
+        elif body == "answer":
+            self._answered(session, message.answer)
+        # else a newer agent's word: not ours to obey
+
+    def _take_hello(self, session: _Session, hello: agent_pb2.Hello) -> None:
+        """Unasked ones count only in the reign the session was opened in: in a later one the agent has been asked."""
+        identity = session.identity
+        if hello.node != identity.node:
+            self._forged(session, hello.node[:63])
+            return
+        session.said_hello = True
+        if self._authority and (hello.answers_term or session.opened_term) == self._authority.term:
+            session.heard_term = self._authority.term
+            self._of_node[identity.node] = session
+            labels, expires_ms, term = tuple(identity.labels), identity.expires_ms, session.heard_term
+            self._post(NodeHello(session.number, identity.node, identity.pool, labels, hello, expires_ms, term))
+
+    def _forged(self, session: _Session, shown: str) -> None:
+        node = session.identity.node
+        self._announce(
+            objects_pb2.Event(
+                at_ms=self._clock.now_ms(),
+                type="NodeForged",
+                object=f"node/{node}",
+                message=f"an agent with the certificate of {node} claimed to be {shown!r}; refused",
+                region=self._settings.region,
+            )
+        )
+        session.refuse(NotAllowed(f"the certificate is node {node}'s, the Hello {shown!r}'s"))
 
     # ---- queries: asked by the API, answered by agents, matched by id
 
@@ -235,6 +280,10 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
         of_session, answers = self._queries.get(answer.id, (None, None))
         if of_session is session and answers is not None:
             _deliver(answers, answer)
+
+
+def _leading(authority: Authority) -> agent_pb2.RegionMessage:
+    return agent_pb2.RegionMessage(leading=agent_pb2.Leading(store_life=authority.store_life, term=authority.term))
 
 
 def _deliver(answers: asyncio.Queue[agent_pb2.QueryAnswer], answer: agent_pb2.QueryAnswer) -> None:

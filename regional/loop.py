@@ -101,9 +101,10 @@ class Region:
         match event:
             case LeadershipWon():
                 self._leadership.met(event)
+                self.dispatcher.lead(event.authority)
             case LeadershipLost():
                 self._leadership.met(event)
-                self.dispatcher.stand_by(f"leadership was lost: {event.reason}")
+                self.dispatcher.stand_by()
             case _:
                 pass
         return issued

@@ -14,7 +14,7 @@ from atoll.api.v1 import agent_pb2, objects_pb2
 
 @dataclass(frozen=True, slots=True)
 class SendUp:
-    """To the region, on this session; dropped when it has ended: a Hello says everything again."""
+    """To one candidate, on this session; dropped when it has ended: a Hello says everything again."""
 
     session: int
     message: agent_pb2.AgentMessage
@@ -70,11 +70,17 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Leave this session and dial again: `address` first, when it is not empty."""
+    """Leave this session and dial its address again."""
 
     session: int
     reason: str
-    address: str = ""
 
 
-Command = SendUp | WriteCheckpoint | StartReplica | StopReplica | ProbeReplica | Guard | Reconnect
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Keep a session with this address too: the leader is said to be there."""
+
+    address: str
+
+
+Command = SendUp | WriteCheckpoint | StartReplica | StopReplica | ProbeReplica | Guard | Reconnect | Dial

@@ -24,7 +24,7 @@ class Booted:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A stream to a region is open. Session numbers rise; messages of earlier sessions are ignored."""
+    """A stream to a candidate for the region's leadership is open, perhaps beside others. Session numbers rise."""
 
     session: int
 

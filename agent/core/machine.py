@@ -1,8 +1,9 @@
 """The node agent's core: every event it knows, and the commands that answer it.
 
-State: the ledger (durable refusals), the lease (heartbeats), the slots (what runs) and one session with the region.
-Messages count only in their session and in this order: Welcome, Sync, then the rest; the first Sync is the whole truth,
-later copies are ignored. Nothing here waits: what must be durable first goes on when CheckpointWritten says so.
+State: the ledger (durable refusals), the lease (heartbeats), the slots (what runs) and the streams to the candidates of
+the region. Only the leader's messages count, and in this order: Welcome, Sync, then the rest; the first Sync is the
+whole truth, later copies are ignored. Nothing here waits: what must be durable first goes on when CheckpointWritten
+says so.
 """
 
 from collections.abc import Callable
@@ -10,15 +11,14 @@ from typing import Any
 
 from agent.config import Timing
 from agent.core import events
-from agent.core.commands import Command, Reconnect, SendUp, WriteCheckpoint
-from agent.core.fencing import Authority, Ledger
+from agent.core.commands import Command, SendUp, WriteCheckpoint
+from agent.core.fencing import Ledger
 from agent.core.lease import Lease
-from agent.core.report import Report
-from agent.core.runs import Rank
+from agent.core.report import Report, certificates
 from agent.core.slots import Slots
+from agent.core.streams import Stream, Streams
 from atoll.api.v1 import agent_pb2
 from atoll.errors import require
-from atoll.model.slots import SlotName
 
 
 class Machine:
@@ -27,11 +27,6 @@ class Machine:
         self._template = hello
         self._timing = timing
         self._booted = False
-        self._session = 0  # 0 = none
-        self._welcome: agent_pb2.Welcome | None = None
-        self._synced = False  # in this session
-        self._connected_ms = 0
-        self._told: dict[SlotName, frozenset[Rank]] = {}  # certificates in this session's Hello
         self._writing: int | None = None
         self._retry_ms: int | None = None
         self._report_ms: int | None = None
@@ -42,15 +37,16 @@ class Machine:
         require(self._booted or isinstance(event, events.Booted), "the first event is Booted")
         self._out = []
         _EVENTS[type(event)](self, event, now_ms)
+        self._out += self._streams.commands
+        self._streams.commands.clear()
         self._beat(now_ms)
         self._settle(now_ms)
         self._send_report(now_ms)
         return self._out
 
     def next_deadline(self) -> int | None:
-        welcome_ms = self._connected_ms + self._timing.welcome_ms if self._session and not self._welcome else None
-        own = (self._retry_ms, self._report_ms, self._lease.next_deadline(), self._slots.next_deadline(), welcome_ms)
-        return min((d for d in own if d is not None), default=None)
+        topics = (self._lease.next_deadline(), self._slots.next_deadline(), self._streams.next_deadline())
+        return min((d for d in (self._retry_ms, self._report_ms, *topics) if d is not None), default=None)
 
     # ------------------------------------------------------------------ events
 
@@ -59,38 +55,25 @@ class Machine:
         self._adopt(event, now_ms)
 
     def _adopt(self, event: events.Booted, now_ms: int) -> None:
-        self._incarnation = event.incarnation
         self._ledger = Ledger(event.saved)
         self._lease = Lease(event.terms, now_ms)
         self._slots = Slots(self._ledger, self._lease, self._timing)
         self._report = Report(self._ledger, self._slots)
-        self._slots.adopt(event.found, now_ms)
-
-    def _on_connected(self, event: events.Connected, now_ms: int) -> None:
-        self._leave()
-        self._session, self._connected_ms = event.session, now_ms
-        self._settle(now_ms)
         hello = agent_pb2.Hello()
         hello.CopyFrom(self._template)
-        hello.incarnation = self._incarnation
-        hello.highest_term, hello.store_life = self._ledger.authority.term, self._ledger.authority.store_life
-        hello.fence_after_ms = self._lease.terms.fence_after_ms
-        hello.inventory.extend(self._report.full())
-        self._told = self._report.certificates_told()
-        self._send(agent_pb2.AgentMessage(hello=hello))
-
-    def _on_disconnected(self, event: events.Disconnected, now_ms: int) -> None:
-        if event.session == self._session:
-            self._leave()
+        hello.incarnation = event.incarnation
+        self._streams = Streams(hello, self._ledger, self._lease, self._report, self._timing)
+        self._slots.adopt(event.found, now_ms)
 
     def _on_region_said(self, event: events.RegionSaid, now_ms: int) -> None:
-        if event.session != self._session:
-            return
+        stream = self._streams.find(event.session)
         body = event.message.WhichOneof("body") or ""
-        first = ("welcome",) if self._welcome is None else ("sync", "ack")
-        later = body in _MESSAGES and body != "welcome" and self._synced
-        if body == "not_leader" or body in first or later:
-            _MESSAGES[body](self, getattr(event.message, body), now_ms)
+        if stream is None or not body:
+            return
+        if body in _OF_ANY:
+            _OF_ANY[body](self, stream, getattr(event.message, body), now_ms)
+        elif stream is self._streams.leader and body in (_OF_THE_LEADER if self._streams.synced else ("sync", "ack")):
+            _OF_THE_LEADER[body](self, getattr(event.message, body), now_ms)
 
     def _on_written(self, event: events.CheckpointWritten, now_ms: int) -> None:
         self._writing = None
@@ -107,33 +90,28 @@ class Machine:
         self._slots.wake(now_ms)
         if self._retry_ms is not None and now_ms >= self._retry_ms:
             self._retry_ms = None
-        if self._session and self._welcome is None and now_ms >= self._connected_ms + self._timing.welcome_ms:
-            self._reconnect("no Welcome in time")
-        elif self._lease.silent_ms(now_ms) > self._timing.missed_heartbeats * self._lease.heartbeat_ms:
-            self._reconnect("heartbeats are not answered")
+        self._streams.wake(now_ms)
 
     # ------------------------------------------------------------------ messages of the region
 
-    def _on_welcome(self, welcome: agent_pb2.Welcome, now_ms: int) -> None:
-        if not self._ledger.obeys(Authority(welcome.store_life, welcome.epoch, welcome.term)):
-            self._reconnect(f"a stale leader: term {welcome.term} is below {self._ledger.authority.term}")
-        else:
-            self._welcome = welcome
-            self._lease.welcome(welcome, now_ms)
+    def _on_welcome(self, stream: Stream, welcome: agent_pb2.Welcome, now_ms: int) -> None:
+        if self._streams.welcomed(stream, welcome, now_ms):
             self._slots.lease_moved()
 
     def _on_ack(self, ack: agent_pb2.HeartbeatAck, now_ms: int) -> None:
         # Before the Sync an answer shows life, but is no lease: work may be assigned here that has moved away.
-        answered = self._welcome is not None and ack.term == self._welcome.term
-        if answered and self._lease.acknowledged(ack.seq, now_ms, extends=self._synced):
+        welcome = self._streams.welcome
+        answered = welcome is not None and ack.term == welcome.term
+        if answered and self._lease.acknowledged(ack.seq, now_ms, extends=self._streams.synced):
             self._slots.lease_moved()
 
     def _on_sync(self, sync: agent_pb2.Sync, now_ms: int) -> None:
-        if self._welcome is None or self._synced or sync.term != self._welcome.term:
+        streams = self._streams
+        if streams.leader is None or streams.welcome is None or streams.synced or sync.term != streams.welcome.term:
             return
-        self._synced = True
+        streams.synced = True
         self._lease.beat_now(now_ms)
-        self._slots.sync(sync, self._welcome.store_life, self._told, now_ms)
+        self._slots.sync(sync, streams.welcome.store_life, certificates(streams.leader.told), now_ms)
 
     # ------------------------------------------------------------------ what follows every event
 
@@ -153,7 +131,7 @@ class Machine:
             self._out.append(WriteCheckpoint(self._writing, self._ledger.saved()))
 
     def _send_report(self, now_ms: int) -> None:
-        if not self._synced or not self._report.pending:  # a region hears nothing between Hello and Welcome
+        if not self._streams.synced or not self._report.pending:  # a region hears nothing between Hello and Welcome
             self._report_ms = None
         elif self._report_ms is None:
             self._report_ms = now_ms + self._timing.report_ms
@@ -163,22 +141,14 @@ class Machine:
                 self._send(agent_pb2.AgentMessage(status=agent_pb2.StatusReport(attempts=news)))
 
     def _send(self, message: agent_pb2.AgentMessage) -> None:
-        self._out.append(SendUp(self._session, message))
-
-    def _reconnect(self, reason: str, address: str = "") -> None:
-        if self._session:
-            self._out.append(Reconnect(self._session, reason, address))
-        self._leave()
-
-    def _leave(self) -> None:
-        self._session, self._welcome, self._synced = 0, None, False
-        self._lease.disconnect()
+        if self._streams.leader:
+            self._out.append(SendUp(self._streams.leader.number, message))
 
 
 _EVENTS: dict[type, Callable[[Machine, Any, int], None]] = {
     events.Booted: Machine._on_booted,
-    events.Connected: Machine._on_connected,
-    events.Disconnected: Machine._on_disconnected,
+    events.Connected: lambda m, e, now_ms: m._streams.connected(e.session, now_ms),
+    events.Disconnected: lambda m, e, now_ms: m._streams.disconnected(e.session, now_ms),
     events.RegionSaid: Machine._on_region_said,
     events.CheckpointWritten: Machine._on_written,
     events.CheckpointFailed: Machine._on_write_failed,
@@ -189,9 +159,12 @@ _EVENTS: dict[type, Callable[[Machine, Any, int], None]] = {
     events.ProbeAnswered: lambda m, e, now_ms: m._slots.probed(e.probe_id, e.ok, e.message, now_ms),
     events.Woke: Machine._on_woke,
 }
-_MESSAGES: dict[str, Callable[[Machine, Any, int], None]] = {
+_OF_ANY: dict[str, Callable[[Machine, Stream, Any, int], None]] = {
+    "leading": lambda m, stream, message, now_ms: m._streams.says_leading(stream, message, now_ms),
+    "not_leader": lambda m, stream, message, now_ms: m._streams.says_not_leader(stream, message, now_ms),
     "welcome": Machine._on_welcome,
-    "not_leader": lambda m, message, now_ms: m._reconnect("not the leader", message.address),
+}
+_OF_THE_LEADER: dict[str, Callable[[Machine, Any, int], None]] = {
     "ack": Machine._on_ack,
     "sync": Machine._on_sync,
     "assign": lambda m, message, now_ms: m._slots.assign(message, now_ms),

@@ -1,7 +1,7 @@
 """What the region is told of the attempts here: only changes, batched; everything in a Hello.
 
-A certificate is told only when it is durable. What this session was told is remembered, so that nothing is said twice;
-a new session starts from its Hello.
+A certificate is told only when it is durable. What the leader was told is remembered, so that nothing is said twice; a
+new leader's knowledge starts from its Hello.
 """
 
 from agent.core.fencing import Ledger
@@ -11,12 +11,14 @@ from agent.core.slots import Slots
 from atoll.api.v1 import agent_pb2
 from atoll.model.slots import SlotName
 
+Told = dict[SlotName, dict[Rank, agent_pb2.AttemptStatus]]
+
 
 class Report:
     def __init__(self, ledger: Ledger, slots: Slots) -> None:
         self._ledger = ledger
         self._slots = slots
-        self._told: dict[SlotName, dict[Rank, agent_pb2.AttemptStatus]] = {}
+        self._told: Told = {}
         self._changed: dict[SlotName, None] = {}
         self._storage_failure = ""
 
@@ -33,16 +35,15 @@ class Report:
     def pending(self) -> bool:
         return bool(self._changed)
 
-    def full(self) -> list[agent_pb2.AttemptStatus]:
-        """The inventory of a Hello; also forgets what earlier sessions were told."""
-        self._changed.clear()
+    def full(self) -> Told:
+        """The inventory of a Hello."""
         names = sorted({*self._ledger.slots(), *self._slots.slots()})
-        self._told = {slot: statuses for slot in names if (statuses := self._statuses(slot))}
-        return [status for statuses in self._told.values() for status in statuses.values()]
+        return {slot: statuses for slot in names if (statuses := self._statuses(slot))}
 
-    def certificates_told(self) -> dict[SlotName, frozenset[Rank]]:
-        told = {s: frozenset(r for r, a in known.items() if a.phase == CLOSED) for s, known in self._told.items()}
-        return {slot: ranks for slot, ranks in told.items() if ranks}
+    def begin(self, told: Told) -> None:
+        """From here on it is told a leader that knows this much, from its Hello."""
+        self._told = dict(told)
+        self._changed.update(dict.fromkeys(sorted({*told, *self._ledger.slots(), *self._slots.slots()})))
 
     def repeat(self, slot: SlotName, rank: Rank) -> None:
         """The region seems not to know this one: say it again."""
@@ -78,3 +79,12 @@ class Report:
             if status.phase == ACCEPTED and self._storage_failure:
                 status.message = f"not started: {self._storage_failure}"
         return found
+
+
+def inventory(told: Told) -> list[agent_pb2.AttemptStatus]:
+    return [status for statuses in told.values() for status in statuses.values()]
+
+
+def certificates(told: Told) -> dict[SlotName, frozenset[Rank]]:
+    closed = {s: frozenset(r for r, a in known.items() if a.phase == CLOSED) for s, known in told.items()}
+    return {slot: ranks for slot, ranks in closed.items() if ranks}

@@ -12,7 +12,7 @@ from regional.core.transactions import Asked, ChangeNode, RemoveNode, Touch
 
 def refuse(event: Event, turn: Turn) -> None:
     """On a standby: agents and callers look for the leader."""
-    if isinstance(event, NodeHello):
+    if isinstance(event, NodeHello) and not event.term:  # of an ended reign: its agent has been told NotLeader
         turn.do(CloseSession(event.session, "not the leader"))
     elif isinstance(event, WriteAsked | NodeChangeAsked):
         turn.do(Reply(event.reply_to, 0, "not the leader", unsent=True))

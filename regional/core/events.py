@@ -11,7 +11,8 @@ from atoll.reign import PlanSettled as PlanSettled
 
 @dataclass(frozen=True, slots=True)
 class NodeHello:
-    """An agent opened a session. `name`, `pool` and `trusted` labels come from its certificate, never the message."""
+    """An agent opened a session, or says hello again on it. `name`, `pool` and `trusted` labels come from its
+    certificate, never the message. `term`: of the reign it was said to; 0 = of the one there is."""
 
     session: int
     name: str
@@ -19,6 +20,7 @@ class NodeHello:
     trusted: tuple[tuple[str, str], ...]
     hello: agent_pb2.Hello
     certificate_expires_ms: int = 0
+    term: int = 0
 
 
 @dataclass(frozen=True, slots=True)

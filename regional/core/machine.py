@@ -70,7 +70,7 @@ class Machine:
         elif self.state is None:
             authority.refuse(event, turn)
         elif isinstance(event, events.LeadershipLost):
-            self._lose(self.state, event.reason, turn)
+            self._lose(self.state, turn)
         else:
             away = now_ms - self._handled_ms > self.settings.stall_ms
             if away or isinstance(event, events.FellBehind):
@@ -131,11 +131,9 @@ class Machine:
         self._checked_ms = turn.now_ms
         self._reporter = Reporter(turn.now_ms)
 
-    def _lose(self, state: State, reason: str, turn: Turn) -> None:
-        """Forgets everything: only the store knows what the next leader does. Agents and callers ask again."""
+    def _lose(self, state: State, turn: Turn) -> None:
+        """Forgets everything: only the store knows what the next leader does. Agents say hello again, callers ask."""
         self.state = None
-        for session in state.sessions:
-            turn.do(do.CloseSession(session, f"not the leader: {reason}"))
         authority.deny_all(state, turn)
 
     # ---- lanes
@@ -182,7 +180,7 @@ class Machine:
             case Deposed(message=message):
                 state.in_flight[event.plan_id] = operation
                 turn.do(do.Resign(message))
-                self._lose(state, message, turn)
+                self._lose(state, turn)
 
 
 _SETTLED: dict[type[Operation], tuple[Callable[[State, Any, int, Turn], None], Callable[[State, Any, Turn], None]]] = {

@@ -25,6 +25,8 @@ READY, LOST = objects_pb2.NODE_STATE_READY, objects_pb2.NODE_STATE_LOST
 
 def hello(state: State, event: NodeHello, turn: Turn) -> None:
     authority = state.authority
+    if event.term not in (0, authority.term):
+        return  # said to an earlier reign: the agent has been asked again
     if reason := _banned(state, event):
         turn.do(CloseSession(event.session, reason))
         _announce(state, event.name, "NodeRefused", reason, turn)
@@ -37,7 +39,7 @@ def hello(state: State, event: NodeHello, turn: Turn) -> None:
         _announce(state, event.name, "NodeRefused", mistake, turn)
         return
     node = state.node(event.name)
-    if node.session:
+    if node.session not in (0, event.session):
         turn.do(CloseSession(node.session, "the node has opened another session"))
         del state.sessions[node.session]
     node.session, node.welcomed, node.hello = event.session, False, event

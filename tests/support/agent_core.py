@@ -85,10 +85,16 @@ class World:
         return self.post(events.CheckpointWritten(write.version))
 
     def connect(self, *, term: int = 1, life: int = 1) -> list[commands.Command]:
-        self.session += 1
-        done = self.post(events.Connected(self.session))
+        """A new stream in place of the last; its candidate leads."""
+        done = self.open()
         welcome = agent_pb2.Welcome(store_life=life, epoch=1, term=term, heartbeat_ms=1000, fence_after_ms=4000)
         return done + self.say(welcome=welcome)
+
+    def open(self, *, beside: bool = False) -> list[commands.Command]:
+        """A new stream, in place of the last or beside it."""
+        done = [] if beside else self.post(events.Disconnected(self.session))
+        self.session += 1
+        return done + self.post(events.Connected(self.session))
 
     def sync(self, *assigns: agent_pb2.Assign, term: int = 1) -> list[commands.Command]:
         return self.say(sync=agent_pb2.Sync(term=term, assignments=assigns))

@@ -60,6 +60,7 @@ class FakeAgent:
     _heartbeat_s: float = 1.0
     _heard: int = 0
     _up: asyncio.Queue[agent_pb2.AgentMessage] = field(default_factory=asyncio.Queue)
+    _greeted: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Keeps a session until cancelled."""
@@ -70,7 +71,7 @@ class FakeAgent:
 
     async def session(self) -> None:
         """One session, until it ends; raises what the stream raises."""
-        self._up = asyncio.Queue()
+        self._up, self._greeted = asyncio.Queue(), asyncio.Event()
         async with rpc.channel(self.programs(), ca=self.tls.ca, client=self.tls) as channel:
             call = agent_pb2_grpc.AgentGatewayStub(channel).Session(self._outgoing())
             beating = asyncio.create_task(self._beat())
@@ -94,22 +95,26 @@ class FakeAgent:
         )
 
     async def _outgoing(self) -> AsyncIterator[agent_pb2.AgentMessage]:
-        yield agent_pb2.AgentMessage(
-            hello=agent_pb2.Hello(
-                node=self.name,
-                incarnation=self.incarnation,
-                capacity=self.capacity,
-                inventory=[*self.running.values(), *map(_closed_status, self.closed.items())],
-                version="fake",
-                highest_term=self._highest[2],
-                store_life=self._highest[0],
-            )
-        )
         while True:
             yield await self._up.get()
 
+    def _say_hello(self, answers_term: int) -> None:
+        hello = agent_pb2.Hello(
+            node=self.name,
+            incarnation=self.incarnation,
+            capacity=self.capacity,
+            inventory=[*self.running.values(), *map(_closed_status, self.closed.items())],
+            version="fake",
+            highest_term=self._highest[2],
+            store_life=self._highest[0],
+            answers_term=answers_term,
+        )
+        self._up.put_nowait(agent_pb2.AgentMessage(hello=hello))
+        self._greeted.set()
+
     async def _beat(self) -> None:
-        """Heartbeats, until the region was silent for three of them."""
+        """Heartbeats from the Hello on, until the region was silent for three of them."""
+        await self._greeted.wait()
         heard, silent = -1, 0
         for seq in itertools.count(1):
             silent = silent + 1 if heard == self._heard else 0
@@ -120,12 +125,17 @@ class FakeAgent:
             await asyncio.sleep(self._heartbeat_s)
 
     async def _read(self, call: AsyncIterator[agent_pb2.RegionMessage]) -> None:
+        """Leaves a standby, to dial anew."""
         async for message in call:
             self._heard += 1
             self._take(message)
+            if message.HasField("not_leader"):
+                return
 
     def _take(self, message: agent_pb2.RegionMessage) -> None:
         match message.WhichOneof("body"):
+            case "leading":
+                self._say_hello(message.leading.term)
             case "welcome":
                 self._heartbeat_s = message.welcome.heartbeat_ms / 1000
             case "ack":

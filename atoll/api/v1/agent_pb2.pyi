@@ -172,6 +172,7 @@ class Hello(_message.Message):
     HIGHEST_TERM_FIELD_NUMBER: _builtins.int
     STORE_LIFE_FIELD_NUMBER: _builtins.int
     FENCE_AFTER_MS_FIELD_NUMBER: _builtins.int
+    ANSWERS_TERM_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """checked against the certificate"""
     incarnation: _builtins.int
@@ -182,6 +183,8 @@ class Hello(_message.Message):
     store_life: _builtins.int
     fence_after_ms: _builtins.int
     """T_a that its deadlines are counted by now; 0 = none"""
+    answers_term: _builtins.int
+    """of the Leading that this is the answer to; 0 = said unasked"""
     @_builtins.property
     def capacity(self) -> _objects_pb2.Resources: ...
     @_builtins.property
@@ -203,10 +206,11 @@ class Hello(_message.Message):
         highest_term: _builtins.int = ...,
         store_life: _builtins.int = ...,
         fence_after_ms: _builtins.int = ...,
+        answers_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "fence_after_ms", b"fence_after_ms", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answers_term", b"answers_term", "capacity", b"capacity", "fence_after_ms", b"fence_after_ms", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +321,7 @@ class RegionMessage(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     NOT_LEADER_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
+    LEADING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -333,6 +338,8 @@ class RegionMessage(_message.Message):
     def not_leader(self) -> Global___NotLeader: ...
     @_builtins.property
     def settled(self) -> Global___Settled: ...
+    @_builtins.property
+    def leading(self) -> Global___Leading: ...
     def __init__(
         self,
         *,
@@ -344,16 +351,41 @@ class RegionMessage(_message.Message):
         query: Global___Query | None = ...,
         not_leader: Global___NotLeader | None = ...,
         settled: Global___Settled | None = ...,
+        leading: Global___Leading | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "not_leader", b"not_leader", "query", b"query", "settled", b"settled", "stop", b"stop", "sync", b"sync", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "leading", b"leading", "not_leader", b"not_leader", "query", b"query", "settled", b"settled", "stop", b"stop", "sync", b"sync", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "not_leader", b"not_leader", "query", b"query", "settled", b"settled", "stop", b"stop", "sync", b"sync", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "body", b"body", "leading", b"leading", "not_leader", b"not_leader", "query", b"query", "settled", b"settled", "stop", b"stop", "sync", b"sync", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "ack", "sync", "assign", "stop", "query", "not_leader", "settled"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "ack", "sync", "assign", "stop", "query", "not_leader", "settled", "leading"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___RegionMessage: _TypeAlias = RegionMessage  # noqa: Y015
+
+@_typing.final
+class Leading(_message.Message):
+    """This candidate leads: say hello, everything you have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_LIFE_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    store_life: _builtins.int
+    term: _builtins.int
+    def __init__(
+        self,
+        *,
+        store_life: _builtins.int = ...,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["store_life", b"store_life", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leading: _TypeAlias = Leading  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
@@ -647,6 +679,8 @@ Global___QueryAnswer: _TypeAlias = QueryAnswer  # noqa: Y015
 
 @_typing.final
 class NotLeader(_message.Message):
+    """This candidate does not lead, or no longer; the stream stays, for the time when it does."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESS_FIELD_NUMBER: _builtins.int

@@ -69,7 +69,9 @@ class AgentGatewayServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """Heartbeats, inventory and status up; assignments and stops down. The first message up is Hello.
+        """Heartbeats, inventory and status up; assignments and stops down. An agent keeps a stream to every candidate for the
+        leadership of its region; a candidate says Leading or NotLeader at once and whenever that changes. The first message
+        up is Hello: the answer to a Leading, or said unasked when the stream opens while the agent has no leader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

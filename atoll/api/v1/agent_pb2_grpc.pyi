@@ -36,7 +36,10 @@ class AgentGatewayStub:
     Renew: _grpc.UnaryUnaryMultiCallable[_agent_pb2.RenewRequest, _agent_pb2.JoinResponse]
     """A fresh certificate for a node that still holds a valid one."""
     Session: _grpc.StreamStreamMultiCallable[_agent_pb2.AgentMessage, _agent_pb2.RegionMessage]
-    """Heartbeats, inventory and status up; assignments and stops down. The first message up is Hello."""
+    """Heartbeats, inventory and status up; assignments and stops down. An agent keeps a stream to every candidate for the
+    leadership of its region; a candidate says Leading or NotLeader at once and whenever that changes. The first message
+    up is Hello: the answer to a Leading, or said unasked when the stream opens while the agent has no leader.
+    """
 
 @_typing.type_check_only
 class AgentGatewayAsyncStub(AgentGatewayStub):
@@ -46,7 +49,10 @@ class AgentGatewayAsyncStub(AgentGatewayStub):
     Renew: _aio.UnaryUnaryMultiCallable[_agent_pb2.RenewRequest, _agent_pb2.JoinResponse]  # type: ignore[assignment]
     """A fresh certificate for a node that still holds a valid one."""
     Session: _aio.StreamStreamMultiCallable[_agent_pb2.AgentMessage, _agent_pb2.RegionMessage]  # type: ignore[assignment]
-    """Heartbeats, inventory and status up; assignments and stops down. The first message up is Hello."""
+    """Heartbeats, inventory and status up; assignments and stops down. An agent keeps a stream to every candidate for the
+    leadership of its region; a candidate says Leading or NotLeader at once and whenever that changes. The first message
+    up is Hello: the answer to a Leading, or said unasked when the stream opens while the agent has no leader.
+    """
 
 class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -71,6 +77,9 @@ class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_agent_pb2.AgentMessage],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.RegionMessage], _abc.AsyncIterator[_agent_pb2.RegionMessage]]:
-        """Heartbeats, inventory and status up; assignments and stops down. The first message up is Hello."""
+        """Heartbeats, inventory and status up; assignments and stops down. An agent keeps a stream to every candidate for the
+        leadership of its region; a candidate says Leading or NotLeader at once and whenever that changes. The first message
+        up is Hello: the answer to a Leading, or said unasked when the stream opens while the agent has no leader.
+        """
 
 def add_AgentGatewayServicer_to_server(servicer: AgentGatewayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -64,7 +64,9 @@ class AgentWorld(RuleBasedStateMachine):
         self.guard = commands.Guard(LeaseTerms(-1, 0), ())
         self.node = FakeDriver(self.noticed, lambda run, _: self.behave(run), self.now_ms)
         self.kinds: dict[RunName, int] = {}
-        self.session = 0
+        self.session = 0  # the leader's, as the honest world sees it
+        self.streams = 0
+        self.greeted: set[int] = set()
         self.old: list[agent_pb2.RegionMessage] = []
         self.certified: dict[SlotName, dict[Rank, None]] = {}
         self.started: dict[SlotName, Rank] = {}
@@ -85,6 +87,7 @@ class AgentWorld(RuleBasedStateMachine):
     def boot(self) -> None:
         self.writing, self.session_open, self.synced = None, False, False
         self.notices = []
+        self.greeted.clear()
         saved = decode(self.disk).saved if self.disk else None
         self.machine = Machine(HELLO, Timing())
         found = tuple(self.node.adopt())
@@ -122,13 +125,16 @@ class AgentWorld(RuleBasedStateMachine):
                 self.node.stop(run, grace_ms)
             case commands.Guard():
                 self.guard = command
-            case commands.SendUp(_, message):
+            case commands.SendUp(session, message):
+                if message.HasField("hello"):
+                    self.greeted.add(session)
                 self.beat = message.heartbeat.seq or self.beat
                 for status in [*message.hello.inventory, *message.status.attempts]:
                     if status.phase == agent_pb2.ATTEMPT_PHASE_CLOSED:
                         self.check_certificate(status)
-            case commands.Reconnect():
-                self.session_open = False
+            case commands.Reconnect(session):
+                self.greeted.discard(session)
+                self.session_open = self.session_open and session != self.session
             case commands.ProbeReplica():
                 raise AssertionError("no probes in these tasks")
 
@@ -177,18 +183,32 @@ class AgentWorld(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ the world
 
-    @rule(life=st.integers(1, 2), term=st.integers(1, 3))
-    def connect(self, life: int, term: int) -> None:
-        self.session += 1
-        self.session_open, self.welcome = True, (life, 1, term)
-        session = self.session
-        self.post(events.Connected(session))
-        if session == self.session and self.session_open:
-            welcome = agent_pb2.Welcome(store_life=life, epoch=1, term=term, heartbeat_ms=100, fence_after_ms=400)
-            self.say(agent_pb2.RegionMessage(welcome=welcome))
-            if self.session_open:
-                assert self.welcome >= self.authority, "a stale leader is not obeyed"
-                self.authority = self.welcome
+    @rule(life=st.integers(1, 2), term=st.integers(1, 3), beside=st.booleans())
+    def connect(self, life: int, term: int, beside: bool = False) -> None:
+        """A candidate says that it leads, `beside` the last one or in its place; it is welcomed if greeted."""
+        if not beside:
+            self.hang_up()
+        self.streams += 1
+        number, before = self.streams, (self.session, self.session_open, getattr(self, "welcome", (0, 0, 0)))
+        self.post(events.Connected(number))
+        leading = agent_pb2.Leading(store_life=life, term=term)
+        self.post(events.RegionSaid(number, agent_pb2.RegionMessage(leading=leading)))
+        if number not in self.greeted:
+            return
+        self.session, self.session_open, self.welcome = number, True, (life, 1, term)
+        welcome = agent_pb2.Welcome(store_life=life, epoch=1, term=term, heartbeat_ms=100, fence_after_ms=400)
+        self.say(agent_pb2.RegionMessage(welcome=welcome))
+        if self.session_open:
+            assert self.welcome >= self.authority, "a stale leader is not obeyed"
+            self.authority = self.welcome
+        elif number not in self.greeted and before[1]:
+            self.session, self.session_open, self.welcome = before
+
+    @rule()
+    def stands_by(self) -> None:
+        if self.session_open:
+            self.say(agent_pb2.RegionMessage(not_leader=agent_pb2.NotLeader()))
+            self.hang_up()
 
     def say(self, message: agent_pb2.RegionMessage) -> None:
         if self.session_open:

@@ -14,6 +14,7 @@ from atoll.api.v1 import agent_pb2, agent_pb2_grpc, objects_pb2
 from atoll.clock import SystemClock
 from atoll.errors import NotAllowed, Unavailable
 from atoll.identity import RegionIssuer
+from atoll.lane import Authority
 from atoll.leadership import Leadership
 from atoll.store import keys
 from atoll.store.memory import MemoryStore
@@ -50,7 +51,6 @@ class Gateway:
             history_s=0,
             post=lambda event: None,
         )
-        self.leadership.leading = True
         issuer = RegionIssuer(own.issuer_certificate, own.issuer_key)
         writes = WritingLeader(self.store, self.clock).writes
         enrolment = Enrolment(own, issuer, pki.ca.read_bytes(), self.store, writes, self.clock)
@@ -63,6 +63,7 @@ class Gateway:
             backlog=self._asked_backlog,
             announce=self.announced.append,
         )
+        self.dispatcher.lead(Authority(keys.region_root(REGION), term=7))
         self.server = rpc.Server(pki.region(REGION), pki.find_user, self.clock)
         self.server.add(agent_pb2_grpc.add_AgentGatewayServicer_to_server, self.dispatcher)
 
@@ -91,6 +92,12 @@ class Agent:
         await self.call.write(message)
 
     async def hear(self) -> agent_pb2.RegionMessage:
+        """The next that does not tell who leads."""
+        while (message := await self.hear_all()).WhichOneof("body") in ("leading", "not_leader"):
+            pass
+        return message
+
+    async def hear_all(self) -> agent_pb2.RegionMessage:
         message = await self.call.read()
         assert message is not grpc.aio.EOF, "the session has ended"
         return message
@@ -150,14 +157,6 @@ async def test_a_session_that_does_not_begin_with_hello_is_refused(gateway: Gate
     assert gateway.posted == []
 
 
-async def test_silence_instead_of_hello_ends_the_call(pki: Pki, tmp_path: Path) -> None:
-    async with running(Gateway(pki, tmp_path, session_hello_timeout_ms=50)) as gateway:
-        tls = pki.node(REGION, "n1")
-        async with rpc.channel(gateway.server.programs_address, ca=pki.ca, client=tls) as channel:
-            agent = Agent(agent_pb2_grpc.AgentGatewayStub(channel).Session())
-            assert "first message" in str(await agent.error())
-
-
 async def test_what_agents_say_becomes_events_in_order(gateway: Gateway) -> None:
     async with gateway.agent("n1") as agent:
         session = await opened(gateway)
@@ -198,29 +197,54 @@ async def test_the_core_closes_a_session_with_its_reason(gateway: Gateway) -> No
     assert "superseded" in str(error)
 
 
-async def test_a_second_hello_ends_the_session(gateway: Gateway) -> None:
-    async with gateway.agent("n1") as agent:
-        await opened(gateway)
-        await agent.say(Message(hello=agent_pb2.Hello(node="n1")))
-        assert "second Hello" in str(await agent.error())
+def hello(answers_term: int = 0) -> Message:
+    return Message(hello=agent_pb2.Hello(node="n1", answers_term=answers_term))
 
 
-async def test_a_standby_names_the_leader(gateway: Gateway) -> None:
-    gateway.leadership.leading = False
+async def test_a_standby_names_the_leader_and_keeps_the_session_until_it_leads(gateway: Gateway) -> None:
+    gateway.dispatcher.stand_by()
     leader = objects_pb2.Leader(name="b", address="10.0.0.9:7171").SerializeToString()
     await gateway.store.transact(Txn(success=(Put(keys.leader(keys.region_root(REGION)), leader),)))
+    async with gateway.agent("n1", hello()) as agent:
+        assert (await agent.hear_all()).not_leader.address == "10.0.0.9:7171"
+        assert gateway.posted == []
+        gateway.dispatcher.lead(Authority(b"", term=9))
+        assert (await agent.hear_all()).leading.term == 9
+        await agent.say(Message(heartbeat=agent_pb2.Heartbeat(seq=1)))  # to the reign before
+        await agent.say(hello())  # unasked, on its way since then
+        await agent.say(hello(answers_term=9))
+        await opened(gateway)
+    assert [event.hello.answers_term for event in gateway.posted if isinstance(event, NodeHello)] == [9]
+    assert gateway.of_kind(NodeHeartbeat) == []
+
+
+async def test_lost_leadership_keeps_every_session_and_drops_what_was_to_be_sent(gateway: Gateway) -> None:
     async with gateway.agent("n1") as agent:
-        assert (await agent.hear()).not_leader.address == "10.0.0.9:7171"
-        assert await agent.call.read() is grpc.aio.EOF
-    assert gateway.posted == []
-
-
-async def test_lost_leadership_ends_every_session(gateway: Gateway) -> None:
-    async with gateway.agent("n1") as one, gateway.agent("n2") as two:
+        session = await opened(gateway)
+        assert (await agent.hear_all()).leading.term == 7
+        gateway.dispatcher.send(session, ack(1))
+        gateway.dispatcher.stand_by()
+        assert (await agent.hear_all()).HasField("not_leader")
+        await agent.say(Message(heartbeat=agent_pb2.Heartbeat(seq=1)))
+        gateway.dispatcher.lead(Authority(b"", term=9))
+        assert (await agent.hear_all()).leading.term == 9
+        await agent.say(hello(answers_term=7))
+        await agent.say(hello(answers_term=9))
         await opened(gateway, 2)
-        gateway.dispatcher.stand_by("leadership was lost")
-        for agent in (one, two):
-            assert "leadership" in str(await agent.error())
+        assert gateway.posted[-1].term == 9  # type: ignore[union-attr]
+        assert gateway.of_kind(NodeHeartbeat) == []
+
+
+async def test_a_node_has_a_few_sessions_at_most(pki: Pki, tmp_path: Path) -> None:
+    async with (
+        running(Gateway(pki, tmp_path, sessions_of_node=2)) as gateway,
+        gateway.agent("n1") as first,
+        gateway.agent("n1"),
+        gateway.agent("n1"),
+    ):
+        assert "too many sessions" in str(await first.error())
+        await opened(gateway, 3)
+        assert len(gateway.dispatcher._sessions) == 2
 
 
 async def test_agents_wait_while_the_core_is_behind(pki: Pki, tmp_path: Path) -> None:

@@ -314,18 +314,9 @@ def test_a_session_without_a_welcome_is_left() -> None:
     assert [c.reason for c in of(world.wait(10_000), commands.Reconnect)] == ["no Welcome in time"]
 
 
-def test_not_leader_sends_the_agent_to_the_leader() -> None:
-    world = World().boot()
-    world.post(events.Connected(1))
-    world.session = 1
-    (command,) = of(world.say(not_leader=agent_pb2.NotLeader(address="r2:7171")), commands.Reconnect)
-    assert command.address == "r2:7171"
-
-
 def test_a_shorter_fence_of_a_new_leader_counts_at_once() -> None:
     world = World().boot().running(assign(1, run_class=EXCLUSIVE))
-    world.session += 1
-    world.post(events.Connected(world.session))
+    world.open()
     world.say(welcome=agent_pb2.Welcome(store_life=1, epoch=1, term=2, heartbeat_ms=1000, fence_after_ms=1000))
     assert [c.run for c in of(world.wait(1000), commands.StopReplica)] == [run()]
 
@@ -333,8 +324,7 @@ def test_a_shorter_fence_of_a_new_leader_counts_at_once() -> None:
 def test_what_changes_between_hello_and_sync_is_told_after_it() -> None:
     """The region hears nothing of a session it has not welcomed."""
     world = World().boot().running(assign(1))
-    world.session += 1
-    world.post(events.Connected(world.session))
+    world.open()
     world.exited(1)
     assert world.report() == []
     welcome = agent_pb2.Welcome(store_life=1, epoch=1, term=1, heartbeat_ms=1000, fence_after_ms=4000)

@@ -1,6 +1,6 @@
 """From a share to bound slots and back, against a store that really compares."""
 
-from atoll.api.v1 import objects_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.lane import Plan
 from atoll.model.resources import Vector
 from atoll.store.store import Put, absent
@@ -93,11 +93,25 @@ def test_a_standby_answers_writes_and_sends_agents_away() -> None:
     assert world.machine.next_deadline() is None
 
 
-def test_losing_leadership_forgets_all_and_closes_sessions(world: RegionalWorld) -> None:
+def test_losing_leadership_forgets_all_and_keeps_sessions(world: RegionalWorld) -> None:
     session = world.join("n1")
     world.tell(events.LeadershipLost("lease"))
     assert world.machine.state is None
-    assert world.issued[-1] == commands.CloseSession(session, "not the leader: lease")
+    assert not [c for c in world.issued if isinstance(c, commands.CloseSession)]
+    world.tell(events.NodeHeartbeat(session, 1))
+    assert not world.messages(session, "ack")
+
+
+def test_a_hello_said_to_an_earlier_reign_is_not_taken_for_this_ones(world: RegionalWorld) -> None:
+    """Its Welcome and Sync would be taken for the answer to the Hello that follows."""
+    term = world.state.authority.term
+    world.take_over()
+    hello = agent_pb2.Hello(node="n1", incarnation=1)
+    world.tell(events.NodeHello(9, "n1", "", (), hello, term=term))
+    assert not world.state.nodes
+    world.tell(events.NodeHello(9, "n1", "", (), hello, term=world.state.authority.term))
+    world.tell(events.NodeHello(9, "n1", "", (), hello, term=world.state.authority.term))
+    assert [m.WhichOneof("body") for m in world.sent[9]] == ["welcome", "sync"] * 2
 
 
 def test_a_deposed_leader_resigns_and_its_plan_has_no_effect(world: RegionalWorld) -> None:
