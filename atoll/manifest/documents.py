@@ -85,6 +85,10 @@ def _document(node: Node, kind: str, entries: dict[str, Entry], reader: Reader) 
     metadata = entries.get("metadata")
     if metadata is not None and "metadata.name" not in places and isinstance(metadata.value, MappingNode):
         reader.wrong(metadata.value, Path().field("metadata.name"), "is missing")
+    if isinstance(message, objects_pb2.Workload) and message.spec.spread.fixed:
+        for index, task in enumerate(message.spec.tasks):
+            if f"spec.tasks[{index}].replicas" not in places:
+                task.replicas = 0  # the fixed counts say it
     return Document(kind, message, reader.source, places)
 
 

@@ -1,7 +1,8 @@
 """Short forms: what people may write instead of the full shape of a message.
 
 `spec.task` with `spec.replicas` for one task, `requires: gpu=true`, `resources: {cpu: 500m}`, `ports: [8080]`,
-`restart: never`, a list where a probe's command is meant. Each form ends as the full message; nothing else knows them.
+`restart: never`, `spread: even`, `fixed: {eu: 2}`, a list where a probe's command is meant. Each form ends as the full
+message; nothing else knows them.
 """
 
 from collections.abc import Callable
@@ -57,12 +58,20 @@ def _port(text: str) -> Message:
     return objects_pb2.Port(number=int(text))
 
 
+def _spread(text: str) -> Message:
+    field = objects_pb2.Spread.DESCRIPTOR.fields_by_name["strategy"]
+    assert field.enum_type is not None
+    strategy = scalars.parse_enum(text, field.enum_type)
+    return objects_pb2.Spread(strategy=objects_pb2.SpreadStrategy.ValueType(strategy))
+
+
 # A scalar where this message is meant.
 TEXT: dict[str, Callable[[str], Message]] = {
     "LabelRequirement": _requirement,
     "LabelPreference": _preference,
     "RestartPolicy": _restart,
     "Port": _port,
+    "Spread": _spread,
 }
 # A scalar where a list of this message is meant: several, separated by commas.
 TEXT_LISTS = ("LabelRequirement", "LabelPreference")
@@ -78,6 +87,8 @@ def rewrite(message: str, entries: list[Entry]) -> list[Entry]:
         return _requests_only(entries)
     if message == "Toleration":
         return _toleration(entries)
+    if message == "Spread":
+        return [_fixed(entry) for entry in entries]
     return entries
 
 
@@ -113,6 +124,22 @@ def _requests_only(entries: list[Entry]) -> list[Entry]:
     node = MappingNode("", [(e.key, e.value) for e in bare], first.key.start_mark, first.key.end_mark)
     rest = [entry for entry in entries if entry.name not in amounts]
     return [*rest, Entry("requests", first.key, node, first.merged, written="")]
+
+
+def _fixed(entry: Entry) -> Entry:
+    """`fixed: {eu: 2, us: 1}`, a map of regions, becomes the list of regions and replicas."""
+    node = entry.value
+    if entry.name != "fixed" or not isinstance(node, MappingNode):
+        return entry
+    items = []
+    for region, replicas in node.value:
+        names = [
+            ScalarNode("tag:yaml.org,2002:str", name, region.start_mark, region.end_mark)
+            for name in ("region", "replicas")
+        ]
+        pairs = [(names[0], region), (names[1], replicas)]
+        items.append(MappingNode("", pairs, region.start_mark, replicas.end_mark))
+    return replace(entry, value=SequenceNode("", items, node.start_mark, node.end_mark))
 
 
 def _toleration(entries: list[Entry]) -> list[Entry]:

@@ -20,7 +20,7 @@ class Workload:
     tenant: str = ""
     image: str = ""
     command: Sequence[str] = ()
-    replicas: int = 1
+    replicas: int | None = None  # 1, or the sum of `fixed`
     cpu: str = ""
     memory: str = ""
     disk: str = ""
@@ -30,13 +30,17 @@ class Workload:
     http: str = ""
     job: bool = False
     priority: str = ""
-    regions: Sequence[str] = ()
+    regions: Sequence[str] = ()  # in order of preference; none = any
+    spread: str = ""  # preferred, even or fixed
+    fixed: Mapping[str, int] = field(default_factory=dict)  # replicas by region
+    residency: Sequence[str] = ()  # requirements on labels of regions: "jurisdiction in (eu)"
     requires: Sequence[str] = ()
 
     def to_proto(self) -> objects_pb2.Workload:
         """Raises Invalid with every mistake."""
         mistakes: list[errors.Mistake] = []
-        task = objects_pb2.Task(replicas=self.replicas, image=self.image, command=self.command, env=_labels(self.env))
+        replicas = (0 if self.fixed else 1) if self.replicas is None else self.replicas
+        task = objects_pb2.Task(replicas=replicas, image=self.image, command=self.command, env=_labels(self.env))
         for name in ("cpu", "memory", "disk", "gpu"):
             text = getattr(self, name)
             unit = f"{name}_milli" if name in ("cpu", "gpu") else f"{name}_mib"
@@ -44,13 +48,10 @@ class Workload:
                 setattr(task.resources.requests, unit, resources.parse_quantity(text, unit) if text else 0)
             except resources.QuantityError as error:
                 mistakes.append(errors.Mistake(f"spec.tasks[0].resources.requests.{name}", str(error)))
-        for index, text in enumerate(self.requires):
-            try:
-                task.requires.append(selectors.parse_requirement(text))
-            except selectors.SelectorError as error:
-                mistakes.append(errors.Mistake(f"spec.tasks[0].requires[{index}]", str(error)))
+        task.requires.extend(_requirements(self.requires, "spec.tasks[0].requires", mistakes))
         self._publish(task, mistakes)
         spec = objects_pb2.WorkloadSpec(tasks=[task], regions=self.regions)
+        self._spread(spec.spread, mistakes)
         if self.job:
             spec.type = objects_pb2.WORKLOAD_TYPE_JOB
         if self.priority:
@@ -64,6 +65,17 @@ class Workload:
         metadata = objects_pb2.Metadata(name=self.name, tenant=self.tenant, labels=_labels(self.labels))
         return objects_pb2.Workload(metadata=metadata, spec=spec)
 
+    def _spread(self, spread: objects_pb2.Spread, mistakes: list[errors.Mistake]) -> None:
+        for region, replicas in self.fixed.items():
+            spread.fixed.add(region=region, replicas=replicas)
+        spread.residency.extend(_requirements(self.residency, "spec.spread.residency", mistakes))
+        if self.spread:
+            try:
+                number = scalars.parse_enum(self.spread, objects_pb2.SpreadStrategy.DESCRIPTOR)
+                spread.strategy = objects_pb2.SpreadStrategy.ValueType(number)
+            except scalars.ScalarError as error:
+                mistakes.append(errors.Mistake("spec.spread.strategy", str(error)))
+
     def _publish(self, task: objects_pb2.Task, mistakes: list[errors.Mistake]) -> None:
         if not self.http:
             return
@@ -73,6 +85,18 @@ class Workload:
             return
         task.ports.add(name="http", number=int(port))
         task.readiness.http.CopyFrom(objects_pb2.HttpCheck(port=int(port), path="/" + path))
+
+
+def _requirements(
+    texts: Sequence[str], path: str, mistakes: list[errors.Mistake]
+) -> list[objects_pb2.LabelRequirement]:
+    found = []
+    for index, text in enumerate(texts):
+        try:
+            found.append(selectors.parse_requirement(text))
+        except selectors.SelectorError as error:
+            mistakes.append(errors.Mistake(f"{path}[{index}]", str(error)))
+    return found
 
 
 def _labels(values: Mapping[str, str]) -> list[objects_pb2.Label]:

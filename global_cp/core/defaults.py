@@ -58,7 +58,6 @@ def _complete_spread(spec: objects_pb2.WorkloadSpec) -> None:
     spread = spec.spread
     fixed = objects_pb2.SPREAD_STRATEGY_FIXED if spread.fixed else objects_pb2.SPREAD_STRATEGY_PREFERRED
     spread.strategy = spread.strategy or fixed
-    spread.fixed.sort(key=lambda count: count.region)
     for task in spec.tasks if spread.fixed else ():
         task.replicas = task.replicas or sum(count.replicas for count in spread.fixed)
 

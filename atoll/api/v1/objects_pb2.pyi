@@ -1343,7 +1343,7 @@ class Spread(_message.Message):
 
     @_builtins.property
     def fixed(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionReplicas]:
-        """sorted by region"""
+        """as written; each region once"""
 
     def __init__(
         self,

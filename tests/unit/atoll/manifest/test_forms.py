@@ -1,0 +1,67 @@
+"""Short forms of the spread over regions."""
+
+import pytest
+
+from atoll import manifest
+from atoll.api.v1 import objects_pb2
+
+HEAD = "apiVersion: atoll/v1\nkind: Workload\nmetadata: {name: hello}\n"
+EU = objects_pb2.LabelRequirement(key="jurisdiction", operator=objects_pb2.SELECTOR_OPERATOR_IN, values=["eu"])
+
+
+def _spec(text: str) -> objects_pb2.WorkloadSpec:
+    (document,) = manifest.parse(HEAD + text)
+    assert isinstance(document.message, objects_pb2.Workload)
+    return document.message.spec
+
+
+def test_a_word_is_a_strategy() -> None:
+    short, full = "spec: {task: {}, spread: even}", "spec: {task: {}, spread: {strategy: even}}"
+    assert _spec(short) == _spec(full)
+    assert _spec(short).spread.strategy == objects_pb2.SPREAD_STRATEGY_EVEN
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "jurisdiction=eu",
+        "jurisdiction in (eu)",
+        "[jurisdiction=eu]",
+        "[{key: jurisdiction, operator: In, values: [eu]}]",
+    ],
+)
+def test_residency(written: str) -> None:
+    assert list(_spec(f"spec: {{task: {{}}, spread: {{residency: {written}}}}}").spread.residency) == [EU]
+
+
+def test_fixed_counts_say_how_many_replicas_there_are_where_the_task_does_not() -> None:
+    short = _spec("spec: {task: {}, spread: {fixed: {eu-west: 2, us-east: 1}}}")
+    full = _spec("spec: {task: {}, spread: {fixed: [{region: eu-west, replicas: 2}, {region: us-east, replicas: 1}]}}")
+    assert short == full
+    assert [(count.region, count.replicas) for count in short.spread.fixed] == [("eu-west", 2), ("us-east", 1)]
+    assert short.tasks[0].replicas == 0, "left to the server, which adds up"
+    assert _spec("spec: {replicas: 3, task: {}, spread: {fixed: {eu-west: 3}}}").tasks[0].replicas == 3
+    assert _spec("spec: {task: {}, spread: even}").tasks[0].replicas == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "mistake"),
+    [
+        ("spread: evn", "4:26: spec.spread: 'evn' is not one of"),
+        ("spread: {fixed: {eu: many}}", "4:39: spec.spread.fixed.replicas: must be a whole number"),
+        ("spread: {residency: 'a b'}", "4:38: spec.spread.residency: 'a b' is no label requirement"),
+        ("spread: {resident: a}", '4:27: spec.spread.resident: unknown field, did you mean "residency"?'),
+    ],
+)
+def test_mistakes_have_their_place(written: str, mistake: str) -> None:
+    with pytest.raises(manifest.ManifestError) as caught:
+        manifest.parse(HEAD + f"spec: {{task: {{}}, {written}}}", "x")
+    assert mistake in str(caught.value)
+
+
+def test_a_servers_mistake_in_a_count_is_shown_at_its_region() -> None:
+    (document,) = manifest.parse(
+        HEAD + "spec:\n  task: {}\n  spread:\n    fixed:\n      eu: 1\n      nowhere: 2\n", "x"
+    )
+    mark = document.mark("spec.spread.fixed[1].region", "region 'nowhere' is not known")
+    assert (mark.line, mark.column) == (9, 7)

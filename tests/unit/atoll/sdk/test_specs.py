@@ -1,0 +1,28 @@
+"""The builder's spread over regions."""
+
+import pytest
+
+from atoll import errors
+from atoll.api.v1 import objects_pb2
+from atoll.sdk.specs import Workload
+
+
+def test_a_spread_as_in_a_manifest() -> None:
+    spec = Workload(name="a", spread="even", regions=["eu", "us"], residency=["jurisdiction in (eu)"]).to_proto().spec
+    assert spec.spread.strategy == objects_pb2.SPREAD_STRATEGY_EVEN and list(spec.regions) == ["eu", "us"]
+    assert spec.spread.residency[0].values == ["eu"]
+    assert spec.tasks[0].replicas == 1
+
+
+def test_fixed_counts_leave_the_sum_to_the_server() -> None:
+    spec = Workload(name="a", fixed={"eu": 2, "us": 1}).to_proto().spec
+    assert [(count.region, count.replicas) for count in spec.spread.fixed] == [("eu", 2), ("us", 1)]
+    assert spec.tasks[0].replicas == 0
+    assert Workload(name="a", fixed={"eu": 2}, replicas=2).to_proto().spec.tasks[0].replicas == 2
+
+
+def test_every_mistake_is_told() -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        Workload(name="a", spread="evn", residency=["a b"], requires=["c d"]).to_proto()
+    paths = [mistake.path for mistake in caught.value.mistakes]
+    assert paths == ["spec.tasks[0].requires[0]", "spec.spread.residency[0]", "spec.spread.strategy"]
