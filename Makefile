@@ -24,8 +24,9 @@ etcd:
 		echo "no etcd found: installing Debian's etcd-server"; \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy etcd-server; }
 
-proto: setup  ## generate atoll/api from proto/ (checked in; `make check` compares it)
+proto: setup  ## generate atoll/api from proto/ and the sync SDK from the async one (checked in; `make check` compares)
 	$(BIN)/python tests/house/generate.py
+	$(BIN)/python tests/house/generate_sync.py
 
 check: setup  ## style, types, directions of imports, generated code, house rules: under a minute
 	$(BIN)/ruff check .
@@ -33,6 +34,7 @@ check: setup  ## style, types, directions of imports, generated code, house rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --verbose > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	$(BIN)/python tests/house/generate.py --check
+	$(BIN)/python tests/house/generate_sync.py --check
 	$(BIN)/python tests/house/rules.py
 
 test: setup  ## every test: units, properties, contracts, integration on real etcd, end to end

@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from atoll import errors
     from atoll.sdk.client import AsyncClient
     from atoll.sdk.specs import Workload
+    from atoll.sdk.sync.client import Client
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Workload", "__version__", "errors"]
+__all__ = ["AsyncClient", "Client", "Workload", "__version__", "errors"]
 
-_HOMES = {"AsyncClient": "atoll.sdk.client", "Workload": "atoll.sdk.specs"}
+_HOMES = {"AsyncClient": "atoll.sdk.client", "Client": "atoll.sdk.sync.client", "Workload": "atoll.sdk.specs"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,10 @@
-"""The same client of two clusters: the fake one, and the real programs on a real etcd."""
+"""Both faces of the client on two clusters: the fake one, and the real programs on a real etcd."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -10,8 +12,10 @@ from atoll.cli import playground
 from atoll.cli.dev_cluster import DevCluster
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.contexts import Connection
+from atoll.sdk.sync.client import Client
 from tests.support.etcd import need_etcd
 from tests.support.fake_global import FakeCluster
+from tests.support.sync_face import SyncFace
 
 
 @pytest.fixture(scope="session")
@@ -33,16 +37,19 @@ def real(request: pytest.FixtureRequest) -> Connection | None:
     return connection
 
 
-@pytest.fixture
-async def client(real: Connection | None, tmp_path: Path) -> AsyncIterator[AsyncClient]:
+@pytest.fixture(params=["async", "sync"])
+async def client(request: pytest.FixtureRequest, real: Connection | None, tmp_path: Path) -> AsyncIterator[AsyncClient]:
+    """Either face; the tests see no difference."""
     async with contextlib.AsyncExitStack() as stack:
         if real is None:
             fake = FakeCluster(tmp_path)
             await fake.start()
             stack.push_async_callback(fake.stop)
-            connected = AsyncClient(fake.address, ca=fake.ca, token=fake.token, tenant="default")
+            real = Connection(fake.address, ca=str(fake.ca), token=fake.token, tenant="default")
+        how = {name: getattr(real, name) for name in ("ca", "token", "certificate", "key", "tenant")}
+        if request.param == "async":
+            yield await stack.enter_async_context(AsyncClient(real.address, **how))
         else:
-            connected = AsyncClient(
-                real.address, ca=real.ca, certificate=real.certificate, key=real.key, tenant=real.tenant
-            )
-        yield await stack.enter_async_context(connected)
+            sync = await asyncio.to_thread(Client, real.address, **how)
+            stack.push_async_callback(asyncio.to_thread, sync.close)
+            yield cast(AsyncClient, SyncFace(sync))

@@ -179,7 +179,7 @@ class TestBuilder:
 
 
 def test_the_names_users_may_rely_on() -> None:
-    assert atoll.__all__ == ["AsyncClient", "Workload", "__version__", "errors"]
+    assert atoll.__all__ == ["AsyncClient", "Client", "Workload", "__version__", "errors"]
     assert atoll.AsyncClient is AsyncClient
     assert atoll.Workload is Workload
     assert atoll.errors is errors
