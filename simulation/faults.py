@@ -26,7 +26,11 @@ class Faults:
     node_isolation_every_ms: int = 0
     leader_crash_every_ms: int = 0
     leader_pause_every_ms: int = 0
-    store_cut_every_ms: int = 0  # one regional process and the store; all else goes on
+    store_cut_every_ms: int = 0  # one regional process and its store; all else goes on
+    global_crash_every_ms: int = 0
+    global_pause_every_ms: int = 0
+    global_cut_every_ms: int = 0  # one process of the global plane and the store
+    global_absence_every_ms: int = 0  # all of the global plane, for up to five minutes
     replica_exit_every_ms: int = 0
     start_failure: float = 0.0
     stale_share: float = 0.0  # a share or slice is delivered again, later, after newer ones
@@ -62,6 +66,10 @@ def draw(rng: random.Random) -> Faults:
         leader_crash_every_ms=every(0.5, 20_000),
         leader_pause_every_ms=every(0.4, 20_000),
         store_cut_every_ms=every(0.4, 30_000),
+        global_crash_every_ms=every(0.4, 30_000),
+        global_pause_every_ms=every(0.4, 30_000),
+        global_cut_every_ms=every(0.3, 40_000),
+        global_absence_every_ms=every(0.2, 200_000),
         replica_exit_every_ms=every(0.5, 3_000),
         start_failure=some(0.3, 0.2),
         stale_share=some(0.4, 0.3),

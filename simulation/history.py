@@ -3,14 +3,17 @@
 import gc
 import random
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from simulation.convergence import converged, regions_converged
 from simulation.faults import Faults, draw
-from simulation.world import World
+from simulation.world import Shape, World
 
 CONVERGE_WITHIN_MS = 600_000  # virtual; back-off of failing starts reaches 300 s
 CONVERGE_WITHIN_EVENTS = 50_000  # what runs in circles does not converge either
 STEP_MS = 2_000
+ALONE = 0.3  # of the histories have their regions converge once while the global plane is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +31,25 @@ class Outcome:
     failure: str
 
 
-def run(seed: int, events: int, **faults_of: float) -> Outcome:
-    """The whole history of `seed`: at least `events` events with faults, then until it converges. `faults_of` replaces
-    some of the faults the seed has drawn."""
+def run(seed: int, events: int, *, regions: int = 0, **faults_of: float) -> Outcome:
+    """The whole history of `seed`: at least `events` events with faults, then until it converges. `regions` and
+    `faults_of` replace what the seed has drawn."""
     rng = random.Random(seed ^ 0x5EED)
     faults = replace(draw(rng), **faults_of)  # type: ignore[arg-type]
-    world = World(seed, faults, nodes=rng.randint(3, 8), lanes=rng.choice([1, 1, 4]))
+    shape = _shape(rng)
+    world = World(seed, faults, replace(shape, regions=regions or shape.regions))
+    alone = rng.random() < ALONE
     failure = ""
     gc.disable()  # a history is short, and most of what it makes stays until its end
     try:
         world.begin()
         world.kernel.run(events=events)
-        world.heal()
-        failure = _converge(world)
+        if alone:
+            world.heal(with_global=False)
+            failure = _converge(world, regions_converged, "without the global plane")
+        if not failure:
+            world.heal()
+            failure = _converge(world, converged, "after the last fault")
     except AssertionError as error:
         failure = f"{error}\n{traceback.format_exc(limit=-6)}"
     finally:
@@ -52,14 +61,20 @@ def run(seed: int, events: int, **faults_of: float) -> Outcome:
         digest=kernel.digest,
         revisions=world.checkers.revisions,
         bindings=world.checkers.bindings,
-        unknowns=sum(candidate.store.unknowns for candidate in world.candidates),
+        unknowns=sum(candidate.store.unknowns for candidate in (*world.planes, *world.candidates)),
         virtual_s=kernel.elapsed_ms // 1000,
         faults=faults,
         failure=failure,
     )
 
 
-def _converge(world: World) -> str:
+def _shape(rng: random.Random) -> Shape:
+    regions = rng.choice([1, 2, 3])
+    nodes = rng.randint(3, 8) if regions == 1 else rng.randint(2, 4)
+    return Shape(regions, nodes, lanes=rng.choice([1, 1, 4]), stores_apart=rng.random() < 0.3)
+
+
+def _converge(world: World, look: Callable[[World], str], when: str) -> str:
     """Until nothing is missing, twice in a row; else what still is after the time allowed."""
     kernel = world.kernel
     end_ms, last = kernel.now_ms + CONVERGE_WITHIN_MS, kernel.delivered + CONVERGE_WITHIN_EVENTS
@@ -67,8 +82,8 @@ def _converge(world: World) -> str:
     missing = ""
     while kernel.now_ms < end_ms and kernel.delivered < last:
         kernel.run(until_ms=kernel.now_ms + STEP_MS)
-        missing = world.checkers.converged()
+        missing = look(world)
         calm = 0 if missing else calm + 1
         if calm == 2:
             return ""
-    return f"not converged {(kernel.now_ms - end_ms + CONVERGE_WITHIN_MS) // 1000} s after the last fault: {missing}"
+    return f"not converged in {(kernel.now_ms - end_ms + CONVERGE_WITHIN_MS) // 1000} s {when}: {missing}"

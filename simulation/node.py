@@ -16,7 +16,7 @@ from agent.core.machine import Machine
 from agent.core.runs import Exit, Found, RunName
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.slots import SlotName
-from simulation.process import Process
+from simulation.network import End, Stream
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -32,15 +32,17 @@ class Run:
     """A process group: alive until `exit` is set. `known`: this agent has heard that it started."""
 
     started_ms: int
+    args: tuple[str, ...] = ()  # which template it is
     exit: Exit | None = None
     stopping: bool = False
     known: bool = False
 
 
-class Node(Process):
-    def __init__(self, world: "World", name: str, capacity: objects_pb2.Resources, rate: float) -> None:
-        super().__init__(world.kernel, name, rate)
+class Node(End):
+    def __init__(self, world: "World", region: str, number: int, capacity: objects_pb2.Resources, rate: float) -> None:
+        super().__init__(world.kernel, f"{region}-n{number}", rate)
         self.world = world
+        self.region = region
         self.capacity = capacity
         self.runs: dict[RunName, Run] = {}
         self.alive_in: dict[SlotName, list[RunName]] = {}
@@ -75,7 +77,7 @@ class Node(Process):
             self._disk = self._writing
         self._writing = None
         self.machine = None
-        self.world.break_session(self.session)
+        self.world.network.cut(self.session)
 
     def reboot(self) -> None:
         """Everything on it ends at once."""
@@ -90,22 +92,23 @@ class Node(Process):
     # ---- its session
 
     def _dial(self) -> None:
-        session = self.world.dial(self)
+        leaders = self.world.leading(self.world.candidates_of[self.region])  # one may be deposed and not know it yet
+        session = 0 if self.isolated else self.world.network.dial(self, leaders)
         if not session:
             self.after(self.kernel.between(REDIAL_MS // 2, REDIAL_MS), b"dial " + self.label, self._dial)
             return
         self.session = session
         self._post(events.Connected(session))
 
-    def receive(self, session: int, message: agent_pb2.RegionMessage) -> None:
-        if session == self.session:
-            self._post(events.RegionSaid(session, message))
+    def from_above(self, stream: Stream, data: bytes) -> None:
+        if stream.number == self.session:
+            self._post(events.RegionSaid(self.session, agent_pb2.RegionMessage.FromString(data)))
 
-    def disconnected(self, session: int) -> None:
-        if session != self.session:
+    def lost_above(self, stream: Stream) -> None:
+        if stream.number != self.session:
             return
         self.session = 0
-        self._post(events.Disconnected(session))
+        self._post(events.Disconnected(stream.number))
         self.after(self.kernel.between(REDIAL_MS // 2, REDIAL_MS), b"dial " + self.label, self._dial)
 
     # ---- the core
@@ -128,13 +131,13 @@ class Node(Process):
     def _execute(self, command: commands.Command) -> None:
         match command:
             case commands.SendUp(session=session, message=message):
-                self.world.to_region(session, message)
+                self.world.network.up(session, message)
             case commands.WriteCheckpoint(version=version, saved=saved):
                 self._writing = saved
                 slow = self.kernel.chance(self.world.faults.slow_disk)
                 self.after(self.kernel.between(1, 1000 if slow else 5), b"checkpoint", lambda: self._written(version))
-            case commands.StartReplica(run=run):
-                self._start_run(run)
+            case commands.StartReplica(run=run, assign=assign):
+                self._start_run(run, tuple(assign.task.args))
             case commands.StopReplica(run=run, grace_ms=grace_ms):
                 self._stop_run(run, grace_ms)
             case commands.ProbeReplica(probe_id=probe_id, run=run):
@@ -143,7 +146,7 @@ class Node(Process):
             case commands.Guard():
                 self._arm_guard(command)
             case commands.Reconnect(session=session):
-                self.world.break_session(session)
+                self.world.network.cut(session)
 
     def _written(self, version: int) -> None:
         self._disk, self._writing = self._writing, None
@@ -170,14 +173,14 @@ class Node(Process):
 
     # ---- runs
 
-    def _start_run(self, name: RunName) -> None:
+    def _start_run(self, name: RunName, args: tuple[str, ...]) -> None:
         """The run exists from now on; the news of it needs some time, and the agent."""
         if self.kernel.chance(self.world.faults.start_failure):
             failed = events.DriverStartFailed(name, "no such program")
             self.after(self.kernel.between(5, 50), b"start failed", lambda: self._post(failed))
             return
         self._forget_finished()
-        self.runs[name] = Run(started_ms=self.clock_ms())
+        self.runs[name] = Run(self.clock_ms(), args)
         self.world.checkers.started(self, name)
         self.alive_in.setdefault(name.slot, []).append(name)
         self.after(self.kernel.between(5, 50), b"started", lambda: self._tell_start(name))

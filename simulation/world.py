@@ -1,55 +1,72 @@
-"""One history: a region of two candidates, its nodes, the author of its shares, the network between, and the faults.
+"""One history: a global plane and regions of two candidates each, nodes, users, the network, and the faults.
 
-Decides when faults strike and how messages travel; what the programs do is theirs. Messages travel as bytes, in order
-within one direction of one session, and those in flight when a session breaks may still arrive on the other side.
+Decides when faults strike; what the programs do is theirs, how messages travel is the network's. The planes share one
+store, or each has one of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from google.protobuf.message import Message
-
-from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
+from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
 from atoll.store.memory_state import MemoryState
+from global_cp.config import CoreSettings as GlobalSettings
 from regional.config import CoreSettings
-from simulation.author import TENANTS, Author
 from simulation.candidate import Candidate
 from simulation.checkers import Checkers
 from simulation.faults import NO_FAULTS, Faults
 from simulation.kernel import Kernel
+from simulation.network import Network
 from simulation.node import Node
+from simulation.plane import GlobalCandidate
+from simulation.process import Process
+from simulation.promises import Promises
+from simulation.region import RegionalCandidate
+from simulation.users import Users
 
-REGION = "eu-west"
+REGIONS = ("eu-west", "eu-east", "us-east")
 EXPIRY_CHECK_MS = 500
-LONGEST_STALL_MS = 30_000
+C = TypeVar("C", bound=Candidate)
 
 
-@dataclass(slots=True)
-class Session:
-    number: int
-    node: Node
-    candidate: Candidate
-    node_life: int
-    candidate_life: int
-    up_ms: int = 0  # arrival of the last message up: order is kept
-    down_ms: int = 0
-    open_at_node: bool = True
-    open_at_region: bool = True
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a world is."""
+
+    regions: int = 1
+    nodes: int = 3  # in each region
+    lanes: int = 1
+    stores_apart: bool = False  # a store for each plane, else one for all
 
 
 class World:
-    def __init__(self, seed: int, faults: Faults, *, nodes: int, lanes: int = 1) -> None:
+    def __init__(self, seed: int, faults: Faults, shape: Shape) -> None:
         self.kernel = Kernel(seed)
         self.faults = faults
-        self.state = MemoryState()
+        self.regions = REGIONS[: shape.regions]
+        self.network = Network(self.kernel, faults)
         self.checkers = Checkers(self)
-        self.author = Author(self, REGION)
-        rate = self._rate
-        self.candidates = [Candidate(self, REGION, n, CoreSettings(lanes=lanes), rate()) for n in (1, 2)]
-        self.nodes = [Node(self, f"n{n}", self._capacity(), rate()) for n in range(1, nodes + 1)]
-        self.sessions: dict[int, Session] = {}
-        self._last_session = 0
+        self.promises = Promises(self)
+        self.users = Users(self)
+        self.global_state = MemoryState()
+        self.state_of = {r: MemoryState() if shape.stores_apart else self.global_state for r in self.regions}
+        self.states = list(dict.fromkeys((self.global_state, *self.state_of.values())))
+        for state in self.states:
+            self.checkers.watch(state)
+        rate, settings = self._rate, CoreSettings(lanes=shape.lanes)
+        global_settings = GlobalSettings(lanes=shape.lanes)
+        self.planes = [GlobalCandidate(self, n, self.global_state, global_settings, rate()) for n in (1, 2)]
+        self.candidates_of = {
+            region: [RegionalCandidate(self, region, n, self.state_of[region], settings, rate()) for n in (1, 2)]
+            for region in self.regions
+        }
+        self.nodes_of = {
+            region: [Node(self, region, n, self._capacity(), rate()) for n in range(1, shape.nodes + 1)]
+            for region in self.regions
+        }
+        self.candidates = [c for candidates in self.candidates_of.values() for c in candidates]
+        self.nodes = [node for nodes in self.nodes_of.values() for node in nodes]
 
     def _rate(self) -> float:
         return 1.0 + self.kernel.random.uniform(-self.faults.clock_rate, self.faults.clock_rate)
@@ -58,41 +75,57 @@ class World:
         cpus = self.kernel.random.choice([2, 4, 8])
         return Vector(cpu_milli=cpus * 1000, memory_mib=cpus * 2048).to_proto()
 
+    @staticmethod
+    def leading(candidates: Sequence[C]) -> list[C]:
+        """Those who believe that they lead."""
+        return [candidate for candidate in candidates if candidate.leading]
+
     # ---- running
 
     def begin(self) -> None:
-        for process in (*self.candidates, *self.nodes):
+        for process in (*self.planes, *self.candidates, *self.nodes):
             process.start()
-        for tenant in TENANTS:
-            self.author.set_budget(tenant, Vector(cpu_milli=20_000, memory_mib=40_960))
-        self._repeat(EXPIRY_CHECK_MS, b"leases", lambda: self.state.expire(self.kernel.now_ms))
-        self._sometimes(2_000, b"author", self.author.act)
-        faults = self.faults
-        self._sometimes(faults.session_break_every_ms, b"break", self._break_some_session)
-        self._sometimes(faults.session_stall_every_ms, b"stall", self._stall_some_session)
-        self._sometimes(faults.agent_crash_every_ms, b"agent crash", lambda: self._restart(self._some_node()))
-        self._sometimes(faults.agent_pause_every_ms, b"agent pause", lambda: self._pause(self._some_node()))
-        self._sometimes(faults.node_reboot_every_ms, b"reboot", lambda: self._reboot(self._some_node()))
-        self._sometimes(faults.node_isolation_every_ms, b"isolation", lambda: self._isolate(self._some_node()))
-        self._sometimes(faults.leader_crash_every_ms, b"leader crash", lambda: self._restart(self._some_candidate()))
-        self._sometimes(faults.leader_pause_every_ms, b"leader pause", lambda: self._pause(self._some_candidate()))
-        self._sometimes(faults.store_cut_every_ms, b"store cut", lambda: self._cut_off(self._some_candidate()))
+        self.users.begin()
+        self._repeat(EXPIRY_CHECK_MS, b"leases", self._expire)
+        self._sometimes(2_000, b"users", self.users.act)
+        faults, planes, candidates, nodes = self.faults, self.planes, self.candidates, self.nodes
+        self._sometimes(faults.session_break_every_ms, b"break", self.network.cut_some)
+        self._sometimes(faults.session_stall_every_ms, b"stall", self.network.stall_some)
+        self._strike(faults.agent_crash_every_ms, b"agent crash", nodes, self._restart)
+        self._strike(faults.agent_pause_every_ms, b"agent pause", nodes, self._pause)
+        self._strike(faults.node_reboot_every_ms, b"reboot", nodes, self._reboot)
+        self._strike(faults.node_isolation_every_ms, b"isolation", nodes, self._isolate)
+        self._strike(faults.leader_crash_every_ms, b"leader crash", candidates, self._restart)
+        self._strike(faults.leader_pause_every_ms, b"leader pause", candidates, self._pause)
+        self._strike(faults.store_cut_every_ms, b"store cut", candidates, self._cut_off)
+        self._strike(faults.global_crash_every_ms, b"global crash", planes, self._restart)
+        self._strike(faults.global_pause_every_ms, b"global pause", planes, self._pause)
+        self._strike(faults.global_cut_every_ms, b"global cut", planes, self._cut_off)
+        self._sometimes(faults.global_absence_every_ms, b"global absence", self._global_goes_away)
         self._sometimes(faults.replica_exit_every_ms, b"replica exit", self._some_replica_exits)
 
-    def heal(self) -> None:
-        """No more faults and no more changes: from now on everything must converge."""
-        self.faults = NO_FAULTS
-        for candidate in self.candidates:
+    def heal(self, *, with_global: bool = True) -> None:
+        """No more faults and no more changes: from now on everything must converge. Without its global plane each
+        region by itself."""
+        self.faults = self.network.faults = NO_FAULTS
+        if not with_global:
+            for plane in self.planes:
+                plane.kill()
+        for candidate in (*self.planes, *self.candidates):
             candidate.store.heal()
         for node in self.nodes:
             node.isolated = False
-        for process in (*self.candidates, *self.nodes):
+        for process in (*(self.planes if with_global else ()), *self.candidates, *self.nodes):
             if not process.alive:
                 process.start()
 
     @property
     def healed(self) -> bool:
         return self.faults is NO_FAULTS
+
+    def _expire(self) -> None:
+        for state in self.states:
+            state.expire(self.kernel.now_ms)
 
     def _repeat(self, period_ms: int, name: bytes, action: Callable[[], None]) -> None:
         def again() -> None:
@@ -116,34 +149,38 @@ class World:
 
     # ---- faults
 
-    def _some_node(self) -> Node:
-        return self.kernel.random.choice(self.nodes)
+    def _strike(self, mean_ms: int, name: bytes, victims: Sequence[Process], fault: Callable[..., None]) -> None:
+        self._sometimes(mean_ms, name, lambda: fault(self.kernel.random.choice(victims)))
 
-    def _some_candidate(self) -> Candidate:
-        return self.kernel.random.choice(self.candidates)
-
-    def _restart(self, process: Node | Candidate) -> None:
+    def _restart(self, process: Process) -> None:
         if process.alive:
             process.kill()
             self._start_later(process, self.kernel.between(50, 20_000))
 
-    def _start_later(self, process: Node | Candidate, delay_ms: int) -> None:
+    def _start_later(self, process: Process, delay_ms: int) -> None:
         life = process.life
         self.kernel.after(
             delay_ms, b"start " + process.label, lambda: process.start() if process.life == life else None
         )
+
+    def _global_goes_away(self) -> None:
+        delay_ms = self.kernel.between(30_000, 300_000)
+        for plane in self.planes:
+            if plane.alive:
+                plane.kill()
+            self._start_later(plane, delay_ms)
 
     def _reboot(self, node: Node) -> None:
         if node.alive:
             node.reboot()
             self._start_later(node, self.kernel.between(1_000, 60_000))
 
-    def _pause(self, process: Node | Candidate) -> None:
+    def _pause(self, process: Process) -> None:
         process.pause(self.kernel.between(100, 20_000))
 
     def _isolate(self, node: Node) -> None:
         node.isolated = True
-        self.break_session(node.session)
+        self.network.cut(node.session)
 
         def rejoin() -> None:
             node.isolated = False
@@ -159,140 +196,8 @@ class World:
 
         self.kernel.after(self.kernel.between(1_000, 60_000), b"rejoin " + candidate.label, rejoin)
 
-    def _break_some_session(self) -> None:
-        if self.sessions:
-            self.break_session(self.kernel.random.choice(sorted(self.sessions)))
-
-    def _stall_some_session(self) -> None:
-        """What is sent from now on arrives late, all at once and in order, as after lost packets."""
-        if self.sessions:
-            session = self.sessions[self.kernel.random.choice(sorted(self.sessions))]
-            until_ms = self.kernel.now_ms + self.kernel.between(1_000, LONGEST_STALL_MS)
-            session.up_ms = max(session.up_ms, until_ms)
-            session.down_ms = max(session.down_ms, until_ms)
-
     def _some_replica_exits(self) -> None:
         runs = [(node, run) for node in self.nodes for run in node.alive_runs()]
         if runs:
             node, run = self.kernel.random.choice(runs)
             node.replica_exits(run)
-
-    # ---- sessions between nodes and the region
-
-    def dial(self, node: Node) -> int:
-        """A new session's number, or 0 when nobody answers. A leader that is paused, or deposed and does not know it
-        yet, still accepts connections."""
-        leaders = self._leaders()
-        if not leaders or node.isolated:
-            return 0
-        leader = self.kernel.random.choice(leaders)
-        self._last_session += 1
-        session = Session(self._last_session, node, leader, node.life, leader.life)
-        self.sessions[session.number] = session
-        return session.number
-
-    def to_region(self, number: int, message: agent_pb2.AgentMessage) -> None:
-        session = self.sessions.get(number)
-        if session is None or not session.open_at_node:
-            return
-        data = self._on_the_wire(message)
-        session.up_ms = max(session.up_ms, self.kernel.now_ms + self._delay())
-        self._for_region(session, session.up_ms - self.kernel.now_ms, lambda: self._arrive_up(session, data))
-
-    def _arrive_up(self, session: Session, data: bytes) -> None:
-        if not session.open_at_region:
-            return
-        message = agent_pb2.AgentMessage.FromString(data)
-        if message.HasField("hello"):
-            session.candidate.hello(session.number, session.node.name, message.hello)
-        else:
-            session.candidate.heard_from_node(session.number, message)
-
-    def to_node(self, candidate: Candidate, number: int, message: agent_pb2.RegionMessage) -> None:
-        session = self.sessions.get(number)
-        if session is None or not session.open_at_region:
-            return
-        data = self._on_the_wire(message)
-        session.down_ms = max(session.down_ms, self.kernel.now_ms + self._delay())
-        self._for_node(session, session.down_ms - self.kernel.now_ms, lambda: self._arrive_down(session, data))
-
-    def _arrive_down(self, session: Session, data: bytes) -> None:
-        if session.open_at_node:
-            session.node.receive(session.number, agent_pb2.RegionMessage.FromString(data))
-
-    def close_session(self, candidate: Candidate, number: int) -> None:
-        self.break_session(number)
-
-    def break_session(self, number: int) -> None:
-        """Both ends learn of it, each in its own time; until then messages in flight still arrive."""
-        session = self.sessions.get(number)
-        if session is None:
-            return
-        self._for_node(session, self.kernel.between(0, 2_000), lambda: self._ended_at_node(session))
-        self._for_region(session, self.kernel.between(0, 2_000), lambda: self._ended_at_region(session))
-
-    def _ended_at_node(self, session: Session) -> None:
-        if session.open_at_node:
-            session.open_at_node = False
-            session.node.disconnected(session.number)
-
-    def _ended_at_region(self, session: Session) -> None:
-        if session.open_at_region:
-            session.open_at_region = False
-            self.sessions.pop(session.number, None)
-            session.candidate.session_ended(session.number)
-
-    def _for_node(self, session: Session, delay_ms: int, action: Callable[[], None]) -> None:
-        if session.node.life == session.node_life:
-            session.node.after(delay_ms, b"down", action)
-
-    def _for_region(self, session: Session, delay_ms: int, action: Callable[[], None]) -> None:
-        if session.candidate.life == session.candidate_life:
-            session.candidate.after(delay_ms, b"up", action)
-
-    def _delay(self) -> int:
-        return self.kernel.between(1, self.faults.message_delay_ms)
-
-    def _on_the_wire(self, message: Message) -> bytes:
-        data = message.SerializeToString()
-        self.kernel.note(data)
-        return data
-
-    # ---- the region and the author
-
-    def _leaders(self) -> list[Candidate]:
-        """Those who believe that they lead."""
-        return [candidate for candidate in self.candidates if candidate.leading]
-
-    def region_leads(self, candidate: Candidate) -> None:
-        for message in self.author.welcome():
-            self._deliver(candidate, message)
-
-    def region_died(self, candidate: Candidate) -> None:
-        """Killed or deposed: its sessions break."""
-        for number in sorted(self.sessions):
-            if self.sessions[number].candidate is candidate:
-                self.break_session(number)
-                if not candidate.alive:
-                    self.sessions.pop(number)
-
-    def to_global(self, candidate: Candidate, message: regional_pb2.UplinkMessage) -> None:
-        data = self._on_the_wire(message)
-        self.kernel.after(
-            self._delay(), b"uplink", lambda: self.author.hear(regional_pb2.UplinkMessage.FromString(data))
-        )
-
-    def to_region_from_global(self, message: regional_pb2.DownlinkMessage) -> None:
-        """To whoever leads, and sometimes once more later, when newer ones have overtaken it."""
-        for leader in self._leaders():
-            self._deliver(leader, message)
-            if self.kernel.chance(self.faults.stale_share):
-                self._deliver(leader, message, self.kernel.between(100, 10_000))
-
-    def _deliver(self, candidate: Candidate, message: regional_pb2.DownlinkMessage, delay_ms: int = 0) -> None:
-        data = self._on_the_wire(message)
-        candidate.after(
-            delay_ms or self._delay(),
-            b"downlink",
-            lambda: candidate.heard_from_global(regional_pb2.DownlinkMessage.FromString(data)),
-        )

@@ -37,14 +37,15 @@ class Mutant:
     rules: tuple[str, ...]  # one of these is in the failure
     events: int
     faults: Mapping[str, float] = field(default_factory=dict)
+    regions: int = 1  # 0 = as the seed draws
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(*rules: str, events: int = 4_000, **faults: float) -> Callable[[Patch], Patch]:
+def mutant(*rules: str, events: int = 4_000, regions: int = 1, **faults: float) -> Callable[[Patch], Patch]:
     def register(patch: Patch) -> Patch:
-        MUTANTS.append(Mutant(patch.__name__, patch, rules, events, faults))
+        MUTANTS.append(Mutant(patch.__name__, patch, rules, events, faults, regions))
         return patch
 
     return register

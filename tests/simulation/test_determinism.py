@@ -9,7 +9,7 @@ import pytest
 
 from simulation.history import run
 from simulation.kernel import Kernel
-from simulation.world import World
+from simulation.network import Network
 
 
 def replayed(seed: int, events: int, hash_seed: str) -> dict[str, object]:
@@ -29,13 +29,13 @@ def test_the_same_seed_is_the_same_history_in_two_processes() -> None:
 def test_the_digest_sees_the_content_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another byte somewhere, with the same events at the same times, is another digest."""
     plain = run(1, 1_000)
-    on_the_wire = World._on_the_wire
+    on_the_wire = Network.on_the_wire
 
-    def another_byte(self: World, message: object) -> bytes:
+    def another_byte(self: Network, message: object) -> bytes:
         self.kernel.note(b"?")
         return on_the_wire(self, message)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(World, "_on_the_wire", another_byte)
+    monkeypatch.setattr(Network, "on_the_wire", another_byte)
     other = run(1, 1_000)
     assert (other.events, other.bindings) == (plain.events, plain.bindings)
     assert other.digest != plain.digest

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from simulation.__main__ import FAILED, main
 from simulation.faults import NO_FAULTS
 from simulation.history import run
-from simulation.world import World
+from simulation.world import Shape, World
 from tests.simulation.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def test_a_failing_seed_prints_the_one_command_that_replays_it(monkeypatch: pyte
 
 
 def test_every_revision_is_checked() -> None:
-    world = World(1, NO_FAULTS, nodes=3)
+    world = World(1, NO_FAULTS, Shape())
     world.begin()
     world.kernel.run(events=1_000)
     assert world.checkers.revisions == world.state.revision - 1 > 50

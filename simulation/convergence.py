@@ -1,0 +1,209 @@
+"""What must be true in the end, once faults have stopped.
+
+Of a region, also while the global plane is away: every share it has admitted runs within its slices, as often as
+asked and at its present template; nothing else runs; no zombie is left; sums in memory equal the records. Of the whole:
+shares are what the accepted workloads ask for, the deleted ones are gone, statuses say what runs, quota that nobody
+needs has come back, and nobody waits for an answer. Each check says what is still missing, or nothing.
+"""
+
+from collections import Counter
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.message import Message
+
+from atoll.api.v1 import objects_pb2
+from atoll.model.resources import Vector, total, vector
+from atoll.model.slots import SlotName, slot_name
+from atoll.store import keys
+from atoll.store.memory_state import MemoryState
+from atoll.store.store import prefix_end
+from regional.config import CoreSettings
+from regional.core.machine import Machine
+
+if TYPE_CHECKING:
+    from simulation.node import Node
+    from simulation.world import World
+
+BOUND = objects_pb2.SLOT_STATE_BOUND
+ROLLING_DOWN_PERCENT = CoreSettings().rolling_down_percent
+M = TypeVar("M", bound=Message)
+Workload = tuple[str, str]
+
+
+def converged(world: "World") -> str:
+    return regions_converged(world) or _GlobalView(world).missing()
+
+
+def regions_converged(world: "World") -> str:
+    """Of every region by itself; for this the global plane is not needed."""
+    return next((missing for region in world.regions if (missing := _RegionView(world, region).missing())), "")
+
+
+def _all(state: MemoryState, prefix: bytes, kind: type[M]) -> list[M]:
+    """The documents under `prefix`, in order of key."""
+    return [kind.FromString(item.value) for item in state.range(prefix, prefix_end(prefix)).items]
+
+
+class _RegionView:
+    def __init__(self, world: "World", region: str) -> None:
+        root, state = keys.region_root(region), world.state_of[region]
+        self.region = region
+        self.nodes: list[Node] = world.nodes_of[region]
+        self.machines = [c.core for c in world.candidates_of[region]]
+        self.shares = _all(state, root + b"workload/", objects_pb2.Share)
+        self.slots = {slot_name(slot.id): slot for slot in _all(state, root + b"slot/", objects_pb2.Slot)}
+        self.slices = {slice_.tenant: slice_ for slice_ in _all(state, root + b"slice/", objects_pb2.RegionSlice)}
+        self.zombies = _all(state, root + b"zombie/", objects_pb2.Zombie)
+        self.running = Counter(run.slot for node in self.nodes for run in node.alive_runs())
+
+    def missing(self) -> str:
+        for share in self.shares:
+            if share.removed:
+                return f"{self._named(share)} is removed and not closed"
+            for task in share.spec.tasks:
+                if missing := self._task(share, task):
+                    return missing
+        for slot in sorted(self.running):
+            record = self.slots.get(slot)
+            if record is None or record.state != BOUND:
+                return f"I7: {slot} runs in {self.region} without a binding"
+        if self.zombies:
+            return f"{len(self.zombies)} zombies are left in {self.region}, first of {self.zombies[0].slot}"
+        return self._sums()
+
+    def _named(self, share: objects_pb2.Share) -> str:
+        return f"{share.metadata.tenant}/{share.metadata.name} in {self.region}"
+
+    def _task(self, share: objects_pb2.Share, task: objects_pb2.Task) -> str:
+        """Legal: a slot that no node or quota has room for waits; and an update waits for ever while as many replicas
+        as it may take down are down already, because they find no room."""
+        tenant, name = share.metadata.tenant, share.metadata.name
+        of = (tenant, name, task.name)
+        bound = [slot for slot, record in sorted(self.slots.items()) if slot[:3] == of and record.state == BOUND]
+        down, outdated = task.replicas - len(bound), ""
+        if down < 0:
+            return f"{name}/{task.name} has {len(bound)} bound in {self.region}, {task.replicas} are wanted"
+        if down and self._room(tenant, vector(task.resources.requests)):
+            return f"{down} of {name}/{task.name} are not bound in {self.region}, and there is room"
+        for slot in bound:
+            if self.running[slot] != 1:
+                return f"{slot} is bound in {self.region} and runs {self.running[slot]} times"
+            if self.slots[slot].uid != share.metadata.uid or self._args(slot) != tuple(task.args):
+                outdated = f"{slot} runs {self._args(slot)} in {self.region}, its template is {tuple(task.args)}"
+        return outdated if down < max(1, task.replicas * ROLLING_DOWN_PERCENT // 100) else ""
+
+    def is_current(self, slot: SlotName, workload: objects_pb2.Workload) -> bool:
+        """Bound for the workload, and at its present template: statuses count no other."""
+        record, tasks = self.slots[slot], {task.name: task for task in workload.spec.tasks}
+        mine = record.state == BOUND and record.uid == workload.metadata.uid
+        return mine and self._args(slot) == tuple(tasks[slot.task].args)
+
+    def _args(self, slot: SlotName) -> tuple[str, ...]:
+        """The template that runs in the slot."""
+        return next(node.runs[run].args for node in self.nodes for run in node.alive_in.get(slot, ()))
+
+    def used(self, tenant: str) -> Vector:
+        return total([vector(s.vector) for n, s in self.slots.items() if n.tenant == tenant and s.state == BOUND])
+
+    def _room(self, tenant: str, request: Vector) -> bool:
+        """Some node and the tenant's slice could take one more of these. Above its target nothing new is bound, though
+        A may still be more."""
+        slice_ = self.slices.get(tenant, objects_pb2.RegionSlice())
+        target = total([vector(limit.target) for limit in slice_.limits])
+        if not (self.used(tenant) + request).fits(target):
+            return False
+        on_node: dict[str, Vector] = {}
+        for slot in self.slots.values():
+            if slot.state == BOUND:
+                on_node[slot.node] = on_node.get(slot.node, Vector()) + vector(slot.vector)
+        return any((on_node.get(node.name, Vector()) + request).fits(vector(node.capacity)) for node in self.nodes)
+
+    def _sums(self) -> str:
+        """The leaders' sums agree with their records, and limits have come down to targets or to what is in use."""
+        for machine in self.machines:
+            if isinstance(machine, Machine) and machine.state:
+                machine.state.check()
+        for tenant, slice_ in self.slices.items():
+            for limit in slice_.limits:
+                if not vector(limit.limit).fits(vector(limit.target).at_least(self.used(tenant))):
+                    return f"{tenant} keeps {vector(limit.limit)} of {vector(limit.target)} in {self.region}"
+        return ""
+
+
+class _GlobalView:
+    def __init__(self, world: "World") -> None:
+        state = world.global_state
+        self.world = world
+        self.regions = [_RegionView(world, region) for region in world.regions]
+        self.workloads = world.promises.workloads
+        self.tenants = world.promises.tenants
+        self.shares = _all(state, b"/g/share/", objects_pb2.Share)
+        self.slices = _all(state, b"/g/slice/", objects_pb2.Slice)
+        self.budgets = {budget.tenant: budget for budget in _all(state, b"/g/budget/", objects_pb2.Budget)}
+
+    def missing(self) -> str:
+        if waiting := self.world.users.unanswered():
+            return f"I11: {waiting[0]} has no answer"
+        for path, workload in sorted(self.workloads.items()):
+            if missing := self._workload(path, workload):
+                return missing
+        return self._admitted() or self._budgets()
+
+    def _workload(self, path: Workload, workload: objects_pb2.Workload) -> str:
+        if workload.metadata.deleted_ms:
+            return f"workload {path} is deleted and not gone"
+        shares = [s for s in self.shares if (s.metadata.tenant, s.metadata.name) == path]
+        for task in workload.spec.tasks:
+            shared = sum(t.replicas for share in shares for t in share.spec.tasks if t.name == task.name)
+            if shared != task.replicas:
+                return f"I11: workload {path} asks for {task.replicas} replicas, its regions for {shared}"
+        item = self.world.global_state.get(keys.status(*path))
+        status = objects_pb2.WorkloadStatus.FromString(item.value if item else b"")
+        if status.observed_generation != workload.metadata.generation:
+            return f"the status of {path} is of generation {status.observed_generation}"
+        own = [(view, slot) for view in self.regions for slot in view.slots if view.is_current(slot, workload)]
+        counts = status.counts
+        if (counts.desired, counts.bound) != (sum(t.replicas for t in workload.spec.tasks), len(own)):
+            return f"the status of {path} says {counts.bound} of {counts.desired} are bound, {len(own)} are"
+        serving = sum(view.running[slot] for view, slot in own)
+        return "" if counts.serving == serving else f"{serving} of {path} run, its status says {counts.serving} serve"
+
+    def _admitted(self) -> str:
+        """Every region has admitted exactly the shares there are, each of a workload there is."""
+        for view in self.regions:
+            there = {(s.metadata.uid, s.metadata.generation) for s in view.shares}
+            wanted = {(s.metadata.uid, s.metadata.generation) for s in self.shares if s.region == view.region}
+            if there != wanted:
+                return f"{view.region} has admitted {sorted(there)} of {sorted(wanted)}"
+        uids = {workload.metadata.uid for workload in self.workloads.values()}
+        lost = [s for s in self.shares if s.metadata.uid not in uids]
+        return f"I7: {lost[0].metadata.name} has shares and no workload" if lost else ""
+
+    def _budgets(self) -> str:
+        """What is granted is needed or in use; what is free is needed nowhere; a lowered quota has come down to what is
+        in use, and a deleted tenant is gone."""
+        for name, tenant in sorted(self.tenants.items()):
+            if tenant.metadata.deleted_ms:
+                if not any(path[0] == name for path in self.workloads):
+                    return f"tenant {name} is deleted and not gone"
+                continue
+            budget = self.budgets[name].accounts[0]
+            used = total([view.used(name) for view in self.regions])
+            if not vector(budget.effective).fits(vector(tenant.spec.quota).at_least(used)):
+                return f"{name} still has {vector(budget.effective)} of {vector(tenant.spec.quota)}"
+            for view in self.regions:
+                if missing := self._slice(view, name, vector(budget.free)):
+                    return missing
+        return ""
+
+    def _slice(self, view: _RegionView, tenant: str, free: Vector) -> str:
+        slice_ = next((s for s in self.slices if (s.tenant, s.region) == (tenant, view.region)), objects_pb2.Slice())
+        granted = total([vector(account.granted) for account in slice_.accounts])
+        needed = Vector()
+        for share in view.shares:
+            if share.metadata.tenant == tenant:
+                needed += total([vector(t.resources.requests) * t.replicas for t in share.spec.tasks])
+        if not granted.fits(needed.at_least(view.used(tenant))):
+            return f"{tenant} keeps {granted} in {view.region}, where it needs {needed}"
+        lacking = (needed - granted).at_least(Vector()).at_most(free)
+        return f"{tenant} lacks {lacking} in {view.region}, and that is free" if lacking else ""

@@ -1,0 +1,139 @@
+"""I11: what the global plane has accepted is in force until a user supersedes it.
+
+At every revision: a workload or a tenant changes only together with the record of one request that a user made, and
+becomes what that request says; a request is recorded once; nothing is forgotten but what was deleted, and only when
+nothing of it is bound anywhere. At every answer: what it promises is recorded at the revision it names, and the same
+request id has the same answer. So no accepted change is ever lost, done twice, or undone by a later leader.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from atoll.api.v1 import global_pb2, objects_pb2
+from atoll.store import keys
+from atoll.store.store import Batch, Change
+from simulation.users import Call
+from simulation.violated import Violated
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+RESPONSES: dict[str, Any] = {
+    "ApplyWorkloadRequest": global_pb2.ApplyWorkloadResponse,
+    "ScaleWorkloadRequest": global_pb2.ApplyWorkloadResponse,
+    "DeleteWorkloadRequest": global_pb2.DeleteWorkloadResponse,
+    "ApplyTenantRequest": global_pb2.ApplyTenantResponse,
+    "DeleteTenantRequest": global_pb2.DeleteTenantResponse,
+}
+
+
+class Promises:
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.workloads: dict[tuple[str, str], objects_pb2.Workload] = {}  # as stored
+        self.tenants: dict[str, objects_pb2.Tenant] = {}
+
+    # ---- at every revision of the global plane's store
+
+    def look(self, batch: Batch) -> None:
+        request = None
+        for change in batch.changes:
+            if change.key.startswith(b"/g/request/"):
+                request = self._recorded(change)
+        for change in batch.changes:
+            _, _, kind, *path = change.key.decode().split("/")
+            if kind == "workload":
+                self._workload((path[0], path[1]), change, request)
+            elif kind == "tenant":
+                self._tenant(path[0], change, request)
+
+    def _recorded(self, change: Change) -> Call | None:
+        if change.item is None:
+            return None  # swept after its time
+        request_id = change.key.decode().rpartition("/")[2]
+        if change.previous is not None:
+            raise Violated(f"I11: request {request_id} is done twice")
+        call = self._world.users.calls.get(request_id)
+        if call is None:
+            raise Violated(f"I11: request {request_id} was asked by nobody")
+        return call
+
+    def _workload(self, path: tuple[str, str], change: Change, call: Call | None) -> None:
+        before = self.workloads.pop(path, None)
+        if change.item is None:
+            if before is None or not before.metadata.deleted_ms:
+                raise Violated(f"I11: workload {path} is gone though nobody deleted it")
+            if slot := self._world.checkers.bound_of(before.metadata.uid):
+                raise Violated(f"I7: workload {path} is forgotten while {slot} is bound")
+            return
+        after = self.workloads[path] = objects_pb2.Workload.FromString(change.item.value)
+        asked = call.request if call else None
+        match asked:
+            case global_pb2.ApplyWorkloadRequest():
+                named, done = asked.workload.metadata, wish(after.spec) == wish(asked.workload.spec)
+            case global_pb2.ScaleWorkloadRequest() if before is not None:
+                wanted = objects_pb2.Workload()
+                wanted.CopyFrom(before)
+                wanted.spec.tasks[0].replicas = asked.replicas
+                named, done = objects_pb2.Metadata(tenant=asked.tenant, name=asked.name), after.spec == wanted.spec
+            case global_pb2.DeleteWorkloadRequest() if before is not None:
+                named = objects_pb2.Metadata(tenant=asked.tenant, name=asked.name)
+                done = bool(after.metadata.deleted_ms) and after.spec == before.spec
+            case _:
+                raise Violated(f"I11: workload {path} changed, and nobody asked for it")
+        if not done or (named.tenant, named.name) != path:
+            raise Violated(f"I11: workload {path} has become what nobody asked for")
+        if before is not None and before.metadata.deleted_ms and not after.metadata.deleted_ms:
+            raise Violated(f"I11: workload {path} is back though its deletion was accepted")
+
+    def _tenant(self, name: str, change: Change, call: Call | None) -> None:
+        before = self.tenants.pop(name, None)
+        if change.item is None:
+            if before is None or not before.metadata.deleted_ms:
+                raise Violated(f"I11: tenant {name} is gone though nobody deleted it")
+            return
+        after = self.tenants[name] = objects_pb2.Tenant.FromString(change.item.value)
+        match call.request if call else None:
+            case global_pb2.ApplyTenantRequest() as asked:
+                done = asked.tenant.metadata.name == name and asked.tenant.spec.quota == after.spec.quota
+            case global_pb2.DeleteTenantRequest() as asked:
+                done = asked.name == name and bool(after.metadata.deleted_ms)
+            case _:
+                done = False
+        if not done:
+            raise Violated(f"I11: tenant {name} has become what nobody asked for")
+
+    # ---- at every answer
+
+    def answered(self, call: Call, kind: str, data: bytes) -> None:
+        if call.answer and call.answer != (kind, data):
+            raise Violated(f"I11: {call.method} has two different answers: {call.answer[1]!r} and {data!r}")
+        response = RESPONSES[call.method]
+        if kind != response.__name__:
+            raise Violated(f"I11: {call.method} was answered with {kind}")
+        tenant, request_id = path_of(call)
+        item = self._world.global_state.get(keys.request(tenant, request_id))
+        revision = response.FromString(data).revision
+        if item is None or item.mod_revision != revision:
+            raise Violated(f"I11: {request_id} was promised at revision {revision}, and is not recorded there")
+
+
+def path_of(call: Call) -> tuple[str, str]:
+    """Tenant and request id."""
+    match call.request:
+        case global_pb2.ApplyWorkloadRequest() as asked:
+            return asked.workload.metadata.tenant, asked.request_id
+        case global_pb2.ApplyTenantRequest() as asked:
+            return asked.tenant.metadata.name, asked.request_id
+        case global_pb2.DeleteTenantRequest() as asked:
+            return asked.name, asked.request_id
+        case asked:
+            return asked.tenant, asked.request_id  # type: ignore[attr-defined]  # of a workload
+
+
+def wish(spec: objects_pb2.WorkloadSpec) -> tuple[object, ...]:
+    """What users say; the rest of a stored spec are defaults."""
+    tasks = [
+        (task.name, task.replicas, tuple(task.command), tuple(task.args), task.resources.requests.SerializeToString())
+        for task in spec.tasks
+    ]
+    return (spec.type, spec.priority, spec.run_class, tuple(spec.regions), tuple(tasks))

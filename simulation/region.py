@@ -1,0 +1,144 @@
+"""One regional process in the simulator: the shell of `regional/` around its production core.
+
+Decides nothing about scheduling. A leader dials the global plane as regional/uplink.py does: hello, heartbeats,
+silence, back-off; what cannot be sent is dropped, because a welcome has everything sent again.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from atoll.api.v1 import agent_pb2, regional_pb2
+from atoll.lane import Authority
+from atoll.store import keys
+from atoll.store.memory_state import MemoryState
+from regional.config import CoreSettings
+from regional.core import commands, events
+from regional.core.machine import Machine
+from simulation.candidate import Candidate
+from simulation.network import Stream
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+HEARTBEAT_MS, SILENCE_MS = 2_000, 6_000  # as regional.config.Settings has them for the uplink
+BACKOFF_MS, BACKOFF_MAX_MS = 200, 5_000
+
+
+class RegionalCandidate(Candidate):
+    woke = events.Woke()
+
+    def __init__(
+        self, world: "World", region: str, number: int, state: MemoryState, settings: CoreSettings, rate: float
+    ) -> None:
+        super().__init__(world, f"{region}-{number}", keys.region_root(region), state, settings.lanes, rate)
+        self.region = region
+        self.machine: Machine | None = None
+        self._settings = settings
+        self._uplink = 0  # the stream to the global plane, 0 = none
+        self._welcomed = False
+        self._heard_ms = 0
+        self._backoff_ms = BACKOFF_MS
+
+    def new_core(self) -> Machine:
+        self.machine = Machine(self.region, self._settings)
+        self._uplink, self._welcomed = 0, False
+        return self.machine
+
+    def kill(self) -> None:
+        self.network.cut(self._uplink)
+        super().kill()
+        self.machine = None
+
+    def carry_out(self, command: Any) -> None:
+        match command:
+            case commands.SendToNode(session=session, message=message):
+                self.network.down(session, message)
+            case commands.CloseSession(session=session):
+                self.network.cut(session)
+            case commands.SendUp(message=message):
+                if self._welcomed:
+                    self.network.up(self._uplink, message)
+            case _:
+                pass  # journal, timeline, answers to callers of the API
+
+    # ---- nodes
+
+    def from_below(self, stream: Stream, data: bytes) -> None:
+        message = agent_pb2.AgentMessage.FromString(data)
+        match message.WhichOneof("body"):
+            case "hello":
+                self.post(events.NodeHello(stream.number, stream.below.name, "default", (), message.hello))
+            case "heartbeat":
+                self.post(events.NodeHeartbeat(stream.number, message.heartbeat.seq))
+            case "status":
+                self.post(events.NodeStatus(stream.number, message.status))
+
+    def lost_below(self, stream: Stream) -> None:
+        self.post(events.NodeSessionEnded(stream.number))
+
+    # ---- the uplink
+
+    def leads(self, authority: Authority) -> None:
+        self._backoff_ms = BACKOFF_MS
+        self._dial(authority)
+
+    def _dial(self, authority: Authority) -> None:
+        if not self.leading or self._uplink or self.machine is None or self.machine.state is None:
+            return
+        if self.machine.state.authority != authority:
+            return  # of an earlier reign
+        self._uplink = self.network.dial(self, self.world.leading(self.world.planes))
+        if not self._uplink:
+            self._dial_later(authority)
+            return
+        self._heard_ms = self.clock_ms()
+        hello = regional_pb2.RegionHello(
+            region=self.region, term=authority.term, epoch=self.machine.epoch, store_life=authority.store_life
+        )
+        self.network.up(self._uplink, regional_pb2.UplinkMessage(hello=hello))
+        self._beat(self._uplink)
+
+    def _dial_later(self, authority: Authority) -> None:
+        delay_ms = self.kernel.between(self._backoff_ms // 2, self._backoff_ms)
+        self._backoff_ms = min(2 * self._backoff_ms, BACKOFF_MAX_MS)
+        self.after(delay_ms, b"dial " + self.label, lambda: self._dial(authority))
+
+    def _beat(self, stream: int) -> None:
+        if stream != self._uplink:
+            return
+        if not self.leading or self.clock_ms() - self._heard_ms > SILENCE_MS:
+            self.network.cut(stream)
+            return
+        if self._welcomed:
+            beat = regional_pb2.RegionHeartbeat(seq=self._heard_ms)
+            self.network.up(stream, regional_pb2.UplinkMessage(heartbeat=beat))
+        self.after(HEARTBEAT_MS, b"uplink beat", lambda: self._beat(stream))
+
+    def from_above(self, stream: Stream, data: bytes) -> None:
+        """Also copies that come late, when newer ones have overtaken them."""
+        if stream.number != self._uplink:
+            return
+        self._heard_ms = self.clock_ms()
+        message = regional_pb2.DownlinkMessage.FromString(data)
+        body = message.WhichOneof("body")
+        if body == "welcome":
+            self._welcomed, self._backoff_ms = True, BACKOFF_MS
+            self.post(events.GlobalWelcomed(message.welcome))
+        elif body in ("share", "slice_stamp"):
+            self._take(message)
+            if self.kernel.chance(self.world.faults.stale_share):
+                self.after(self.kernel.between(100, 10_000), b"stale", lambda: self._take(message))
+
+    def _take(self, message: regional_pb2.DownlinkMessage) -> None:
+        if message.HasField("share"):
+            self.post(events.ShareArrived(message.share))
+        else:
+            self.post(events.SliceArrived(message.slice_stamp))
+
+    def lost_above(self, stream: Stream) -> None:
+        if stream.number != self._uplink:
+            return
+        welcomed, self._uplink, self._welcomed = self._welcomed, 0, False
+        if welcomed:
+            self.post(events.GlobalLost("the uplink has ended"))
+        if self.leading and self.machine and self.machine.state:
+            self._dial_later(self.machine.state.authority)

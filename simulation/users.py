@@ -1,0 +1,160 @@
+"""Users of the global plane: they create, scale, update and delete workloads and tenants, and change quotas.
+
+Each change has a request id and is asked again, word for word, until it has an answer; some users give up, and some ask
+again though they have one. Decides what users want in this history. What they were promised is held by promises.py.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import Message
+
+from atoll.api.v1 import global_pb2, objects_pb2
+from atoll.errors import Busy, OutcomeUnknown, Unavailable
+from atoll.model.resources import Vector
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+TENANTS = ("acme", "globex", "initech")
+MOST_REPLICAS = 12
+PATIENCE_MS = 10_000
+NOT_FINAL = {kind("").code for kind in (Busy, OutcomeUnknown, Unavailable)}
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One change that a user wants. `answer`: the type and bytes of what it was promised."""
+
+    request: Message
+    method: str
+    body: bytes
+    answer: tuple[str, bytes] | None = None
+    refused: str = ""  # the code of a final error
+    given_up: bool = False
+
+    @property
+    def waits(self) -> bool:
+        return not (self.answer or self.refused or self.given_up)
+
+
+@dataclass(slots=True)
+class Users:
+    world: "World"
+    calls: dict[str, Call] = field(default_factory=dict)  # by request id
+    _tries: dict[int, Call] = field(default_factory=dict)  # those a user still listens to
+    _last_try: int = 0
+    _changes: int = 0
+
+    def begin(self) -> None:
+        for tenant in TENANTS[:2]:
+            self._set_quota(tenant)
+
+    def act(self) -> None:
+        """One random change."""
+        rng = self.world.kernel.random
+        live = [path for path, w in sorted(self.world.promises.workloads.items()) if not w.metadata.deleted_ms]
+        most = 4 + 2 * len(self.world.regions)
+        choice = rng.random()
+        if len(live) < 2 or (choice < 0.25 and len(live) < most):
+            self._create(rng.choice(TENANTS), f"w{rng.randrange(most)}")
+        elif choice < 0.5:
+            tenant, name = rng.choice(live)
+            replicas = rng.randint(0, MOST_REPLICAS)
+            self._want(global_pb2.ScaleWorkloadRequest(tenant=tenant, name=name, replicas=replicas))
+        elif choice < 0.65:
+            self._update(*rng.choice(live))
+        elif choice < 0.75:
+            tenant, name = rng.choice(live)
+            self._want(global_pb2.DeleteWorkloadRequest(tenant=tenant, name=name))
+        elif choice < 0.93:
+            self._set_quota(rng.choice(TENANTS))
+        elif choice < 0.96:
+            self._want(global_pb2.DeleteTenantRequest(name=rng.choice(TENANTS)))
+        else:
+            self._send(self.calls[rng.choice(list(self.calls))])
+
+    # ---- what they want
+
+    def _create(self, tenant: str, name: str) -> None:
+        rng = self.world.kernel.random
+        request = Vector(cpu_milli=rng.choice([100, 500, 2000]), memory_mib=rng.choice([64, 512, 2048])).to_proto()
+        task = objects_pb2.Task(name="main", replicas=rng.randint(1, MOST_REPLICAS), command=["run"])
+        task.resources.requests.CopyFrom(request)
+        task.restart.local_limit = 2
+        task.restart.backoff_ms = 200
+        task.restart.backoff_max_ms = 2_000
+        task.termination_grace_s = 1
+        regions = rng.sample(self.world.regions, rng.randint(0, len(self.world.regions)))
+        spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_SERVICE, tasks=[task], regions=regions)
+        spec.priority = rng.choice([objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_DEFAULT, objects_pb2.PRIORITY_HIGH])
+        spec.run_class = rng.choice([objects_pb2.RUN_CLASS_KEEP, objects_pb2.RUN_CLASS_EXCLUSIVE])
+        self._apply(objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec))
+
+    def _update(self, tenant: str, name: str) -> None:
+        workload = objects_pb2.Workload()
+        workload.CopyFrom(self.world.promises.workloads[tenant, name])
+        self._apply(workload)
+
+    def _apply(self, workload: objects_pb2.Workload) -> None:
+        """Each template is another one, so that what runs tells which it is."""
+        workload.spec.tasks[0].args[:] = [str(self._changes)]
+        self._want(global_pb2.ApplyWorkloadRequest(workload=workload))
+
+    def _set_quota(self, name: str) -> None:
+        cpu = self.world.kernel.random.choice([2_000, 8_000, 40_000]) * len(self.world.regions)
+        quota = Vector(cpu_milli=cpu, memory_mib=2 * cpu).to_proto()
+        tenant = objects_pb2.Tenant(
+            metadata=objects_pb2.Metadata(name=name), spec=objects_pb2.TenantSpec(quota=quota, weight=1)
+        )
+        self._want(global_pb2.ApplyTenantRequest(tenant=tenant))
+
+    # ---- how they ask
+
+    def _want(self, request: Message) -> None:
+        self._changes += 1
+        request_id = f"change-{self._changes}"
+        request.request_id = request_id  # type: ignore[attr-defined]  # every change has one
+        call = self.calls[request_id] = Call(request, type(request).__name__, request.SerializeToString())
+        self._send(call)
+
+    def _send(self, call: Call) -> None:
+        kernel = self.world.kernel
+        self._last_try += 1
+        number = self._last_try
+        self._tries[number] = call
+        planes = self.world.leading(self.world.planes)
+        if planes:
+            plane = kernel.random.choice(planes)
+            kernel.note(call.body)
+            delay_ms = self.world.network.delay()
+            kernel.after(delay_ms, b"ask", lambda: plane.ask(number, call.method, call.body), plane)
+        kernel.after(kernel.between(PATIENCE_MS // 10, PATIENCE_MS), b"no answer", lambda: self._unheard(number))
+
+    def _unheard(self, number: int) -> None:
+        call = self._tries.pop(number, None)
+        if call is None or not call.waits:
+            return
+        call.given_up = self.world.kernel.chance(0.05)
+        if call.waits:
+            self._send(call)
+
+    def hear(self, number: int, kind: str, data: bytes) -> None:
+        """The answer to a try; `kind` is the type of the response, or the code of an error."""
+        call = self._tries.pop(number, None)
+        if call is None:
+            return
+        if kind in NOT_FINAL:
+            self.world.kernel.after(self.world.kernel.between(100, 2_000), b"ask again", lambda: self._again(call))
+        elif not data:
+            call.refused = kind
+        else:
+            self.world.promises.answered(call, kind, data)
+            call.answer = (kind, data)
+
+    def _again(self, call: Call) -> None:
+        if call.waits:
+            self._send(call)
+
+    def unanswered(self) -> list[str]:
+        return [request_id for request_id, call in self.calls.items() if call.waits]
