@@ -114,7 +114,6 @@ class RegionalCandidate(Candidate):
         self.after(HEARTBEAT_MS, b"uplink beat", lambda: self._beat(stream))
 
     def from_above(self, stream: Stream, data: bytes) -> None:
-        """Also copies that come late, when newer ones have overtaken them."""
         if stream.number != self._uplink:
             return
         self._heard_ms = self.clock_ms()
@@ -126,13 +125,20 @@ class RegionalCandidate(Candidate):
         elif body in ("share", "slice_stamp"):
             self._take(message)
             if self.kernel.chance(self.world.faults.stale_share):
-                self.after(self.kernel.between(100, 10_000), b"stale", lambda: self._take(message))
+                self.after(self.kernel.between(100, 10_000), b"stale", lambda: self._take_again(message))
 
     def _take(self, message: regional_pb2.DownlinkMessage) -> None:
         if message.HasField("share"):
             self.post(events.ShareArrived(message.share))
         else:
             self.post(events.SliceArrived(message.slice_stamp))
+
+    def _take_again(self, message: regional_pb2.DownlinkMessage) -> None:
+        """A copy that newer ones have overtaken; of no workload that is forgotten already, for a stream keeps order."""
+        state = self.machine.state if self.machine else None
+        of = message.share.metadata
+        if state and (not message.HasField("share") or (of.tenant, of.name) in state.workloads):
+            self._take(message)
 
     def lost_above(self, stream: Stream) -> None:
         if stream.number != self._uplink:

@@ -12,7 +12,9 @@ SEEDS = range(1, 41)  # tried until one bites: most do at once
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant.patch(monkeypatch)
-    failure = next(filter(None, (run(seed, mutant.events, regions=mutant.regions, **mutant.faults).failure for seed in SEEDS)), "")
+    failure = next(
+        filter(None, (run(seed, mutant.events, regions=mutant.regions, **mutant.faults).failure for seed in SEEDS)), ""
+    )
     assert failure, f"no checker noticed {mutant.name} in {len(SEEDS)} seeds"
     said = failure.splitlines()[0]
     assert any(rule in said for rule in mutant.rules), said

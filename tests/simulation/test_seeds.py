@@ -48,4 +48,4 @@ def test_every_revision_is_checked() -> None:
     world = World(1, NO_FAULTS, Shape())
     world.begin()
     world.kernel.run(events=1_000)
-    assert world.checkers.revisions == world.state.revision - 1 > 50
+    assert world.checkers.revisions == world.global_state.revision - 1 > 50
