@@ -18,9 +18,9 @@ from agent.checkpoint import Checkpoint
 from agent.config import Settings
 from agent.core import commands, events
 from agent.core.machine import Machine
-from agent.drivers.driver import Driver, Notify, RunSpec
-from agent.drivers.fake import Behaviour, FakeDriver, pump
-from agent.drivers.process import ProcessDriver
+from agent.drivers.by_task import kind_of
+from agent.drivers.driver import RunSpec
+from agent.drivers.offer import offer
 from agent.enrol import Enrolment
 from agent.environment import environment
 from agent.guard_keeper import GuardKeeper
@@ -42,6 +42,7 @@ SESSIONS = Counter("atoll_agent_sessions_left", "Sessions left by this agent.")
 STORAGE_OK = Gauge("atoll_agent_storage_ok", "1 while the checkpoint can be written; at 0 nothing new is started.")
 
 GUARD_WATCH_S = 2.0
+FIRST_OFFER_S = 2.0  # the first Hello waits so long for a Docker engine's answer
 
 
 class Agent:
@@ -52,12 +53,13 @@ class Agent:
         self._checkpoint = checkpoint
         self._enrolment = enrolment
         self._guard = GuardKeeper(settings.state_dir, clock)
+        self._hello = _hello(settings)
         self._core: CoreLoop[events.Event, commands.Command] = CoreLoop(
-            Machine(_hello(settings), settings.timing), clock, self._execute, events.Woke()
+            Machine(self._hello, settings.timing), clock, self._execute, events.Woke()
         )
-        self._background: list[Coroutine[Any, Any, None]] = []
-        self._driver = self._make_driver(self._core.post, clock)
         self._addresses = Addresses(settings.run_network, settings.name)
+        self._offer = offer(settings, self._core.post, clock, self._addresses.own)
+        self._driver = self._offer.driver
         self._probes = Probes(self._driver, self._addresses, settings.probes_at_once)
         self._session = Session(settings, lambda: enrolment.files, self._core.post)
         self._queries = Queries(self._driver, self._session.send)
@@ -76,7 +78,7 @@ class Agent:
             async with asyncio.TaskGroup() as group:
                 for work in (self._core.run(), self._connect(ready), self._watch_guard()):
                     group.create_task(work)
-                for work in self._background:
+                for work in self._offer.background:
                     group.create_task(work)
         finally:
             for task in self._tasks:
@@ -93,7 +95,8 @@ class Agent:
             case commands.StartReplica(run, assign):
                 STARTS.inc()
                 log.info("start", run=str(run))
-                told = environment(run, assign, self._settings.name, self._addresses.own(run))
+                own = self._addresses.own(run) if kind_of(assign.task) == objects_pb2.DRIVER_PROCESS else ""
+                told = environment(run, assign, self._settings.name, own)  # a container has its own network instead
                 self._driver.start(run, RunSpec(assign.task, told))
             case commands.StopReplica(run, grace_ms):
                 STOPS.inc()
@@ -135,10 +138,23 @@ class Agent:
     async def _connect(self, ready: Callable[[], None]) -> None:
         """What runs here is looked after meanwhile, however long the region is away."""
         await self._enrolment.identity()
+        await self._offer.known(FIRST_OFFER_S)
+        self._offer.watch(self._offer_again)
+        self._offer_again()
         ready()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._session.run(self._queries.answer))
             group.create_task(self._renew())
+
+    def _offer_again(self) -> None:
+        """The next Hello says what this node can run; a session that said something else is left."""
+        drivers = self._offer.kinds()
+        if drivers == list(self._hello.drivers):
+            return
+        log.info("drivers", offered=[objects_pb2.Driver.Name(kind) for kind in drivers])
+        self._hello.ClearField("drivers")
+        self._hello.drivers.extend(drivers)
+        self._session.renew("what this node can run has changed")
 
     async def _renew(self) -> None:
         while True:
@@ -157,19 +173,6 @@ class Agent:
             await asyncio.sleep(GUARD_WATCH_S)
             with contextlib.suppress(OSError):
                 self._guard.watch()
-
-    def _make_driver(self, notify: Notify, clock: Clock) -> Driver:
-        if self._settings.driver == "fake":
-            fake = FakeDriver(notify, lambda run, spec: Behaviour(), clock.now_ms())
-            self._background.append(pump(fake, clock))
-            return fake
-        return ProcessDriver(
-            self._settings.state_dir,
-            notify,
-            log_bytes=self._settings.log_mib << 20,
-            finished_runs=self._settings.finished_runs,
-            kill_wait_s=self._settings.kill_wait_s,
-        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -9,7 +9,7 @@ agents of two regions may share one engine.
 """
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ LABEL_STATE = "atoll.state"  # the agent's state folder
 LABEL_RUN = "atoll.run"  # slot and attempt, see runs.RunName
 MIB = 1 << 20
 MOST_MIB = 1 << 30  # a pebibyte: more is no bound
-LOOPBACK = "127.0.0.1"
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 LIVING = ("running", "paused", "restarting", "removing")
 LEAST_CPU_MILLI = 10  # below it no kernel grants a share of a period
 LEAST_SHARES, MOST_SHARES = 2, 262_144
@@ -45,8 +45,10 @@ class Refused(ValueError):
     """The task asks for what no container here can be."""
 
 
-def create_request(run: RunName, spec: RunSpec, node: Node) -> dict[str, Any]:
-    """The body of POST /containers/create. Raises Refused."""
+def create_request(run: RunName, spec: RunSpec, node: Node, own_address: str = "") -> dict[str, Any]:
+    """The body of POST /containers/create. `own_address`: where its ports are published, when it has one of its own.
+
+    Raises Refused."""
     task = spec.task
     if task.driver not in (objects_pb2.DRIVER_UNSPECIFIED, objects_pb2.DRIVER_DOCKER):
         raise Refused("the task is not for the docker driver")
@@ -71,7 +73,7 @@ def create_request(run: RunName, spec: RunSpec, node: Node) -> dict[str, Any]:
         "AttachStderr": False,
         "OpenStdin": False,
         "Tty": False,
-        "HostConfig": _host_config(task, ports, node),
+        "HostConfig": _host_config(task, ports, node, own_address),
     }
     if task.command:
         request["Entrypoint"] = list(task.command)
@@ -90,8 +92,9 @@ def _labels(run: RunName, node: Node) -> dict[str, str]:
     }
 
 
-def _host_config(task: objects_pb2.Task, ports: Mapping[str, int], node: Node) -> dict[str, Any]:
+def _host_config(task: objects_pb2.Task, ports: Mapping[str, int], node: Node, own_address: str) -> dict[str, Any]:
     asked, limits = task.resources.requests, task.resources.limits
+    hosts = [own_address] if own_address else _hosts(node.address)
     memory = (limits.memory_mib or asked.memory_mib) * MIB
     cpu_milli = min(max(limits.cpu_milli or asked.cpu_milli, LEAST_CPU_MILLI), node.processors * 1000)
     return {
@@ -100,7 +103,7 @@ def _host_config(task: objects_pb2.Task, ports: Mapping[str, int], node: Node) -
         "NanoCpus": cpu_milli * 1_000_000,
         "CpuShares": min(max(asked.cpu_milli * 1024 // 1000, LEAST_SHARES), MOST_SHARES),
         "PidsLimit": node.most_pids,
-        "PortBindings": {port: _bindings(number, node.address) for port, number in ports.items()},
+        "PortBindings": {port: _bindings(number, hosts) for port, number in ports.items()},
         "NetworkMode": "bridge",
         "IpcMode": "private",
         "CgroupnsMode": "private",
@@ -126,15 +129,17 @@ def _log_options(log_bytes: int) -> dict[str, str]:
     return {"max-size": str(max(log_bytes // 2, 1 << 16)), "max-file": "2"}
 
 
-def _bindings(number: int, address: str) -> list[dict[str, str]]:
-    """On the node's address and on the loopback, where probes look; everywhere when the address is only a name."""
+def _hosts(address: str) -> list[str]:
+    """The node's address and the loopback, where probes look; every address when the node's is only a name."""
     try:
         wanted = {LOOPBACK, str(ipaddress.ip_address(address))}
     except ValueError:
-        wanted = {"0.0.0.0"}
-    if "0.0.0.0" in wanted:
-        wanted = {"0.0.0.0"}
-    return [{"HostIp": host, "HostPort": str(number)} for host in sorted(wanted)]
+        wanted = {EVERYWHERE}
+    return [EVERYWHERE] if EVERYWHERE in wanted else sorted(wanted)
+
+
+def _bindings(number: int, hosts: Sequence[str]) -> list[dict[str, str]]:
+    return [{"HostIp": host, "HostPort": str(number)} for host in hosts]
 
 
 def name_of(run: RunName, node: Node) -> str:

@@ -47,7 +47,9 @@ class _Live:
     folder: RunFolder
     name: str
     id: str = ""  # empty until it was created
-    began: asyncio.Event = field(default_factory=asyncio.Event)  # it runs, as far as is known
+    began: asyncio.Event = field(
+        default_factory=asyncio.Event
+    )  # its start was answered: it runs, as far as is known, or has ended
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
     checking: bool = False
@@ -71,8 +73,10 @@ class DockerDriver:
         address: str,
         log_bytes: int,
         finished_runs: int,
+        own_address: Callable[[RunName], str] = lambda run: "",
     ) -> None:
         self._settings = settings
+        self._own_address = own_address
         self._node = container.Node(
             name=node,
             state=str(state_dir.resolve()),
@@ -101,6 +105,11 @@ class DockerDriver:
     @property
     def available(self) -> bool:
         return self._looked and not self._engine.down
+
+    @property
+    def unavailable(self) -> str:
+        """Why it cannot be used; empty also while nobody has asked yet."""
+        return self._engine.down
 
     # ------------------------------------------------------------------ the driver's protocol
 
@@ -281,7 +290,7 @@ class DockerDriver:
             self._started(run, live)
 
     async def _create(self, run: RunName, spec: RunSpec, live: _Live) -> None:
-        request = container.create_request(run, spec, self._node)
+        request = container.create_request(run, spec, self._node, self._own_address(run))
         live.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         live.folder.clear()
         self._record(live)
@@ -329,6 +338,7 @@ class DockerDriver:
             (live.folder.path / RECORD).unlink(missing_ok=True)
         if self._live.get(run) is live:
             del self._live[run]
+        live.began.set()
         live.ended.set()
         self._notify(DriverStartFailed(run, reason))
 
@@ -338,7 +348,7 @@ class DockerDriver:
         """SIGTERM, SIGKILL, then the cgroup, until the end has been told."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_s
-        await _first(live.began, live.ended)
+        await live.began.wait()
         asked = False
         while not live.ended.is_set():
             kill = loop.time() >= deadline
@@ -384,15 +394,6 @@ class DockerDriver:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _first(*events: asyncio.Event) -> None:
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for one in waiting:
-            one.cancel()
 
 
 def _now_ms() -> int:

@@ -10,6 +10,7 @@ from atoll.model.resources import DIMENSIONS, format_quantity
 
 NODE_NOT_READY = "NodeNotReady"
 NODE_CORDONED = "NodeCordoned"
+DRIVER_MISSING = "DriverMissing"
 NODE_SELECTOR = "NodeSelectorMismatch"
 NODE_REQUIREMENT = "NodeRequirementMismatch"
 TAINT = "TaintNotTolerated"
@@ -24,6 +25,7 @@ QUEUED = "Queued"
 SENTENCES = {
     NODE_NOT_READY: "not ready, or not heard from",
     NODE_CORDONED: "cordoned or draining",
+    DRIVER_MISSING: "without the driver it needs (images need a Docker engine that answers)",
     NODE_SELECTOR: "without the labels of nodeSelector",
     NODE_REQUIREMENT: "not satisfying `requires`",
     TAINT: "with a taint that is not tolerated",

@@ -132,9 +132,8 @@ def _driver(task: objects_pb2.Task, path: str) -> Mistakes:
             yield Mistake(f"{path}.command", "is missing: the process driver runs a command")
         if task.image:
             yield Mistake(f"{path}.image", "the process driver runs no image")
-    if task.driver == objects_pb2.DRIVER_DOCKER:
-        # Better refused than placed for ever on agents that cannot start it.
-        yield Mistake(f"{path}.image", "no agent of this version runs containers; give a command instead")
+    if task.driver == objects_pb2.DRIVER_DOCKER and not task.image:
+        yield Mistake(f"{path}.image", "is missing: the docker driver runs an image")
     if len(task.image) > 512 or any(c.isspace() or not c.isprintable() for c in task.image):
         yield Mistake(f"{path}.image", "is not the name of an image")
     if task.command and not task.command[0]:

@@ -6,7 +6,7 @@ refusal; work that no node takes is parked until one of those events. Plain Pyth
 tolerations are in atoll.model.selectors; a property test holds both to the same answers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,6 +19,7 @@ from atoll.model.resources import DIMENSIONS, Vector, vector
 from atoll.model.selectors import tolerates, whole_number
 from regional.core.node_table import Mask, NodeTable, Rows
 
+_ALWAYS = (objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_FAKE)  # of agents that do not say
 HARD_TAINTS = (objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE)
 
 
@@ -54,6 +55,7 @@ class Request:
     prefers: tuple[tuple[Requirement, int], ...] = ()
     tolerations: tuple[Tolerated, ...] = ()
     strategy: str = ""
+    driver: int = objects_pb2.DRIVER_UNSPECIFIED
 
 
 def request_of(task: objects_pb2.Task) -> Request:
@@ -64,6 +66,7 @@ def request_of(task: objects_pb2.Task) -> Request:
         prefers=tuple((_requirement(p.requirement), p.weight) for p in task.prefers),
         tolerations=tuple(Tolerated(t.key, t.value, t.effect) for t in task.tolerations),
         strategy=task.strategy,
+        driver=task.driver,
     )
 
 
@@ -84,6 +87,20 @@ def _ready(table: NodeTable, request: Request, rows: Rows) -> Mask:
 
 def _not_cordoned(table: NodeTable, request: Request, rows: Rows) -> Mask:
     return ~table.cordoned[rows]
+
+
+def driver_labels(drivers: Collection[int]) -> dict[str, str]:
+    """What a node's drivers are in its row: labels that no user can write."""
+    return {f"\0driver/{driver}": "offered" for driver in drivers or _ALWAYS}
+
+
+def _offers_driver(table: NodeTable, request: Request, rows: Rows) -> Mask:
+    if request.driver == objects_pb2.DRIVER_UNSPECIFIED:
+        return np.ones(len(rows), np.bool_)
+    (key,) = driver_labels((request.driver,))
+    column = table.label_column(key)
+    offered: Mask = column[rows] > 0 if column is not None else np.zeros(len(rows), np.bool_)
+    return offered
 
 
 def _selected(table: NodeTable, request: Request, rows: Rows) -> Mask:
@@ -180,6 +197,7 @@ _RESOURCES = frozenset({Cure.NODES, Cure.RESOURCES})
 FILTERS: tuple[Filter, ...] = (
     Filter(explain.NODE_NOT_READY, _ready, _NODES),
     Filter(explain.NODE_CORDONED, _not_cordoned, _NODES),
+    Filter(explain.DRIVER_MISSING, _offers_driver, _NODES),
     Filter(explain.NODE_SELECTOR, _selected, _NODES),
     Filter(explain.NODE_REQUIREMENT, _required, _NODES),
     Filter(explain.TAINT, _tolerated, _NODES),

@@ -16,7 +16,7 @@ from atoll.store import keys
 from regional.config import CoreSettings
 from regional.core.commands import Command
 from regional.core.events import NodeChangeAsked
-from regional.core.filters import Request
+from regional.core.filters import Request, driver_labels
 from regional.core.ledger import TenantAccount
 from regional.core.liveness import Liveness
 from regional.core.node_table import NodeTable
@@ -232,7 +232,7 @@ class State:
         self.table.describe(
             node.row,
             vector(record.capacity).amounts(),
-            {label.key: label.value for label in record.metadata.labels},
+            {label.key: label.value for label in record.metadata.labels} | driver_labels(record.drivers),
             ((t.key, t.value, int(t.effect)) for t in record.taints),
             record.cordoned or record.draining,
         )

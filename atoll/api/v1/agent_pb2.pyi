@@ -173,6 +173,7 @@ class Hello(_message.Message):
     STORE_LIFE_FIELD_NUMBER: _builtins.int
     FENCE_AFTER_MS_FIELD_NUMBER: _builtins.int
     ANSWERS_TERM_FIELD_NUMBER: _builtins.int
+    DRIVERS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """checked against the certificate"""
     incarnation: _builtins.int
@@ -193,6 +194,10 @@ class Hello(_message.Message):
 
     @_builtins.property
     def inventory(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptStatus]: ...
+    @_builtins.property
+    def drivers(self) -> _containers.RepeatedScalarFieldContainer[_objects_pb2.Driver.ValueType]:
+        """that work here now, sorted, as in Node; another session tells a change"""
+
     def __init__(
         self,
         *,
@@ -207,10 +212,11 @@ class Hello(_message.Message):
         store_life: _builtins.int = ...,
         fence_after_ms: _builtins.int = ...,
         answers_term: _builtins.int = ...,
+        drivers: _abc.Iterable[_objects_pb2.Driver.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answers_term", b"answers_term", "capacity", b"capacity", "fence_after_ms", b"fence_after_ms", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answers_term", b"answers_term", "capacity", b"capacity", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2190,6 +2190,7 @@ class Node(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     DESTROYED_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    DRIVERS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     """boot of the agent's host or of its state"""
     state: Global___NodeState.ValueType
@@ -2236,6 +2237,10 @@ class Node(_message.Message):
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnsweredRequest]:
         """the last mutations by operators, so that none is done twice"""
 
+    @_builtins.property
+    def drivers(self) -> _containers.RepeatedScalarFieldContainer[Global___Driver.ValueType]:
+        """that its agent offers; empty = all but docker, UNSPECIFIED alone = none for now"""
+
     def __init__(
         self,
         *,
@@ -2259,10 +2264,11 @@ class Node(_message.Message):
         drain: Global___Drain | None = ...,
         destroyed: _builtins.bool = ...,
         requests: _abc.Iterable[Global___AnsweredRequest] | None = ...,
+        drivers: _abc.Iterable[Global___Driver.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drain", b"drain", "metadata", b"metadata", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "fence_after_ms", b"fence_after_ms", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,7 +11,7 @@ from atoll.model import explain
 from atoll.model.resources import DIMENSIONS, Vector
 from atoll.model.selectors import matches, tolerates
 from regional.core import scores
-from regional.core.filters import FILTERS, HARD_TAINTS, Request, request_of
+from regional.core.filters import FILTERS, HARD_TAINTS, Request, driver_labels, request_of
 from regional.core.node_table import NodeTable
 from regional.core.placement import ClassRow, Filling, explain_refusals
 
@@ -27,8 +27,10 @@ class PlainNode:
     taints: list[tuple[str, str, int]]
     ready: bool
     cordoned: bool
+    drivers: tuple[int, ...] = ()
 
 
+NO_DRIVER = (objects_pb2.DRIVER_UNSPECIFIED,)
 amounts = st.tuples(*(st.integers(0, 12) for _ in DIMENSIONS))
 taints = st.lists(
     st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES), st.sampled_from([1, 2, 3])), max_size=2, unique=True
@@ -42,6 +44,7 @@ nodes = st.lists(
         taints=taints,
         ready=st.booleans() | st.just(True),
         cordoned=st.sampled_from([False, False, True]),
+        drivers=st.sampled_from([(), (objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_DOCKER), NO_DRIVER]),
     ),
     min_size=1,
     max_size=14,
@@ -55,8 +58,9 @@ requirements = st.builds(
     st.sampled_from(VALUES),
 )
 tasks = st.builds(
-    lambda asked, selector, requires, prefers, tolerated, strategy: objects_pb2.Task(
+    lambda asked, selector, requires, prefers, tolerated, strategy, driver: objects_pb2.Task(
         name="main",
+        driver=driver,
         resources=objects_pb2.ResourceRequirements(requests=Vector(*asked).to_proto()),
         node_selector=[objects_pb2.Label(key=k, value=v) for k, v in sorted(selector.items())],
         requires=requires,
@@ -70,6 +74,7 @@ tasks = st.builds(
     st.lists(st.tuples(requirements, st.integers(1, 100)), max_size=2),
     st.lists(st.tuples(st.sampled_from(("", *KEYS)), st.sampled_from(("", *VALUES)), st.integers(0, 3)), max_size=2),
     st.sampled_from(["", scores.BIN_PACK, scores.SPREAD]),
+    st.sampled_from([objects_pb2.DRIVER_UNSPECIFIED, objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_DOCKER]),
 )
 
 
@@ -77,7 +82,8 @@ def table_of(plain: list[PlainNode]) -> NodeTable:
     table = NodeTable()
     for number, node in enumerate(plain):
         row = table.add(f"n{number}")
-        table.describe(row, node.capacity, node.labels, node.taints, node.cordoned)
+        labels = node.labels | driver_labels(node.drivers)
+        table.describe(row, node.capacity, labels, node.taints, node.cordoned)
         table.set_ready(row, node.ready)
     return table
 
@@ -88,6 +94,9 @@ def first_refusal(node: PlainNode, used: tuple[int, ...], task: objects_pb2.Task
         return explain.NODE_NOT_READY
     if node.cordoned:
         return explain.NODE_CORDONED
+    offered = node.drivers or (objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_FAKE)
+    if task.driver != objects_pb2.DRIVER_UNSPECIFIED and task.driver not in offered:
+        return explain.DRIVER_MISSING
     if any(node.labels.get(label.key) != label.value for label in task.node_selector):
         return explain.NODE_SELECTOR
     if not all(matches(r, node.labels) for r in task.requires):
