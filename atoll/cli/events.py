@@ -24,19 +24,25 @@ LOOK_AGAIN_S = 1.0
   atoll events
   atoll events --object workload/default/hello
   atoll events -f
+  atoll events -A --object node/
 """,
 )
 @click.option("--object", "prefix", default="", help="Only of objects whose name begins so.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--region", default="")
+@click.option("-A", "--all-tenants", "everywhere", is_flag=True, help="Of every tenant, and of nodes; for operators.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as things happen.")
 @click.option("-o", "--output", "style", type=click.Choice(("text", "jsonl")), default="text")
 @connected
-async def events(client: "AsyncClient", prefix: str, limit: int, region: str, follow: bool, style: str) -> None:
+async def events(
+    client: "AsyncClient", prefix: str, limit: int, region: str, everywhere: bool, follow: bool, style: str
+) -> None:
     """What happened, as far back as the region remembers."""
     after = 0
     while True:
-        for event in await client.events.list(object=prefix, limit=limit, after=after, region=region):
+        for event in await client.events.list(
+            object=prefix, limit=limit, after=after, everywhere=everywhere, region=region
+        ):
             after = max(after, event.seq)
             line = manifest.to_json(manifest.tree(event), indent=None) if style == "jsonl" else _line(event)
             output.write(line + "\n")

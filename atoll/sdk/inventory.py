@@ -143,11 +143,20 @@ class Events:
         self._tenant = tenant
 
     async def list(
-        self, *, object: str = "", limit: int = 0, after: int = 0, tenant: str = "", region: str = ""
+        self,
+        *,
+        object: str = "",
+        limit: int = 0,
+        after: int = 0,
+        tenant: str = "",
+        everywhere: bool = False,
+        region: str = "",
     ) -> list[objects_pb2.Event]:
-        """What happened, oldest first, as far back as the region remembers. `object` is a prefix; `after` a seq."""
+        """What happened, oldest first, as far back as the region remembers. `object` is a prefix; `after` a seq.
+        `everywhere`: of every tenant and of nodes, for operators."""
+        tenant = "" if everywhere else tenant or self._tenant
         request = regional_pb2.ListEventsRequest(
-            region=region, tenant=tenant or self._tenant, object=object, limit=limit, after_seq=after
+            region=region, tenant=tenant, object=object, limit=limit, after_seq=after
         )
         return list((await self._caller.read(self._stub.ListEvents, request, deadline_s=DEADLINE_S)).events)
 

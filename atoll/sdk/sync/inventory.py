@@ -99,10 +99,22 @@ class Events:
         self._noun = noun
 
     def list(
-        self, *, object: str = "", limit: int = 0, after: int = 0, tenant: str = "", region: str = ""
+        self,
+        *,
+        object: str = "",
+        limit: int = 0,
+        after: int = 0,
+        tenant: str = "",
+        everywhere: bool = False,
+        region: str = "",
     ) -> list[objects_pb2.Event]:
-        """What happened, oldest first, as far back as the region remembers. `object` is a prefix; `after` a seq."""
-        return wait_for(self._noun.list(object=object, limit=limit, after=after, tenant=tenant, region=region))
+        """What happened, oldest first, as far back as the region remembers. `object` is a prefix; `after` a seq.
+        `everywhere`: of every tenant and of nodes, for operators."""
+        return wait_for(
+            self._noun.list(
+                object=object, limit=limit, after=after, tenant=tenant, everywhere=everywhere, region=region
+            )
+        )
 
 
 class Tokens:
