@@ -228,14 +228,15 @@ def _feasible(
     task: objects_pb2.Task, path: str, regions: Sequence[str], summaries: Mapping[str, objects_pb2.RegionSummary]
 ) -> Mistakes:
     """A request that no node of any allowed region could hold even when empty. Silent while a region is not known or
-    has no node yet."""
+    none of its nodes is described yet."""
     request = vector(task.resources.requests)
     rooms: list[Vector] = []
     for region in regions:
         summary = summaries.get(region)
-        if summary is None or not summary.nodes_total:
+        largest = vector(summary.largest_node) if summary else Vector()
+        if not largest:
             return
-        rooms.append(vector(summary.largest_node) or vector(summary.capacity))
+        rooms.append(largest)
     if rooms and not any(request.fits(room) for room in rooms):
         most = rooms[0]
         for room in rooms[1:]:

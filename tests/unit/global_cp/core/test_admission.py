@@ -157,6 +157,7 @@ def test_feasibility_is_silent_until_every_allowed_region_is_known() -> None:
     huge = complete_workload(workload(unit=Vector(64_000, 64_000)))
     assert mistakes_in_workload(huge, NORTH | {"south": objects_pb2.Region()}, {"north": ROOM}) == []
     assert mistakes_in_workload(huge, NORTH, {"north": objects_pb2.RegionSummary()}) == []
+    assert mistakes_in_workload(huge, NORTH, {"north": objects_pb2.RegionSummary(nodes_total=1)}) == []
     (mistake,) = mistakes_in_workload(huge, NORTH, {"north": ROOM})
     assert "no node could ever hold this" in mistake.message and "cpu 4" in mistake.message
 
