@@ -7,7 +7,7 @@ EVENTS ?= 10000
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup etcd proto check test sim bench dev demo clean
+.PHONY: help setup etcd proto check test sim matrix bench dev demo clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: setup  ## every test: units, properties, contracts, integration on real et
 
 sim: setup  ## simulate: SEEDS=300 histories of EVENTS=10000 events each, with random faults
 	$(BIN)/python -m simulation run --seeds $(SEEDS) --events $(EVENTS) --workers 2
+
+matrix: setup  ## the kill matrix: every process struck in every way while jobs flow; a table, and matrix.json
+	$(BIN)/python -m tests.matrix --json matrix.json
 
 bench: setup  ## benchmarks as JSON: SECONDS=60 of durable bindings into real etcd, and the store
 	$(BIN)/python -m tests.benchmarks --seconds $(SECONDS)

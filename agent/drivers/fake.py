@@ -139,6 +139,14 @@ class FakeDriver:
         heapq.heappush(self._due, (self._now_ms + after_ms, self._asked, happen))
 
 
+def obedient(run: RunName, spec: RunSpec) -> Behaviour:
+    """`sleep SECONDS` ends by itself after so long; everything else runs until it is stopped."""
+    match list(spec.task.command):
+        case ["sleep", seconds] if seconds.replace(".", "", 1).isdecimal():
+            return Behaviour(runs_ms=round(float(seconds) * 1000))
+    return Behaviour()
+
+
 def _ignore(notice: Notice) -> None:
     """Of an agent that has let go."""
 

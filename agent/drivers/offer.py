@@ -11,7 +11,7 @@ from agent.core.runs import RunName
 from agent.drivers.by_task import ByTask, Kind
 from agent.drivers.docker import DockerDriver
 from agent.drivers.driver import Driver, Notify
-from agent.drivers.fake import Behaviour, FakeDriver, pump
+from agent.drivers.fake import FakeDriver, obedient, pump
 from agent.drivers.process import ProcessDriver
 from atoll.api.v1 import objects_pb2
 from atoll.clock import Clock
@@ -53,7 +53,7 @@ def offer(settings: Settings, notify: Notify, clock: Clock, own_address: Callabl
     process, docker = objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_DOCKER
     match settings.driver:
         case "fake":
-            fake = FakeDriver(notify, lambda run, spec: Behaviour(), clock.now_ms())
+            fake = FakeDriver(notify, obedient, clock.now_ms())
             kinds = [process, docker, objects_pb2.DRIVER_FAKE]
             return Offer(fake, kinds, background=[pump(fake, clock)])
         case "process":

@@ -137,11 +137,17 @@ class DevCluster:
         return binary.version
 
     def start_control_plane(self) -> None:
-        """The candidates of the global plane and of each region, all at once; returns when each serves."""
-        first = slice(self._at_start)
-        started = [self.launch_global(name) for name in self.global_names()[first]]
+        """The first candidate of the global plane and of each region, all at once; returns when each serves."""
+        self._start_candidates(slice(1))
+
+    def start_standbys(self) -> None:
+        """The others. Once the first ones lead, it is these that stand by."""
+        self._start_candidates(slice(1, self._at_start))
+
+    def _start_candidates(self, which: slice) -> None:
+        started = [self.launch_global(name) for name in self.global_names()[which]]
         for region in self.regions:
-            started += [self.launch_region(region, name) for name in self.region_names(region)[first]]
+            started += [self.launch_region(region, name) for name in self.region_names(region)[which]]
         for program in started:
             self.await_ready(program)
 

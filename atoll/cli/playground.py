@@ -49,7 +49,12 @@ def platform() -> Path:
 
 
 def start(
-    cluster: DevCluster, agents: int, *, driver: str = "process", seen: Callable[[str], None] = lambda text: None
+    cluster: DevCluster,
+    agents: int,
+    *,
+    nodes: Callable[[str, int], list[NodePlan]] = nodes_of,
+    driver: str = "process",
+    seen: Callable[[str], None] = lambda text: None,
 ) -> str:
     """Brings everything up; `seen` hears each step when it is done. The version of etcd.
 
@@ -59,13 +64,14 @@ def start(
     seen(f"etcd {version} serves")
     cluster.start_control_plane()
     connected(cluster.connection, _until_active(cluster.regions))
+    cluster.start_standbys()
     seen(f"the global plane leads, and so do the schedulers of {', '.join(cluster.regions)}")
-    plans = {region: nodes_of(region, agents) for region in cluster.regions}
+    plans = {region: nodes(region, agents) for region in cluster.regions}
     join_tokens = connected(cluster.connection, _join_tokens(plans))
     started = [
         cluster.launch_agent(region, node, join_tokens[node.name], driver)
-        for region, nodes in plans.items()
-        for node in nodes
+        for region, planned in plans.items()
+        for node in planned
     ]
     for program in started:
         cluster.await_ready(program)

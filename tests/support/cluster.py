@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from atoll import audit
 from atoll.api.v1 import objects_pb2
 from atoll.cli import playground, verify
 from atoll.cli.children import STATE_VARIABLE
-from atoll.cli.dev_cluster import DevCluster
+from atoll.cli.dev_cluster import DevCluster, NodePlan
 from atoll.sdk.client import AsyncClient
 from atoll.store import keys
 from atoll.store.etcd import EtcdStore
@@ -59,6 +59,7 @@ class Cluster(DevCluster):
         candidates: int = 1,
         at_start: int = 9,
         members: int = 1,
+        nodes: Callable[[str, int], list[NodePlan]] = playground.nodes_of,
     ) -> None:
         need_etcd()
         super().__init__(
@@ -70,10 +71,11 @@ class Cluster(DevCluster):
             region_settings=_HEARTBEAT,
         )
         self._agents = agents
+        self._nodes = nodes
 
     def __enter__(self) -> Self:
         try:
-            playground.start(self, self._agents)
+            playground.start(self, self._agents, nodes=self._nodes)
         except BaseException:
             self.stop()
             raise
@@ -89,9 +91,6 @@ class Cluster(DevCluster):
     def client(self) -> AsyncClient:
         """As admin, on the loop that runs."""
         return playground.client_of(self.connection)
-
-    def nodes(self, region: str) -> list[str]:
-        return [plan.name for plan in playground.nodes_of(region, self._agents)]
 
     # ---- strikes
 
