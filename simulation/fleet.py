@@ -127,6 +127,8 @@ class SimulatedNode:
                 self._events.append(events.ProbeAnswered(command.probe_id, True, "simulated"))
             case commands.Reconnect():
                 self._session.reconnect(command)
+            case commands.Dial():
+                self._session.dial(command)
             case commands.Guard():
                 pass  # nothing outlives this process
 

@@ -17,6 +17,7 @@ from atoll.cli import dev, output, placement, playground, verify, views, workloa
 from atoll.cli.command import Command
 from atoll.cli.dev_cluster import DevCluster
 from atoll.cli.failure import EXIT_FAILED, EXIT_OBJECTIVE
+from atoll.cli.simulated import show as show_simulated
 from atoll.cli.story import Story
 from atoll.sdk.client import AsyncClient
 from atoll.store import keys
@@ -37,15 +38,28 @@ _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     examples="""\
   atoll demo
   atoll demo --standbys              with a second candidate for every control plane
-  atoll dev                          the same cluster, for as long as you like
+  atoll demo --simulated 10000       ten thousand nodes behind the real programs; stays until Ctrl-C
+  atoll dev                          the demo's cluster, for as long as you like
 """,
 )
 @click.option("--standbys", is_flag=True, help="A second candidate for the global plane and for each region.")
-def demo(standbys: bool) -> None:
+@click.option(
+    "--simulated", type=click.IntRange(1, 30_000), metavar="NODES", help="Show so many simulated nodes instead."
+)
+@click.option("--regions", default=REGIONS, show_default=True, type=click.IntRange(1, 9), help="With --simulated.")
+@click.option("--once", is_flag=True, help="With --simulated: do not stay.")
+def demo(standbys: bool, simulated: int | None, regions: int, once: bool) -> None:
     """Atoll in about a minute: three regions, five workloads, a node that dies, and the proof.
 
     Everything runs on this machine, and nothing of it is left at the end. Ctrl-C is safe at any moment.
     """
+    if simulated:
+        show_simulated(simulated, regions, standbys, once)
+    else:
+        _show(standbys)
+
+
+def _show(standbys: bool) -> None:
     documents = workloads.read_manifests([str(playground.platform())])
     story = Story()
     story.title("Atoll: three regions on this machine, with real etcd, real programs and TLS between them")

@@ -7,10 +7,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -72,17 +72,20 @@ def dev(
             playground.connected(cluster.connection, lambda client: apply_all(client, documents))
         if once:
             sys.exit(_judge(cluster, documents))
-        _stay(cluster)
+        stay(cluster, _first_steps(cluster))
 
 
 @contextlib.contextmanager
-def running(folder: Path | None, *, regions: int, standbys: bool) -> Iterator[DevCluster]:
+def running(
+    folder: Path | None, *, regions: int, standbys: bool, region_settings: Mapping[str, Any] | None = None
+) -> Iterator[DevCluster]:
     """A cluster that nothing was started of; at the end, however it comes, nothing of it is left running."""
     home = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="atoll-dev-"))
     with _signals():
         cluster = None
         try:
-            cluster = DevCluster(home, playground.REGIONS[:regions], candidates=1 + standbys)
+            names = playground.REGIONS[:regions]
+            cluster = DevCluster(home, names, candidates=1 + standbys, region_settings=region_settings)
             yield cluster
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping is bounded; half of it would leave processes behind
@@ -142,22 +145,27 @@ def _judge(cluster: DevCluster, documents: list[manifest.Document]) -> int:
     return EXIT_OBJECTIVE if verdict.violations else 0
 
 
-def _stay(cluster: DevCluster) -> None:
+def _first_steps(cluster: DevCluster) -> list[str]:
+    victim = min(cluster.agents)
+    return [
+        "atoll status",
+        "atoll get workloads -A",
+        "atoll run hello --replicas 3 -- sh -c 'while true; do date; sleep 1; done'",
+        "atoll why hello",
+        f"kill -9 {cluster.named(victim).process.pid}       the agent of {victim}; then atoll get slots -w",
+        "atoll verify",
+    ]
+
+
+def stay(cluster: DevCluster, tips: Sequence[str]) -> None:
     """In the foreground, with a context of its own, until Ctrl-C."""
     connection = cluster.connection
     before = contexts.load()
     path = contexts.save(contexts.with_context(before, NAME, connection))
-    victim = min(cluster.agents)
-    output.tell(
-        f"context {NAME!r} in {path} is the current one\n"
-        "Try   atoll status\n"
-        "      atoll get workloads -A\n"
-        "      atoll run hello --replicas 3 -- sh -c 'while true; do date; sleep 1; done'\n"
-        "      atoll why hello\n"
-        f"      kill -9 {cluster.named(victim).process.pid}       the agent of {victim}; then atoll get slots -w\n"
-        "      atoll verify\n"
-        "Ctrl-C stops everything"
-    )
+    output.tell(f"context {NAME!r} in {path} is the current one")
+    for number, tip in enumerate(tips):
+        output.tell(f"{'     ' if number else 'Try  '} {tip}")
+    output.tell("Ctrl-C stops everything")
     try:
         _tend(cluster)
     except KeyboardInterrupt:

@@ -203,6 +203,20 @@ class DevCluster:
         }
         return self._launch(node.name, "agent", settings)
 
+    def launch_fleet(self, region: str, nodes: int) -> Program:
+        """Simulated nodes of one region, in one process. It is ready when all are connected, which may take minutes."""
+        issuer = self.issuer(region)
+        settings = {
+            "region": region,
+            "region_programs": [self.addresses[name][1] for name in self.region_names(region)],
+            "ca": str(self.folder / "ca" / "ca.crt"),
+            "issuer_certificate": str(issuer.certificate),
+            "issuer_key": str(issuer.key),
+            "state_dir": str(self.folder / f"{region}-fleet"),
+            "nodes": nodes,
+        }
+        return self._launch(f"{region}-fleet", "simulation.fleet", settings)
+
     # ---- while it runs
 
     def await_ready(self, program: Program) -> None:

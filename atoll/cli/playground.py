@@ -77,7 +77,8 @@ def start(
         cluster.await_ready(program)
     connected(cluster.connection, nodes_ready(dict.fromkeys(cluster.regions, agents)))
     connected(cluster.connection, _create_tenant)
-    seen(f"{len(started)} nodes have joined with one-time tokens and are ready")
+    if started:
+        seen(f"{len(started)} nodes have joined with one-time tokens and are ready")
     return version
 
 

@@ -34,7 +34,7 @@ class Story:
 
     def line(self, text: str) -> None:
         """With the time."""
-        output.write(f"{self._in(_DIM, f'{time.monotonic() - self._began:5.1f} s')}  {output.visible(text)}\n")
+        output.write(f"{self._in(_DIM, f'{self.chapter_s:5.1f} s')}  {output.visible(text)}\n")
 
     def detail(self, text: str) -> None:
         """Without one."""
@@ -43,6 +43,11 @@ class Story:
     def verdict(self, good: bool, text: str) -> None:
         mark = self._in(_GREEN, "PASS") if good else self._in(_RED, "FAIL")
         output.write(f"   {mark}  {output.visible(text)}\n")
+
+    @property
+    def chapter_s(self) -> float:
+        """Since times count."""
+        return time.monotonic() - self._began
 
     @property
     def elapsed_s(self) -> float:

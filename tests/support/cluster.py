@@ -131,7 +131,7 @@ class Cluster(DevCluster):
 
     async def verdict(self) -> audit.Verdict:
         """The auditor's, from revision 1."""
-        return await verify.audit_store(self.etcd)
+        return await verify.audit_store(self.etcd, quiet=True)
 
     def replicas(self) -> dict[str, list[Replica]]:
         """Every process of a replica on the nodes of this cluster, by its slot."""
