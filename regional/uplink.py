@@ -21,7 +21,7 @@ from atoll.errors import AtollError, Busy
 from atoll.identity import TlsFiles
 from atoll.status import detail_of
 from regional.config import Settings
-from regional.core.events import Event, GlobalLost, GlobalWelcomed, ShareArrived, SliceArrived
+from regional.core.events import Event, GlobalListed, GlobalLost, GlobalWelcomed, ShareArrived, SliceArrived
 from regional.users import Users
 
 UP = Gauge("atoll_region_uplink_up", "1 while the global plane has welcomed this region.")
@@ -177,6 +177,8 @@ class _Line:
                 self._post(ShareArrived(message.share))
             case "slice_stamp":
                 self._post(SliceArrived(message.slice_stamp))
+            case "listed":
+                self._post(GlobalListed(message.listed))
             case "tokens":
                 self._users.replace(message.tokens)
             case "forward":

@@ -122,6 +122,8 @@ class RegionalCandidate(Candidate):
         if body == "welcome":
             self._welcomed, self._backoff_ms = True, BACKOFF_MS
             self.post(events.GlobalWelcomed(message.welcome))
+        elif body == "listed":
+            self.post(events.GlobalListed(message.listed))
         elif body in ("share", "slice_stamp"):
             self._take(message)
             if self.kernel.chance(self.world.faults.stale_share):

@@ -1,9 +1,10 @@
 """The regions: who they are, which session speaks for each, and what they are told.
 
 Decides registration (epoch 1, ACTIVE), which of two sessions of a region counts (the one of the higher term, else the
-newer), and the order of what goes down: the welcome, the tokens, every slice and share of that region as they are, then
-each change once it is committed. Everything sent is absolute and carries (store life, term, revision), so a region that
-keeps the highest per key is right after any loss, copy or reordering. Keeps I6: a welcome carries the present epoch.
+newer), and the order of what goes down: the welcome, the tokens, every slice and share of that region as they are, the
+word that these were all, then each change once it is committed. Everything sent is absolute and carries (store life,
+term, revision), so a region that keeps the highest per key is right after any loss, copy or reordering, and the word
+that these were all rids it of what a deposed leader told. Keeps I6: a welcome carries the present epoch.
 """
 
 from dataclasses import dataclass
@@ -117,6 +118,10 @@ class Regions:
         for path, share in self._records.shares.items():
             if path[0] == region:
                 self._send(region, self._stamped(share), out)
+        listed = regional_pb2.GlobalListed(
+            store_life=authority.store_life, term=authority.term, revision=self._records.revision
+        )
+        self._send(region, Down(listed=listed), out)
 
     def _send(self, region: str, message: Down, out: list[Command]) -> None:
         session = self._sessions.get(region)

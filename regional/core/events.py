@@ -48,6 +48,13 @@ class GlobalWelcomed:
 
 
 @dataclass(frozen=True, slots=True)
+class GlobalListed:
+    """Every share of this region has arrived since the welcome."""
+
+    listed: regional_pb2.GlobalListed
+
+
+@dataclass(frozen=True, slots=True)
 class GlobalLost:
     reason: str
 
@@ -97,6 +104,7 @@ Event = (
     | NodeStatus
     | NodeSessionEnded
     | GlobalWelcomed
+    | GlobalListed
     | GlobalLost
     | ShareArrived
     | SliceArrived

@@ -112,8 +112,10 @@ class Machine:
             case events.WriteAsked() | events.NodeChangeAsked():
                 authority.ask(state, event)
             case events.GlobalWelcomed():
-                state.uplink, state.epoch = True, max(state.epoch, event.welcome.epoch)
+                shares.welcomed(state, event.welcome)
                 self._reporter.everything(state, turn)
+            case events.GlobalListed():
+                shares.listed(state, event.listed)
             case events.GlobalLost():
                 state.uplink = False
         if turn.now_ms >= self._checked_ms + self.settings.node_check_ms:

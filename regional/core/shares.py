@@ -9,7 +9,7 @@ workload is closed and forgotten.
 from collections.abc import Collection
 from itertools import islice
 
-from atoll.api.v1 import objects_pb2
+from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
 from regional.core import closing, forgetting, releasing, transactions
 from regional.core.filters import request_of
@@ -19,9 +19,32 @@ from regional.core.state import State, Turn
 from regional.core.transactions import AdmitShare
 
 
+def welcomed(state: State, welcome: regional_pb2.GlobalWelcome) -> None:
+    """The uplink is up, and everything is about to be said."""
+    state.uplink, state.epoch = True, max(state.epoch, welcome.epoch)
+    state.unlisted = dict(state.workloads)
+
+
+def listed(state: State, listed: regional_pb2.GlobalListed) -> None:
+    """A share that is not named, though the list is of the same store and as new, is gone at the global plane: it was
+    closed here once, and came again from a leader that had been deposed and did not know it yet. What such a leader
+    leaves out is newer than its list and stays; so does what a store had before it was restored."""
+    place = (listed.store_life, listed.term, listed.revision)
+    for key, workload in list(state.unlisted.items()):
+        known = workload.next_share or workload.share
+        same_store = known.metadata.name and known.store_life == listed.store_life
+        if state.workloads.get(key) is workload and same_store and not known.removed and _order(known) < place:
+            gone = objects_pb2.Share()
+            gone.CopyFrom(known)
+            gone.removed, gone.global_term, gone.global_revision = True, listed.term, listed.revision
+            share_arrived(state, gone)
+    state.unlisted = {}
+
+
 def share_arrived(state: State, share: objects_pb2.Share) -> None:
     """Notes a share to be admitted, unless what is known is as new."""
     tenant, name = share.metadata.tenant, share.metadata.name
+    state.unlisted.pop((tenant, name), None)
     known = state.workloads.get((tenant, name))
     if known is None and share.removed:
         state.changed[tenant, name] = _forgotten(state, share)

@@ -68,6 +68,7 @@ class State:
         self.clears: dict[bytes, ZombieEntry] = {}  # their certificate has come
         self.lost: dict[str, NodeEntry] = {}  # LOST as committed, with work to move
         self.unsettled_nodes: dict[str, NodeEntry] = {}  # with a record to write
+        self.unlisted: dict[tuple[str, str], WorkloadEntry] = {}  # not named by the global plane since its welcome
         self.unsettled_shares: dict[tuple[str, str], WorkloadEntry] = {}  # with a share to admit
         self.unsettled_slices: dict[str, TenantAccount] = {}  # with a slice to apply, or draining
         self.forgettable: dict[tuple[str, str], WorkloadEntry] = {}  # with ended, unwanted slots

@@ -894,6 +894,7 @@ class DownlinkMessage(_message.Message):
     HEARTBEAT_ACK_FIELD_NUMBER: _builtins.int
     SLICE_STAMP_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    LISTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___GlobalWelcome: ...
     @_builtins.property
@@ -908,6 +909,8 @@ class DownlinkMessage(_message.Message):
     def slice_stamp(self) -> Global___SliceStamp: ...
     @_builtins.property
     def tokens(self) -> Global___TokenSet: ...
+    @_builtins.property
+    def listed(self) -> Global___GlobalListed: ...
     def __init__(
         self,
         *,
@@ -918,12 +921,13 @@ class DownlinkMessage(_message.Message):
         heartbeat_ack: Global___RegionHeartbeat | None = ...,
         slice_stamp: Global___SliceStamp | None = ...,
         tokens: Global___TokenSet | None = ...,
+        listed: Global___GlobalListed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "forward", b"forward", "heartbeat_ack", b"heartbeat_ack", "not_leader", b"not_leader", "share", b"share", "slice_stamp", b"slice_stamp", "tokens", b"tokens", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "forward", b"forward", "heartbeat_ack", b"heartbeat_ack", "listed", b"listed", "not_leader", b"not_leader", "share", b"share", "slice_stamp", b"slice_stamp", "tokens", b"tokens", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "forward", b"forward", "heartbeat_ack", b"heartbeat_ack", "not_leader", b"not_leader", "share", b"share", "slice_stamp", b"slice_stamp", "tokens", b"tokens", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "forward", b"forward", "heartbeat_ack", b"heartbeat_ack", "listed", b"listed", "not_leader", b"not_leader", "share", b"share", "slice_stamp", b"slice_stamp", "tokens", b"tokens", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "share", "forward", "not_leader", "heartbeat_ack", "slice_stamp", "tokens"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "share", "forward", "not_leader", "heartbeat_ack", "slice_stamp", "tokens", "listed"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -954,6 +958,33 @@ class GlobalWelcome(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GlobalWelcome: _TypeAlias = GlobalWelcome  # noqa: Y015
+
+@_typing.final
+class GlobalListed(_message.Message):
+    """Every share of the region has been sent since the welcome, as of this place in the global store's history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_LIFE_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    store_life: _builtins.int
+    term: _builtins.int
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        store_life: _builtins.int = ...,
+        term: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "store_life", b"store_life", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GlobalListed: _TypeAlias = GlobalListed  # noqa: Y015
 
 @_typing.final
 class SliceStamp(_message.Message):

@@ -1,7 +1,10 @@
-"""What a smaller share takes away: replicas that wait, then the highest indices."""
+"""What a smaller share takes away: replicas that wait, then the highest indices; and what no list names any more."""
 
+import pytest
+
+from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model.resources import Vector
-from regional.core import views
+from regional.core import events, views
 from tests.support.regional_world import RegionalWorld, task
 
 
@@ -65,3 +68,53 @@ def test_reports_tell_of_each_task_what_runs_and_what_found_no_room(world: Regio
     summary = views.summary(world.state)
     assert summary.free.cpu_milli == 0 and summary.free.memory_mib == 8_192 - 2 * 512
     assert (summary.waiting.cpu_milli, summary.waiting.memory_mib) == (1_000, 512)
+
+
+def _listed(world: RegionalWorld, *shares: objects_pb2.Share, store_life: int = 1, revision: int = 100) -> None:
+    """Another leader of the global plane, of term 2, says what there is."""
+    world.uplink()
+    for share in shares:
+        world.tell(events.ShareArrived(share))
+    listed = regional_pb2.GlobalListed(store_life=store_life, term=2, revision=revision)
+    world.tell(events.GlobalListed(listed))
+
+
+def test_a_removed_workload_that_a_deposed_global_leader_brought_back_goes_again(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    share = world.share("web", task())
+    world.share("web", task(), removed=True)
+    world.close(session, *world.slots())
+    assert not world.state.workloads, "closed and forgotten"
+    world.tell(events.ShareArrived(share))
+    (slot,) = world.slots()
+    _listed(world)
+    world.close(session, slot)
+    assert not world.slots() and not world.state.workloads
+    world.tell(events.ShareArrived(share))
+    _listed(world, revision=101)
+    world.close(session, *world.slots())
+    assert not world.slots(), "as often as it comes"
+
+
+@pytest.mark.parametrize("why", ["named", "newer than the list", "of another life of the store"])
+def test_a_list_takes_nothing_else_away(world: RegionalWorld, why: str) -> None:
+    world.join("n1")
+    share = world.share("web", task())
+    match why:
+        case "named":
+            _listed(world, share)
+        case "newer than the list":
+            world.uplink()
+            world.tell(events.GlobalListed(regional_pb2.GlobalListed(store_life=1, term=1, revision=0)))
+        case _:
+            _listed(world, store_life=2)
+    assert not world.state.workloads["acme", "web"].share.removed
+    assert len(world.slots()) == 1
+
+
+def test_a_list_that_breaks_off_takes_nothing_away(world: RegionalWorld) -> None:
+    world.join("n1")
+    share = world.share("web", task())
+    world.uplink()  # and the stream breaks
+    _listed(world, share)
+    assert not world.state.workloads["acme", "web"].share.removed
