@@ -275,6 +275,7 @@ def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> 
         account.commit_on_lane(operation.lane, charge)
     for b in operation.bindings:
         b.task.in_flight.discard(b.replica)
+    started = []
     for entry in state.put_slots(((b.task, b.replica, b.record) for b in operation.bindings), revision, charged=True):
         node = state.nodes[entry.record.node]
         if node.record.state == objects_pb2.NODE_STATE_LOST:
@@ -282,7 +283,9 @@ def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> 
         if not entry.wanted or entry.outdated:
             closing.stop(state, entry, "a newer generation", turn)
         elif node.welcomed:
-            turn.do(SendToNode(node.session, closing.assign_message(state, entry)))
+            started.append((node.session, entry))
+    for session, message in closing.assign_messages(state, started):
+        turn.do(SendToNode(session, message))
     for decision in operation.decisions:
         _journal(decision, "Bound", turn)
         name = decision.slot

@@ -5,7 +5,7 @@ without a binding is stopped wherever it shows. During an update outdated replic
 what becomes of a slot whose attempt has ended is decided in releasing.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.store import keys
@@ -115,6 +115,23 @@ def assign_message(state: State, entry: SlotEntry) -> agent_pb2.RegionMessage:
     message = agent_pb2.RegionMessage()
     _fill_assignment(state, entry, message.assign)
     return message
+
+
+def assign_messages(
+    state: State, started: Iterable[tuple[int, SlotEntry]]
+) -> Iterator[tuple[int, agent_pb2.RegionMessage]]:
+    """The commands for slots bound by one transaction, by session: what is alike in a task's is put together once."""
+    alike: dict[TaskEntry, agent_pb2.RegionMessage] = {}
+    for session, entry in started:
+        message = alike.get(entry.task)
+        if message is None:
+            message = alike[entry.task] = assign_message(state, entry)
+        else:
+            first, message = message, agent_pb2.RegionMessage()
+            message.CopyFrom(first)
+            message.assign.slot.index = entry.index
+            message.assign.token.attempt.n = entry.record.attempt.n
+        yield session, message
 
 
 def _fill_assignment(state: State, entry: SlotEntry, assign: agent_pb2.Assign) -> None:

@@ -39,6 +39,7 @@ class NodeTable:
         self._free: list[int] = []
         self._rows = _FIRST_ROWS
         self.capacity: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
+        self.total: Integers = np.zeros(len(DIMENSIONS), np.int64)  # capacity of all rows
         self.used: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
         self.present: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.ready: Mask = np.zeros(_FIRST_ROWS, np.bool_)
@@ -70,6 +71,7 @@ class NodeTable:
         require(not self.used[row].any(), f"I7: node {name} is removed with work on it")
         self.names[row] = ""
         self.present[row] = self.ready[row] = self.cordoned[row] = False
+        self.total -= self.capacity[row]
         self.capacity[row] = 0
         self.taint_set[row] = 0
         for column in self._labels.values():
@@ -80,7 +82,9 @@ class NodeTable:
     def describe(
         self, row: int, capacity: Amounts, labels: Mapping[str, str], taints: Iterable[TaintKey], cordoned: bool
     ) -> None:
+        self.total -= self.capacity[row]
         self.capacity[row] = capacity
+        self.total += self.capacity[row]
         self.cordoned[row] = cordoned
         self.taint_set[row] = self._taint_id(tuple(sorted(taints)))
         for key, column in self._labels.items():

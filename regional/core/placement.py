@@ -24,6 +24,7 @@ from regional.core.node_table import Integers, NodeTable, Rows
 
 FEASIBLE = -1
 ABSENT = -2
+_LEAST = -1.0  # below every score
 NOWHERE = -1
 FIRST_STEPS = 4  # replicas on one node whose scores are computed for all candidates at once
 
@@ -38,6 +39,9 @@ class ClassRow:
         self.request = request
         self.refusal: npt.NDArray[np.int8] = np.empty(0, np.int8)
         self.score: npt.NDArray[np.float32] = np.empty(0, np.float32)
+        self.counts: Integers = np.zeros(len(FILTERS) - ABSENT, np.int64)  # of rows, by refusal - ABSENT
+        self._rank: npt.NDArray[np.float32] = np.empty(0, np.float32)  # the score of feasible rows, else _LEAST
+        self._level = np.inf  # of the last row that was among the best when asked last: a guess for the next time
         self._seen = -1
         self._taint_sets = 0
 
@@ -46,38 +50,52 @@ class ClassRow:
         if self._seen == table.version and len(self.refusal) == table.size:
             return
         if len(self.refusal) != table.size or self._taint_sets != len(table.taint_sets):
-            self.refusal = np.empty(table.size, np.int8)
+            self.refusal = np.full(table.size, ABSENT, np.int8)
             self.score = np.empty(table.size, np.float32)
+            self._rank = np.full(table.size, _LEAST, np.float32)
+            self.counts[:] = 0
+            self.counts[0] = table.size
             self._taint_sets = len(table.taint_sets)
             self._seen = -1
         rows = np.flatnonzero(table.changed[: table.size] > self._seen)
         self._seen = table.version
-        self.refusal[rows] = _first_refusals(table, self.request, rows)
-        self.score[rows] = _scores_of_one_more(table, self.request, rows, copies)
+        refusal = _first_refusals(table, self.request, rows)
+        score = _scores_of_one_more(table, self.request, rows, copies)
+        self.counts -= np.bincount(self.refusal[rows] - ABSENT, minlength=len(self.counts))
+        self.counts += np.bincount(refusal - ABSENT, minlength=len(self.counts))
+        self.refusal[rows], self.score[rows] = refusal, score
+        self._rank[rows] = np.where(refusal == FEASIBLE, score, np.float32(_LEAST))
+
+    @property
+    def feasible_count(self) -> int:
+        return int(self.counts[FEASIBLE - ABSENT])
 
     def feasible(self) -> Rows:
         return np.flatnonzero(self.refusal == FEASIBLE)
 
     def best(self, count: int, avoid: int) -> Rows:
         """The `count` best feasible rows, in the order of rows; `avoid` only when there is no other."""
-        rows = self.feasible()
-        if avoid != NOWHERE and len(rows) > 1:
-            rows = rows[rows != avoid]
-        if len(rows) <= count:
-            return rows
-        values = self.score[rows]
-        threshold = np.partition(values, len(values) - count)[len(values) - count]
-        above = np.flatnonzero(values > threshold)
-        level = np.flatnonzero(values == threshold)[: count - len(above)]
-        best: Rows = rows[np.sort(np.concatenate([above, level]))]
+        rank, feasible = self._rank, self.feasible_count
+        if avoid != NOWHERE and feasible > 1 and self.refusal[avoid] == FEASIBLE:
+            rank, feasible = rank.copy(), feasible - 1
+            rank[avoid] = _LEAST
+        if feasible <= count:
+            return np.flatnonzero(rank > _LEAST)
+        above, level = np.flatnonzero(rank > self._level), np.flatnonzero(rank == self._level)
+        if not len(above) <= count <= len(above) + len(level):
+            among = rank[above] if len(above) > count else rank
+            self._level = float(np.partition(among, len(among) - count)[len(among) - count])
+            above, level = np.flatnonzero(rank > self._level), np.flatnonzero(rank == self._level)
+        best: Rows = np.sort(np.concatenate([above, level[: count - len(above)]]))
         return best
 
 
 def _first_refusals(table: NodeTable, request: Request, rows: Rows) -> npt.NDArray[np.int8]:
     refusal = np.where(table.present[rows], FEASIBLE, ABSENT).astype(np.int8)
     for number, one in enumerate(FILTERS):
-        refused = (refusal == FEASIBLE) & ~one.passes(table, request, rows)
-        refusal[refused] = number
+        passed = one.passes(table, request, rows)
+        if not passed.all():
+            refusal[(refusal == FEASIBLE) & ~passed] = number
     return refusal
 
 
@@ -107,7 +125,7 @@ class Filling:
         self.avoid = avoid
         self.left = count
         self.refusals = explain_refusals(row, copies)
-        self.feasible = int((row.refusal == FEASIBLE).sum())
+        self.feasible = row.feasible_count
         self.ranked: list[int] = []  # the candidates, best first
         self._version = table.version
         self._heap: list[tuple[float, int, int, int]] = []  # (-score, row, step, candidate)
@@ -193,14 +211,13 @@ def explain_refusals(row: ClassRow, copies: Copies) -> Refusals:
     table, request = row.table, row.request
     reasons: list[objects_pb2.PendingReason] = []
     cures: frozenset[Cure] = frozenset()
-    counts = np.bincount(row.refusal - ABSENT, minlength=len(FILTERS) - ABSENT)[-ABSENT:]
-    for number in np.flatnonzero(counts).tolist():
+    for number in np.flatnonzero(row.counts[-ABSENT:]).tolist():
         code = FILTERS[number].code
         rows = np.flatnonzero(row.refusal == number)
         cures |= FILTERS[number].cures
         reasons.append(explain.reason(code, len(rows), _least_missing(table, request, rows, code)))
     if not reasons:
-        nobody = () if len(row.feasible()) else (explain.reason(explain.NO_NODES),)
+        nobody = () if row.feasible_count else (explain.reason(explain.NO_NODES),)
         return Refusals(nobody, frozenset({Cure.NODES}))
     return Refusals(tuple(reasons), cures)
 

@@ -12,7 +12,7 @@ from atoll.model.resources import Vector
 from atoll.model.slots import AttemptId, SlotName, attempt_id
 from regional.core import tally
 from regional.core.events import NodeHello
-from regional.core.filters import Request
+from regional.core.filters import Request, request_of
 from regional.core.queue import SchedulingClass
 from regional.core.tally import Tally
 
@@ -61,16 +61,7 @@ class SlotEntry:
 
     @property
     def is_job(self) -> bool:
-        return self.task.owner.share.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
-
-    @property
-    def restarts(self) -> "objects_pb2.RestartMode.ValueType":
-        return self.task.spec.restart.mode if self.task.spec else NEVER
-
-    @property
-    def completes(self) -> bool:
-        """Whether an end with 0 is the end of a wanted replica."""
-        return self.is_job or self.restarts in (objects_pb2.RESTART_MODE_ON_FAILURE, NEVER)
+        return self.task.owner.is_job
 
     @property
     def waits(self) -> bool:
@@ -78,7 +69,7 @@ class SlotEntry:
         while it was not wanted."""
         if self.record.state == DONE:
             reason = self.record.exit.reason
-            return self.outdated or reason in (STOPPED, NODE_LOST) or (reason == COMPLETED and not self.completes)
+            return self.outdated or reason in (STOPPED, NODE_LOST) or (reason == COMPLETED and not self.task.completes)
         return self.record.state == WAITING
 
 
@@ -92,6 +83,10 @@ class TaskEntry:
     spec: objects_pb2.Task | None = None
     request: Request = NOTHING_ASKED
     template_generation: int = 0
+    # of the spec, see `admit`
+    replicas: int = 0
+    restarts: "objects_pb2.RestartMode.ValueType" = NEVER
+    completes: bool = True  # an end with 0 is the end of a wanted replica
     rolling: bool = False  # outdated replicas wait for their turn to stop
     entries: dict[int, SlotEntry] = field(default_factory=dict)
     wanted: Collection[int] = range(0)  # the indices of the replicas that this region runs
@@ -100,9 +95,13 @@ class TaskEntry:
     cls: SchedulingClass | None = None
     tally: Tally = field(default_factory=Tally)
 
-    @property
-    def replicas(self) -> int:
-        return self.spec.replicas if self.spec else 0
+    def admit(self, spec: objects_pb2.Task | None, template_generation: int) -> None:
+        """As the share now says, which was admitted before."""
+        self.spec, self.template_generation = spec, template_generation
+        self.replicas, self.restarts = (spec.replicas, spec.restart.mode) if spec else (0, NEVER)
+        self.completes = self.owner.is_job or self.restarts in (objects_pb2.RESTART_MODE_ON_FAILURE, NEVER)
+        if spec:
+            self.request = request_of(spec)
 
     def slot_key(self, index: int) -> bytes:
         return b"%b%d" % (self.slots, index)
@@ -129,14 +128,19 @@ class WorkloadEntry:
     busy: bool = False
     doubted: bool = False  # its slots' range was not as known: they are compared one by one
     report: bytes = b""  # as last sent up
+    # of the share, see `admit`
+    uid: str = ""
+    generation: int = 0
+    is_job: bool = False
 
-    @property
-    def uid(self) -> str:
-        return self.share.metadata.uid
+    def __post_init__(self) -> None:
+        self.admit(self.share, self.mod_revision)
 
-    @property
-    def generation(self) -> int:
-        return self.share.metadata.generation
+    def admit(self, share: objects_pb2.Share, mod_revision: int) -> None:
+        """The share as now stored; what of it is asked for all the time is kept apart."""
+        self.share, self.mod_revision = share, mod_revision
+        self.uid, self.generation = share.metadata.uid, share.metadata.generation
+        self.is_job = share.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
 
     def entries(self) -> Iterator[SlotEntry]:
         for task in self.tasks.values():

@@ -138,8 +138,8 @@ def _fill_exit(exit_: objects_pb2.Exit, entry: SlotEntry, now_ms: int) -> object
 def _final(state: State, entry: SlotEntry, exit_: objects_pb2.Exit) -> bool:
     """Whether a replica that ended by itself is not tried again."""
     if exit_.reason == COMPLETED:
-        return entry.completes
-    return entry.restarts == NEVER or (entry.is_job and entry.record.tries + 1 >= state.settings.job_tries)
+        return entry.task.completes
+    return entry.task.restarts == NEVER or (entry.is_job and entry.record.tries + 1 >= state.settings.job_tries)
 
 
 def _moved(entry: SlotEntry) -> objects_pb2.Slot:

@@ -12,7 +12,6 @@ from itertools import islice
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
 from regional.core import closing, forgetting, releasing, transactions
-from regional.core.filters import request_of
 from regional.core.queue import SchedulingClass
 from regional.core.records import TaskEntry, WorkloadEntry
 from regional.core.state import State, Turn
@@ -120,15 +119,12 @@ def admission_rejected(state: State, operation: AdmitShare, turn: Turn) -> None:
 def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, mod_revision: int, turn: Turn) -> None:
     """Makes the queue and the wishes of stopping agree with a share as stored; also the last step of a takeover."""
     require(bool(share.metadata.name), "I7: a share has a name")
-    workload.share, workload.mod_revision = share, mod_revision
+    workload.admit(share, mod_revision)
     specs = {} if share.removed else {task.name: task for task in share.spec.tasks}
     generations = {template.task: template.generation for template in share.templates}
     for name in dict.fromkeys((*workload.tasks, *specs)):
         task = state.task(workload, name)
-        task.spec = specs.get(name)
-        task.template_generation = generations.get(name, share.metadata.generation)
-        if task.spec:
-            task.request = request_of(task.spec)
+        task.admit(specs.get(name), generations.get(name, share.metadata.generation))
         task.wanted = _wanted(task)
         _open_task(state, task, turn)
     state.mark_changed(workload)

@@ -132,7 +132,7 @@ class State:
         return row
 
     def total_capacity(self) -> Vector:
-        return Vector(*self.table.capacity[: self.table.size].sum(axis=0).tolist())
+        return Vector(*self.table.total.tolist())
 
     def next_attempt(self) -> int:
         """The second half of an attempt's id, after the term: never goes back."""
@@ -274,6 +274,7 @@ class State:
 
     def check(self) -> None:
         """The sums that hold between any two events; for tests and the simulator."""
+        require((self.table.capacity.sum(axis=0) == self.table.total).all(), "I3: the total is all nodes' capacity")
         for node in self.nodes.values():
             held = [entry.vector for entry in node.slots.values()]
             held += [vector(z.record.vector) for z in node.zombies.values()]

@@ -147,7 +147,7 @@ def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReaso
         return [explain.reason(explain.QUOTA, detail=f"{missing} missing of {account.ceiling()}")]
     row = state.class_row(task)
     refusals = explain_refusals(row, task.copies)
-    if len(row.feasible()):
+    if row.feasible_count:
         return [explain.reason(explain.QUEUED)]
     return list(refusals.reasons)
 

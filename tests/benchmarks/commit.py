@@ -33,6 +33,7 @@ from atoll.committer import Committer
 from atoll.election import Election, LaneWriter, lane_revisions
 from atoll.lane import Authority, Committed, Plan, Settled
 from atoll.loop import CoreLoop
+from atoll.service import collect_less_often
 from atoll.store import keys
 from atoll.store.etcd import EtcdStore
 from atoll.store.store import Put, list_all, mod_is
@@ -256,6 +257,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="where the time goes, on stderr; slows everything")
     arguments = parser.parse_args()
     profile = cProfile.Profile() if arguments.profile else None
+    collect_less_often()
     result = asyncio.run(measure(arguments.nodes, arguments.seconds, arguments.lanes, arguments.bare_seconds, profile))
     if profile:
         pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(45)
