@@ -44,12 +44,22 @@ class Election:
     """One candidate for one root. `campaign`, then `hold` beside the work, then `resign`; and again from the start."""
 
     def __init__(
-        self, store: Store, root: bytes, *, name: str, address: str, clock: Clock, ttl_s: int = DEFAULT_TTL_S
+        self,
+        store: Store,
+        root: bytes,
+        *,
+        name: str,
+        address: str,
+        clock: Clock,
+        people: str = "",
+        ttl_s: int = DEFAULT_TTL_S,
     ) -> None:
+        """Told to others when it leads: `name`, and where its ports for programs (`address`) and `people` are."""
         self._store = store
         self._root = root
         self._name = name
         self._address = address
+        self._people = people
         self._ttl_s = ttl_s
         self._clock = clock
         self._lease: Lease | None = None
@@ -140,7 +150,9 @@ class Election:
         An unknown attempt may still apply later. It is fenced by giving up its lease: a put on a lease that is gone is
         refused, and a put that had applied goes with its lease. If even that gets no answer, nobody acts on the term
         that may have been won, and it ends when the lease does."""
-        leader = objects_pb2.Leader(name=self._name, address=self._address, nonce=secrets.token_hex(16))
+        leader = objects_pb2.Leader(
+            name=self._name, address=self._address, people=self._people, nonce=secrets.token_hex(16)
+        )
         key = keys.leader(self._root)
         return await self._store.transact(
             Txn(

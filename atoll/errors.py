@@ -76,9 +76,11 @@ class NotAllowed(AtollError):
 
 @dataclass(eq=False)
 class Unavailable(AtollError):
-    """No answer, or not from a leader. Retry: yes."""
+    """No answer, or not from a leader. Retry: yes; at the leader's ports, where they are told."""
 
     code: str = field(default="E5001", kw_only=True)
+    leader_people: str = field(default="", kw_only=True)
+    leader_programs: str = field(default="", kw_only=True)
 
 
 @dataclass(eq=False)

@@ -76,7 +76,7 @@ class Leadership:
         self._beside = beside
         self._reigns: dict[int, _Reign] = {}  # by term: won, and not yet met by the core
         self._reign: _Reign | None = None  # the one the core is in
-        self._address = ""
+        self._leader = objects_pb2.Leader()
         self._asked_ms = -_ADDRESS_REMEMBERED_MS
 
     # ---- for the loop and the edges
@@ -98,8 +98,8 @@ class Leadership:
         if self._reign and not self._reign.resigned.done():
             self._reign.resigned.set_result(reason)
 
-    async def leader_address(self) -> str:
-        """Where the leader's programs port is, not older than a second; empty when nobody leads or nobody knows."""
+    async def leader(self) -> objects_pb2.Leader:
+        """As the store shows it, not older than a second; empty when nobody leads or nobody knows."""
         now_ms = self._clock.now_ms()
         if now_ms - self._asked_ms >= _ADDRESS_REMEMBERED_MS:
             self._asked_ms = now_ms
@@ -107,21 +107,36 @@ class Leadership:
                 item, _ = await self._store.get(keys.leader(self._root))
             except StoreUnavailable:
                 item = None
-            self._address = objects_pb2.Leader.FromString(item.value).address if item else ""
-        return self._address
+            self._leader = objects_pb2.Leader.FromString(item.value) if item else objects_pb2.Leader()
+        return self._leader
+
+    async def leader_address(self) -> str:
+        """Where the leader's programs port is; empty when nobody leads or nobody knows."""
+        return (await self.leader()).address
 
     async def require_leading(self) -> None:
-        """Raises Unavailable on a standby."""
-        if not self.leading:
-            address = await self.leader_address()
-            raise Unavailable(f"this is a standby; the leader is {f'at {address}' if address else 'not known'}")
+        """Raises Unavailable on a standby, with the leader's addresses."""
+        if self.leading:
+            return
+        leader = await self.leader()
+        raise Unavailable(
+            f"this is a standby; the leader is {f'at {leader.address}' if leader.address else 'not known'}",
+            leader_people=leader.people,
+            leader_programs=leader.address,
+        )
 
     # ---- the election
 
-    async def run(self, address: str) -> None:
-        """Until cancelled. `address`: where others reach this process when it leads."""
+    async def run(self, address: str, people: str = "") -> None:
+        """Until cancelled. `address`: where programs reach this process when it leads, and `people` its users."""
         election = Election(
-            self._store, self._root, name=self._name, address=address, ttl_s=self._ttl_s, clock=self._clock
+            self._store,
+            self._root,
+            name=self._name,
+            address=address,
+            people=people,
+            ttl_s=self._ttl_s,
+            clock=self._clock,
         )
         while True:
             authority, revision = await election.campaign()

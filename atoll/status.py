@@ -78,6 +78,8 @@ def detail_of(error: AtollError) -> ErrorDetail:
         request_id=_short(error.request_id),
         retry_after_ms=error.retry_after_ms,
     )
+    if isinstance(error, Unavailable):
+        detail.leader_people, detail.leader_programs = _short(error.leader_people), _short(error.leader_programs)
     left_bytes = DETAIL_BYTES - detail.ByteSize() - 64  # room for the line that counts the rest
     for told, mistake in enumerate(error.mistakes):
         field = FieldError(path=_short(mistake.path), message=_short(mistake.message))
@@ -97,7 +99,7 @@ def from_detail(status: grpc.StatusCode, detail: ErrorDetail) -> AtollError:
 
 def told_as(kind: type[AtollError], detail: ErrorDetail) -> AtollError:
     """The error of `detail`, of this class."""
-    return kind(
+    error = kind(
         detail.message,
         mistakes=tuple(Mistake(field.path, field.message) for field in detail.fields),
         hint=detail.hint,
@@ -105,6 +107,9 @@ def told_as(kind: type[AtollError], detail: ErrorDetail) -> AtollError:
         retry_after_ms=detail.retry_after_ms,
         code=detail.code,
     )
+    if isinstance(error, Unavailable):
+        error.leader_people, error.leader_programs = detail.leader_people, detail.leader_programs
+    return error
 
 
 def _from_transport(status: grpc.StatusCode, reason: str) -> AtollError:

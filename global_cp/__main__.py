@@ -33,7 +33,9 @@ def main() -> None:
         server.add(regional_pb2_grpc.add_UplinkServicer_to_server, plane.link)
         try:
             await server.start(settings.people, settings.programs)
-            running = asyncio.create_task(plane.run(settings.advertise or server.programs_address))
+            programs = settings.advertise or server.programs_address
+            people = settings.advertise_people or server.people_address
+            running = asyncio.create_task(plane.run(programs, people))
             stop.ready(people=server.people_address, programs=server.programs_address)
             await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
             running.cancel()

@@ -38,6 +38,7 @@ class Settings(CoreSettings):
     people: str = "127.0.0.1:7070"
     programs: str = "127.0.0.1:7071"
     advertise: str = ""  # programs address that regions reach this process at; empty = `programs`
+    advertise_people: str = ""  # where people reach this process; empty = `people`
     metrics: str = "127.0.0.1:7072"
     log_level: str = "info"
 

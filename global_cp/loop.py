@@ -52,12 +52,12 @@ class GlobalPlane:
             ring=lambda: self._ring,
         )
 
-    async def run(self, programs: str) -> None:
-        """Runs until cancelled. `programs`: where regions reach this process."""
+    async def run(self, programs: str, people: str = "") -> None:
+        """Runs until cancelled. The addresses are where regions and users reach this process."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.core.run())
             tasks.create_task(self.users.run())
-            tasks.create_task(self._leadership.run(programs))
+            tasks.create_task(self._leadership.run(programs, people))
 
     # ---- the core, with the shell's part of a change of reign
 

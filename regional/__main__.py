@@ -31,9 +31,10 @@ def main() -> None:
         server.add(regional_pb2_grpc.add_RegionalServicer_to_server, region.api)
         try:
             await server.start(settings.people, settings.programs)
-            programs, people = settings.advertise or server.programs_address, server.people_address
+            programs = settings.advertise or server.programs_address
+            people = settings.advertise_people or server.people_address
             running = asyncio.create_task(region.run(programs, people))
-            stop.ready(people=people, programs=server.programs_address)
+            stop.ready(people=server.people_address, programs=server.programs_address)
             await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):

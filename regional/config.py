@@ -91,6 +91,7 @@ class Settings(CoreSettings):
     programs: str = "127.0.0.1:7171"
     metrics: str = "127.0.0.1:7172"
     advertise: str = ""  # where agents reach `programs`; empty = the address it listens at
+    advertise_people: str = ""  # where people reach `people`; empty = the address it listens at
     certificate: Path
     key: Path
     ca: Path

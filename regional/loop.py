@@ -89,7 +89,7 @@ class Region:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.core.run())
             tasks.create_task(self._journal.run())
-            tasks.create_task(self._leadership.run(programs))
+            tasks.create_task(self._leadership.run(programs, people))
 
     # ---- the core, with the shell's part of a change of reign
 

@@ -54,6 +54,7 @@ class Uplink:
         self._answerer = answerer
         self._post = post
         self._line: _Line | None = None
+        self._silent = ""  # the address left last because nobody answered: a standby may take it for the leader's
 
     def send(self, message: regional_pb2.UplinkMessage) -> None:
         if self._line is None or not self._line.welcomed:
@@ -74,8 +75,11 @@ class Uplink:
             line = self._line = _Line(self._settings, self._users, self._answerer, self._post)
             try:
                 reason = await self._dial(line, address, hello())
+                self._silent = "" if line.welcomed and not line.silent else address
             except _Elsewhere as elsewhere:
                 following, reason = elsewhere.address, f"{address} is a standby"
+                if following == self._silent:
+                    following = ""
             finally:
                 self._line = None
                 UP.set(0)
@@ -115,6 +119,7 @@ class _Line:
         self._acked = asyncio.Event()
         self._forwards: dict[int, asyncio.Task[None]] = {}
         self.welcomed = False
+        self.silent = False
 
     def send(self, message: regional_pb2.UplinkMessage) -> None:
         """A full queue ends the session: after the next welcome everything is sent again."""
@@ -158,6 +163,7 @@ class _Line:
                 async with asyncio.timeout(self._settings.uplink_silence_ms / 1000):
                     await self._acked.wait()
             except TimeoutError:
+                self.silent = True
                 return f"the global plane was silent for {self._settings.uplink_silence_ms} ms"
             await asyncio.sleep(self._settings.uplink_heartbeat_ms / 1000)
 
@@ -217,4 +223,5 @@ class _Line:
         if error:
             last.error_code, last.error_message = error.code, error.message
             last.error_detail.CopyFrom(detail_of(error))
+            last.error_detail.leader_people = last.error_detail.leader_programs = ""  # this region's, not the caller's
         self.send(regional_pb2.UplinkMessage(answer=last))

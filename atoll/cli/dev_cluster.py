@@ -96,9 +96,9 @@ class DevCluster:
 
     @property
     def connection(self) -> Connection:
-        """As admin, to the global plane."""
+        """As admin, to every candidate of the global plane."""
         return Connection(
-            self.addresses[self.global_names()[0]][1],
+            " ".join(self.addresses[name][1] for name in self.global_names()),
             ca=str(self.admin.ca),
             certificate=str(self.admin.certificate),
             key=str(self.admin.key),

@@ -13,11 +13,12 @@ import grpc
 import grpc.aio
 
 from atoll import errors, rpc
+from atoll.sdk.servers import NO_ANSWER, Servers
 
 ATTEMPT_S = 10.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
-NO_ANSWER = "E5002"  # the transport's own error: no server of ours has spoken
+TURN_S = 3.0  # one of several servers is given so long to connect
 NEVER_LEFT = (
     "failed to connect to all addresses",
     "DNS resolution failed",
@@ -45,10 +46,11 @@ class _Unanswered(Exception):
 
 
 class Caller:
-    """Calls over one channel. A server that was never reached is given `reach_s` to be there, whatever the deadline."""
+    """Calls to one of several servers. When none was ever reached, they are given `reach_s` to be there, whatever the
+    deadline."""
 
-    def __init__(self, channel: grpc.aio.Channel, reach_s: float) -> None:
-        self._channel = channel
+    def __init__(self, servers: Servers, reach_s: float) -> None:
+        self._servers = servers
         self._reach_s = reach_s
         self._reached = False
 
@@ -83,13 +85,17 @@ class Caller:
         while True:
             error: errors.AtollError
             try:
-                await self._connect(left_s())
-                return await method(request, timeout=min(ATTEMPT_S, left_s()))
+                await self._connect(left_s() if self._servers.alone else min(TURN_S, left_s()))
+                answer = await method(request, timeout=min(ATTEMPT_S, left_s()))
+                self._servers.answered()
+                return answer
             except grpc.aio.AioRpcError as broken:
                 error = rpc.error_of(broken)
                 unsure = unsure or may_have_happened(error)
+                self._servers.turn(error)
             except errors.Unavailable as not_connected:
                 error = not_connected
+                self._servers.turn(error, silent=True)
             if not isinstance(error, RETRIED):
                 raise error
             wait_s = max(error.retry_after_ms / 1000, pause_s * random.uniform(0.5, 1.0))
@@ -100,12 +106,13 @@ class Caller:
 
     async def _connect(self, within_s: float) -> None:
         """Waits until the channel is connected or has failed to be, so that no request is stuck in a dead one."""
+        channel = self._servers.channel
         try:
             async with asyncio.timeout(within_s):
-                state = self._channel.get_state(try_to_connect=True)
+                state = channel.get_state(try_to_connect=True)
                 while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
-                    await self._channel.wait_for_state_change(state)
-                    state = self._channel.get_state(try_to_connect=True)
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state(try_to_connect=True)
                 self._reached = self._reached or state is grpc.ChannelConnectivity.READY
         except TimeoutError:
             raise errors.Unavailable("the connection could not be made in time") from None

@@ -1,9 +1,11 @@
-"""The client: one channel to a server, and the nouns on it."""
+"""The client: channels to the servers of one service, and the nouns on them."""
 
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
+
+import grpc.aio
 
 from atoll import errors, rpc, tokens
 from atoll.api.v1 import global_pb2_grpc, regional_pb2_grpc
@@ -13,11 +15,13 @@ from atoll.sdk.calls import Caller
 from atoll.sdk.contexts import Connection
 from atoll.sdk.inventory import Events, Regions, Slots, Tenants, Tokens
 from atoll.sdk.nodes import Nodes
+from atoll.sdk.servers import Servers
 from atoll.sdk.workloads import Workloads
 
 
 class AsyncClient:
-    """`async with AsyncClient() as c:` dials the current context; arguments replace its parts.
+    """`async with AsyncClient() as c:` dials the current context; arguments replace its parts. `address` may name
+    several servers of one service (a leader and its standbys), separated by spaces or commas.
 
     Belongs to the event loop it is made in. A server that cannot be reached within `reach_s` is Unavailable, before any
     call's own deadline. Raises Invalid when there is nothing to dial or a file cannot be read, and NotAuthenticated
@@ -40,10 +44,15 @@ class AsyncClient:
         self.connection = _complete(given, context)
         chosen = self.connection
         client = TlsFiles(Path(chosen.certificate), Path(chosen.key), Path(chosen.ca)) if chosen.certificate else None
-        self._channel = rpc.channel(chosen.address, ca=Path(chosen.ca), client=client, token=chosen.token)
-        caller = Caller(self._channel, reach_s)
-        everywhere = global_pb2_grpc.GlobalStub(self._channel)
-        region = regional_pb2_grpc.RegionalStub(self._channel)
+        self._servers = Servers(
+            chosen.addresses,
+            lambda address: rpc.channel(address, ca=Path(chosen.ca), client=client, token=chosen.token),
+            programs=client is not None,
+        )
+        caller = Caller(self._servers, reach_s)
+        channel = cast("grpc.aio.Channel", self._servers)  # what a stub asks of one
+        everywhere = global_pb2_grpc.GlobalStub(channel)
+        region = regional_pb2_grpc.RegionalStub(channel)
         self.workloads = Workloads(caller, everywhere, chosen.tenant)
         self.tenants = Tenants(caller, everywhere)
         self.regions = Regions(caller, everywhere)
@@ -61,7 +70,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._servers.close()
 
 
 def _complete(given: Connection, context: str) -> Connection:
@@ -80,9 +89,10 @@ def _complete(given: Connection, context: str) -> Connection:
             hint="atoll dev, or atoll context set NAME --address HOST:PORT --ca FILE --token TOKEN",
             code="E1012",
         )
-    host, _, port = merged.address.rpartition(":")
-    if not host or "/" in host or not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65_535):
-        raise errors.Invalid(f"the address {merged.address[:80]!r} is not HOST:PORT", code="E1012")
+    for address in merged.addresses:
+        host, _, port = address.rpartition(":")
+        if not host or "/" in host or not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65_535):
+            raise errors.Invalid(f"the address {address[:80]!r} is not HOST:PORT", code="E1012")
     if merged.token and tokens.parse_user(merged.token) is None:
         raise errors.NotAuthenticated("this is no user token: those are atoll-user.ID.SECRET", hint="atoll auth login")
     return merged

@@ -19,8 +19,9 @@ from atoll import errors
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Paths are absolute or relative to the working folder. Either a token or a certificate with its key.
-    `etcd_endpoints`, separated by spaces, is for operators who may read the store itself."""
+    """`address` is HOST:PORT, or several of one service separated by spaces or commas. Paths are absolute or relative
+    to the working folder. Either a token or a certificate with its key. `etcd_endpoints`, separated by spaces, is for
+    operators who may read the store itself."""
 
     address: str = ""
     ca: str = ""
@@ -29,6 +30,10 @@ class Connection:
     key: str = ""
     tenant: str = ""
     etcd_endpoints: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.address.replace(",", " ").split()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import grpc
 
 from atoll import errors, rpc
 from atoll.api.v1 import global_pb2
+from atoll.sdk.servers import Method
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
@@ -46,7 +47,7 @@ class ResumePoint:
 
 
 async def watch(
-    method: grpc.aio.UnaryStreamMultiCallable[global_pb2.WatchWorkloadsRequest, global_pb2.WorkloadEvent],
+    method: grpc.aio.UnaryStreamMultiCallable[global_pb2.WatchWorkloadsRequest, global_pb2.WorkloadEvent] | Method,
     tenant: str,
     since: int,
 ) -> AsyncGenerator[global_pb2.WorkloadEvent, None]:
@@ -62,6 +63,8 @@ async def watch(
                     yield event
         except grpc.aio.AioRpcError as broken:
             error = rpc.error_of(broken)
+            if isinstance(method, Method):
+                method.servers.turn(error)
             if not isinstance(error, errors.Unavailable | errors.Busy):
                 raise error from None
         finally:

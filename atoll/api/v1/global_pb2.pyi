@@ -693,12 +693,18 @@ class ErrorDetail(_message.Message):
     HINT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    LEADER_PEOPLE_FIELD_NUMBER: _builtins.int
+    LEADER_PROGRAMS_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """E1xxx user, E2xxx placement, E3xxx conflict, E4xxx permission, E5xxx unavailable, E6xxx unknown"""
     message: _builtins.str
     hint: _builtins.str
     request_id: _builtins.str
     retry_after_ms: _builtins.int
+    leader_people: _builtins.str
+    """from a standby that knows: where the leader's people port is"""
+    leader_programs: _builtins.str
+    """and its programs port"""
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldError]: ...
     def __init__(
@@ -710,10 +716,12 @@ class ErrorDetail(_message.Message):
         hint: _builtins.str = ...,
         request_id: _builtins.str = ...,
         retry_after_ms: _builtins.int = ...,
+        leader_people: _builtins.str = ...,
+        leader_programs: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "fields", b"fields", "hint", b"hint", "message", b"message", "request_id", b"request_id", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "fields", b"fields", "hint", b"hint", "leader_people", b"leader_people", "leader_programs", b"leader_programs", "message", b"message", "request_id", b"request_id", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

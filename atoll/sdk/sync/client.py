@@ -12,7 +12,8 @@ from atoll.sdk.sync.workloads import Workloads
 
 
 class Client:
-    """`with Client() as c:` dials the current context; arguments replace its parts.
+    """`with Client() as c:` dials the current context; arguments replace its parts. `address` may name
+    several servers of one service (a leader and its standbys), separated by spaces or commas.
 
     For any thread, outside event loops. A server that cannot be reached within `reach_s` is Unavailable, before any
     call's own deadline. Raises Invalid when there is nothing to dial or a file cannot be read, and NotAuthenticated
