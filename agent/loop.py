@@ -53,9 +53,8 @@ class Agent:
         self._checkpoint = checkpoint
         self._enrolment = enrolment
         self._guard = GuardKeeper(settings.state_dir, clock)
-        self._hello = _hello(settings)
         self._core: CoreLoop[events.Event, commands.Command] = CoreLoop(
-            Machine(self._hello, settings.timing), clock, self._execute, events.Woke()
+            Machine(_hello(settings), settings.timing), clock, self._execute, events.Woke()
         )
         self._addresses = Addresses(settings.run_network, settings.name)
         self._offer = offer(settings, self._core.post, clock, self._addresses.own)
@@ -139,22 +138,17 @@ class Agent:
         """What runs here is looked after meanwhile, however long the region is away."""
         await self._enrolment.identity()
         await self._offer.known(FIRST_OFFER_S)
-        self._offer.watch(self._offer_again)
-        self._offer_again()
+        self._offer.watch(self._tell_offer)
+        self._tell_offer()
         ready()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._session.run(self._queries.answer))
             group.create_task(self._renew())
 
-    def _offer_again(self) -> None:
-        """The next Hello says what this node can run; a session that said something else is left."""
-        drivers = self._offer.kinds()
-        if drivers == list(self._hello.drivers):
-            return
+    def _tell_offer(self) -> None:
+        drivers = tuple(self._offer.kinds())
         log.info("drivers", offered=[objects_pb2.Driver.Name(kind) for kind in drivers])
-        self._hello.ClearField("drivers")
-        self._hello.drivers.extend(drivers)
-        self._session.renew("what this node can run has changed")
+        self._core.post(events.DriversOffered(drivers))
 
     async def _renew(self) -> None:
         while True:

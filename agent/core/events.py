@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from agent.core.fencing import Saved
 from agent.core.lease import LeaseTerms
 from agent.core.runs import Exit, Found, RunName
-from atoll.api.v1 import agent_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,13 @@ class CheckpointWritten:
 class CheckpointFailed:
     version: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriversOffered:
+    """What this node can run from now on, sorted."""
+
+    drivers: tuple[objects_pb2.Driver.ValueType, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,7 @@ Event = (
     | Disconnected
     | CheckpointWritten
     | CheckpointFailed
+    | DriversOffered
     | DriverStarted
     | DriverStartFailed
     | DriverExited

@@ -9,6 +9,7 @@ is said only after the first was answered, or after a NotLeader, behind which no
 others: what a Hello holds (report.py), who is obeyed (fencing.py).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent.config import Timing
@@ -16,7 +17,7 @@ from agent.core.commands import Command, Dial, Reconnect, SendUp
 from agent.core.fencing import Authority, Ledger
 from agent.core.lease import Lease
 from agent.core.report import Report, Told, inventory
-from atoll.api.v1 import agent_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2
 
 Reign = tuple[int, int]  # store life and term
 
@@ -33,7 +34,7 @@ class Streams:
     """Events about streams go in; `commands` is drained by the machine after each."""
 
     def __init__(self, hello: agent_pb2.Hello, ledger: Ledger, lease: Lease, report: Report, timing: Timing) -> None:
-        """`hello`: all of it that stays the same."""
+        """`hello`: all of it that stays the same, and the drivers at first."""
         self._hello = hello
         self._ledger = ledger
         self._lease = lease
@@ -86,6 +87,16 @@ class Streams:
         self._report.begin(stream.told)
         self._lease.welcome(welcome, now_ms)
         return True
+
+    def offers(self, drivers: Sequence[objects_pb2.Driver.ValueType], now_ms: int) -> None:
+        """Every Hello says so from here on; who was told otherwise is told on another stream."""
+        if list(self._hello.drivers) == list(drivers):
+            return
+        self._hello.ClearField("drivers")
+        self._hello.drivers.extend(drivers)
+        for stream in list(self._open.values()):
+            if stream is self.leader or stream.asked_ms is not None:
+                self.leave(stream, "what this node can run has changed", now_ms)
 
     def wake(self, now_ms: int) -> None:
         """Leaves those that owe an answer for too long."""

@@ -1,8 +1,10 @@
 """Which of several candidates the node belongs to, and whom it says hello to."""
 
 from agent.core import commands, events
-from atoll.api.v1 import agent_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2
 from tests.support.agent_core import World, assign, of, run, starts, statuses
+
+PROCESS, DOCKER = objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_DOCKER
 
 
 def hellos(done: list[commands.Command]) -> list[tuple[int, int]]:
@@ -111,3 +113,15 @@ def test_a_frozen_leader_is_no_reason_to_wait() -> None:
     world = with_standby(assign(1))
     world.wait(2000)
     assert hellos(world.post(leading(2, 2))) == [(2, 2)], "long before its silence is noticed"
+
+
+def test_what_a_node_can_run_is_told_anew_when_it_changes() -> None:
+    world = World().boot()
+    assert world.post(events.DriversOffered((PROCESS,))) == []
+    (hello,) = of(world.open(), commands.SendUp)
+    assert list(hello.message.hello.drivers) == [PROCESS]
+    assert of(world.post(events.DriversOffered((PROCESS,))), commands.Reconnect) == []
+    (left,) = of(world.post(events.DriversOffered((PROCESS, DOCKER))), commands.Reconnect)
+    assert left.session == world.session
+    (hello,) = of(world.open(), commands.SendUp)
+    assert list(hello.message.hello.drivers) == [PROCESS, DOCKER]
