@@ -20,6 +20,7 @@ from global_cp.config import CoreSettings
 from global_cp.core import transactions
 from global_cp.core.commands import Command
 from global_cp.core.records import Change, Records
+from global_cp.core.reports import Reports
 from global_cp.core.topics import Proposal
 
 HARD = objects_pb2.ACCOUNT_HARD
@@ -76,18 +77,22 @@ def shrink_target(slice_: objects_pb2.Slice | None) -> Vector:
     return total([vector(account.target) for account in slice_.accounts]) if slice_ else NOTHING
 
 
-def entitlements(quota: Vector, needed: Mapping[str, Vector], granted_now: Mapping[str, Vector]) -> dict[str, Vector]:
-    """How much of the quota each region should have: what it needs and already has comes first, so that budget does
-    not wander; the rest in order of region. Never more than the quota in all."""
+def entitlements(
+    quota: Vector, needed: Mapping[str, Vector], granted_now: Mapping[str, Vector], idle: Mapping[str, Vector]
+) -> dict[str, Vector]:
+    """How much of the quota each region should have, never more than it in all. First what a region can use (what it
+    needs but for what is `idle`: it found no room there), and of that what it already has, so that budget does not
+    wander; then the rest of what it needs, in order of region."""
     left = quota
-    shares: dict[str, Vector] = {}
-    for region in sorted(needed):
-        shares[region] = needed[region].at_most(granted_now.get(region, NOTHING)).at_most(left)
-        left -= shares[region]
-    for region in sorted(needed):
-        more = (needed[region] - shares[region]).at_most(left)
-        shares[region] += more
-        left -= more
+    shares: dict[str, Vector] = dict.fromkeys(sorted(needed), NOTHING)
+    usable = {region: (needed[region] - idle.get(region, NOTHING)).at_least(NOTHING) for region in shares}
+    for wanted in (usable, needed):
+        for kept in (granted_now, wanted):
+            for region in shares:
+                most = wanted[region].at_most(kept.get(region, NOTHING))
+                more = (most - shares[region]).at_least(NOTHING).at_most(left)
+                shares[region] += more
+                left -= more
     return shares
 
 
@@ -118,9 +123,12 @@ def check_identity(records: Records, tenant: str) -> None:
 class Budgets:
     """The topic: tenants whose budget is to be looked at, and acknowledgements to be kept."""
 
-    def __init__(self, records: Records, settings: CoreSettings) -> None:
+    def __init__(self, records: Records, settings: CoreSettings, reports: Reports) -> None:
         self._records = records
         self._settings = settings
+        self._reports = reports
+        self._idle: dict[str, dict[str, Vector]] = {}  # tenant → region → what waits there, for long, for room
+        self._look_again_ms = 0
         self._tenants: dict[str, None] = dict.fromkeys(name for (name,), _ in records.tenants.items())
         self._acks: dict[tuple[str, str], objects_pb2.SliceAck] = {}  # (tenant, region): the last one heard
         self._renewal_ms = 0
@@ -137,6 +145,7 @@ class Budgets:
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         self._renew(now_ms)
+        self._look_again(now_ms)
         if proposal := self._from_acks():
             return proposal
         while self._tenants:
@@ -166,13 +175,35 @@ class Budgets:
                 self._tenants[change.path[0]] = None
 
     def deadline(self) -> int | None:
-        return self._renewal_ms
+        waiting = self._idle or self._reports.with_unplaced()
+        return min(self._renewal_ms, self._look_again_ms) if waiting else self._renewal_ms
+
+    def reported(self, tenant: str) -> None:
+        """A region said that other replicas of the tenant have ended."""
+        self._tenants[tenant] = None
 
     def _renew(self, now_ms: int) -> None:
         """Looks at every slice's validity now and then."""
         if now_ms >= self._renewal_ms:
             self._renewal_ms = now_ms + self._settings.slice_validity_ms // 8
             self._tenants.update(dict.fromkeys(tenant for (tenant, _), _ in self._records.slices.items()))
+
+    def _look_again(self, now_ms: int) -> None:
+        """What is idle, now and then."""
+        if now_ms < self._look_again_ms:
+            return
+        self._look_again_ms = now_ms + self._settings.overflow_settle_ms
+        idle: dict[str, dict[str, Vector]] = {}
+        for path in self._reports.with_unplaced():
+            for region, share in self._records.shares_of(*path).items():
+                for task in share.spec.tasks:
+                    if stuck := self._reports.stuck(share, task.name, now_ms):
+                        here = idle.setdefault(path[0], {})
+                        here[region] = here.get(region, NOTHING) + vector(task.resources.requests) * stuck
+        for tenant in {*idle, *self._idle}:
+            if idle.get(tenant) != self._idle.get(tenant):
+                self._tenants[tenant] = None
+        self._idle = idle
 
     def _from_acks(self) -> Proposal | None:
         """A TAKE-BACK, or a batch of plain ACKs."""
@@ -203,8 +234,12 @@ class Budgets:
         slices = self._records.slices_of(tenant)
         money = purse(self._records.budgets.get(tenant))
         regions = {region.metadata.name: region for region in self._records.regions}
-        needed = {region: self._records.needed(tenant, region) for region in regions}
-        entitled = entitlements(money.target, needed, {r: granted(s) for r, s in slices.items()})
+        needed = {
+            region: (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
+            for region in regions
+        }
+        have = {region: granted(slice_) for region, slice_ in slices.items()}
+        entitled = entitlements(money.target, needed, have, self._idle.get(tenant, {}))
         for region in sorted(entitled):
             current = slices.get(region)
             if current is None and not entitled[region]:

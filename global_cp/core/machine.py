@@ -108,7 +108,8 @@ class Machine:
                 report = message.workload
                 share = reign.records.shares.get(region, report.tenant, report.workload)
                 if share is not None and share.metadata.uid == report.uid:
-                    reign.reports.heard(region, report, self._now_ms)
+                    if reign.reports.heard(share, report, self._now_ms):
+                        reign.budgets.reported(report.tenant)
                     reign.rooms.admitted(region, report, share)
                     reign.statuses.reported(report)
                     reign.shares.reported(region, report)

@@ -40,7 +40,7 @@ class Reign:
         self.reports = Reports(settings.overflow_settle_ms)
         self.rooms = Rooms(self.regions.summaries)
         self.shares = Shares(records, settings, self.reports, self.rooms)
-        self.budgets = Budgets(records, settings)
+        self.budgets = Budgets(records, settings, self.reports)
         self.statuses = Statuses(records, settings, self.reports)
         name = f"{authority.store_life}.{authority.term}"
         self.requests = Requests(records, settings, self.regions.summaries, name)
@@ -62,6 +62,7 @@ class Reign:
         """A record changed: what is known of the regions beside the records follows."""
         if change.kind == "share":
             self.rooms.told(change)
+            self.reports.told((change.path[1], change.path[2]), change.path[0])
             if change.after is None:
                 self.reports.forget((change.path[1], change.path[2]), change.path[0])
 

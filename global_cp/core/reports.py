@@ -7,6 +7,7 @@ them. Leaves to others what follows from that.
 from collections.abc import Mapping
 
 from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.model.resources import Vector, total, vector
 
 WorkloadPath = tuple[str, str]  # (tenant, name)
 NEVER: Mapping[str, regional_pb2.WorkloadReport] = {}
@@ -17,9 +18,12 @@ class Reports:
         self._settle_ms = settle_ms
         self._last: dict[WorkloadPath, dict[str, regional_pb2.WorkloadReport]] = {}
         self._unplaced_since: dict[tuple[WorkloadPath, str, str], int] = {}  # (workload, region, task)
+        self._ended_of: dict[tuple[WorkloadPath, str], Vector] = {}  # (workload, region)
+        self._ended: dict[tuple[str, str], Vector] = {}  # (tenant, region): their sums
 
-    def heard(self, region: str, report: regional_pb2.WorkloadReport, now_ms: int) -> None:
-        path = (report.tenant, report.workload)
+    def heard(self, share: objects_pb2.Share, report: regional_pb2.WorkloadReport, now_ms: int) -> bool:
+        """The region's word on one of its shares. Returns whether other replicas have ended."""
+        path, region = (report.tenant, report.workload), share.region
         self._last.setdefault(path, {})[region] = report
         for task in report.tasks:
             place = (path, region, task.task)
@@ -27,6 +31,14 @@ class Reports:
                 self._unplaced_since.setdefault(place, now_ms)
             else:
                 self._unplaced_since.pop(place, None)
+
+        ended = {task.task: task.ended for task in report.tasks}
+        each = [vector(task.resources.requests) * ended.get(task.name, 0) for task in share.spec.tasks]
+        return self._add_up(path, region, total(each))
+
+    def told(self, path: WorkloadPath, region: str) -> None:
+        """The share changed: how many have ended of it is to be said again."""
+        self._add_up(path, region, Vector())
 
     def forget(self, path: WorkloadPath, region: str) -> None:
         """The share is gone."""
@@ -56,6 +68,18 @@ class Reports:
         metadata = share.metadata
         since = self._unplaced_since.get(((metadata.tenant, metadata.name), share.region, task))
         return said.unplaced if said and since is not None and now_ms - since >= self._settle_ms else 0
+
+    def ended(self, tenant: str, region: str) -> Vector:
+        """What the tenant's replicas there were charged that have ended for good: they need it no more."""
+        return self._ended.get((tenant, region), Vector())
+
+    def _add_up(self, path: WorkloadPath, region: str, ended: Vector) -> bool:
+        more = ended - self._ended_of.pop((path, region), Vector())
+        if ended:
+            self._ended_of[path, region] = ended
+        place = (path[0], region)
+        self._ended[place] = self._ended.get(place, Vector()) + more
+        return bool(more)
 
     def with_unplaced(self) -> list[WorkloadPath]:
         return list(dict.fromkeys(path for path, _, _ in self._unplaced_since))

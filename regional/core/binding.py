@@ -134,7 +134,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
     account = state.account(cls.tenant)
     affordable = account.affordable(cls.request.vector)
     if not affordable:
-        detail = f"{account.missing(cls.request.vector)} missing of {account.ceiling()}"
+        detail = account.shortage(cls.request.vector)
         _park(state, cls, _QUOTA_CURES, (explain.reason(explain.QUOTA, detail=detail),), turn)
         return
     indices, avoid = cls.take(min(batch.slots_left, affordable, state.settings.class_turn_slots))
@@ -185,7 +185,7 @@ def announce(turn: Turn, state: State, tenant: str, workload: str, kind: str, me
 
 
 def _quota(account: TenantAccount) -> str:
-    return f"{account.in_use()} in use of {account.limit}"
+    return f"{account.in_use()} in use of {account.limit}{account.frozen}"
 
 
 def _decision(state: State, cls: SchedulingClass, turn: Turn) -> objects_pb2.Decision:

@@ -3,7 +3,8 @@
 Keeps (S) of docs/protocols.md at every revision: U + V <= C, in strict mode U + V + Z <= C. A charge counts from the
 moment its transaction is sent until it is refused; a credit counts only when it is committed. C moves only by
 APPLY-SLICE, in the order of (epoch, seq): up at once, down to max(target, what is in use), again and again as work
-drains. One account for now: everything is charged to ACCOUNT_HARD.
+drains. When the validity of a slice is over, C becomes what is in use, once: releases make room for new work, until the
+global plane renews it. One account for now: everything is charged to ACCOUNT_HARD.
 """
 
 from dataclasses import dataclass, field
@@ -72,12 +73,30 @@ class TenantAccount:
         """What one more of `request` lacks, in the dimensions it lacks anything."""
         return (self.in_use() + request - self.ceiling()).at_least(NOTHING)
 
-    def next_record(self) -> objects_pb2.RegionSlice | None:
+    @property
+    def frozen(self) -> str:
+        """For people: empty, or that this is why there is no more."""
+        return ", frozen until the global plane renews it" if self.record.frozen else ""
+
+    def shortage(self, request: Vector) -> str:
+        """What one more of `request` lacks, for people."""
+        return f"{self.missing(request)} missing of {self.ceiling()}{self.frozen}"
+
+    def expired(self, now_ms: int) -> bool:
+        """Whether the slice is to be frozen: its validity is over, and it is not frozen yet."""
+        until_ms = self.record.valid_until_ms
+        return 0 < until_ms <= now_ms and not self.record.frozen
+
+    def next_record(self, now_ms: int) -> objects_pb2.RegionSlice | None:
         """The slice to be stored next, or None when the stored one is right."""
         if self.applying:
             return None
         if self.stamp:
             return self._applied(self.stamp)
+        if self.expired(now_ms):
+            frozen = self._with_limit(self.record, self.limit.at_most(self.in_use()), self.target)
+            frozen.frozen = True
+            return frozen
         lower = self.limit.at_most(self.target.at_least(self.in_use()))
         if not self.mod_revision or lower == self.limit:
             return None
@@ -95,6 +114,7 @@ class TenantAccount:
             store_life=stamp.store_life,
             global_term=stamp.global_term,
             global_revision=stamp.global_revision,
+            valid_until_ms=stamp.slice.valid_until_ms,
         )
         return self._with_limit(record, limit, target)
 

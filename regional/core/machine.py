@@ -121,6 +121,7 @@ class Machine:
         if turn.now_ms >= self._checked_ms + self.settings.node_check_ms:
             self._checked_ms = turn.now_ms
             node_life.check(state, turn)
+            slices.check(state, turn.now_ms)
             removal.check(state, turn)
 
     # ---- leadership

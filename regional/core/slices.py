@@ -1,4 +1,5 @@
-"""Slices: what the region was granted, applied in order, acknowledged after the commit, lowered as work drains."""
+"""Slices: what the region was granted, applied in order, acknowledged after the commit, lowered as work drains, frozen
+when the global plane has not renewed them in time."""
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from regional.core import transactions
@@ -25,10 +26,17 @@ def _supersedes(stamp: regional_pb2.SliceStamp, other: regional_pb2.SliceStamp) 
     )
 
 
+def check(state: State, now_ms: int) -> None:
+    """Finds the slices whose validity is over."""
+    for account in state.accounts.values():
+        if account.expired(now_ms):
+            state.unsettled_slices[account.tenant] = account
+
+
 def next_slice(state: State, lane: int, turn: Turn) -> ApplySlice | None:
     while state.unsettled_slices:
         account = state.unsettled_slices.pop(next(iter(state.unsettled_slices)))
-        record = account.next_record()
+        record = account.next_record(turn.now_ms)
         if record is not None:
             account.applying = record
             return transactions.apply_slice(state.root, lane, account, record)

@@ -143,8 +143,7 @@ def _why(task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int)
 def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReason]:
     account = state.account(task.owner.tenant)
     if not account.affordable(task.request.vector):
-        missing = account.missing(task.request.vector)
-        return [explain.reason(explain.QUOTA, detail=f"{missing} missing of {account.ceiling()}")]
+        return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector))]
     row = state.class_row(task)
     refusals = explain_refusals(row, task.copies)
     if row.feasible_count:

@@ -164,7 +164,16 @@ class RegionalWorld:
         self.tell(events.NodeHello(self._sessions, name, "pool", trusted, hello, expires_ms))
         return self._sessions
 
-    def grant(self, tenant: str, limit: Vector, *, seq: int, target: Vector | None = None, mode: int = 1) -> None:
+    def grant(
+        self,
+        tenant: str,
+        limit: Vector,
+        *,
+        seq: int,
+        target: Vector | None = None,
+        mode: int = 1,
+        valid_until_ms: int = 0,
+    ) -> None:
         self._global_revision += 1
         account = objects_pb2.AccountSlice(
             account=objects_pb2.ACCOUNT_HARD,
@@ -178,6 +187,7 @@ class RegionalWorld:
             seq=seq,
             accounts=[account],
             mode=objects_pb2.QuotaMode.ValueType(mode),
+            valid_until_ms=valid_until_ms,
         )
         stamp = regional_pb2.SliceStamp(
             slice=slice_, store_life=1, global_term=1, global_revision=self._global_revision

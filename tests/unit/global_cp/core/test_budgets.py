@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from atoll.api.v1 import global_pb2, objects_pb2
+from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.errors import Conflict
 from atoll.model.resources import Vector, vector
 from global_cp.core.budgets import Purse, entitlements, granted, purse, shrink_target
@@ -121,8 +121,76 @@ def test_a_tenant_goes_when_its_budget_is_back_and_begins_above_its_old_seq(core
 
 def test_budget_does_not_wander_between_regions() -> None:
     quota, have = UNIT * 4, {"a": Vector(), "b": UNIT * 3}
-    assert entitlements(quota, {"a": UNIT * 4, "b": UNIT * 3}, have) == {"a": UNIT, "b": UNIT * 3}
-    assert entitlements(UNIT, {"a": UNIT * 4, "b": UNIT * 3}, have) == {"a": Vector(), "b": UNIT}
+    assert entitlements(quota, {"a": UNIT * 4, "b": UNIT * 3}, have, {}) == {"a": UNIT, "b": UNIT * 3}
+    assert entitlements(UNIT, {"a": UNIT * 4, "b": UNIT * 3}, have, {}) == {"a": Vector(), "b": UNIT}
+
+
+def test_what_a_region_cannot_use_comes_last() -> None:
+    needed, have, idle = {"a": UNIT * 4, "b": UNIT * 3}, {"a": UNIT * 4}, {"a": UNIT * 3}
+    assert entitlements(UNIT * 4, needed, have, idle) == {"a": UNIT, "b": UNIT * 3}
+    assert entitlements(UNIT * 6, needed, have, idle) == {"a": UNIT * 3, "b": UNIT * 3}
+    assert entitlements(UNIT * 7, needed, have, idle) == needed, "with enough for all nothing is taken from anybody"
+
+
+def _two_regions(quota: int) -> GlobalCore:
+    core = GlobalCore()
+    core.elect()
+    core.connect(1, "north")
+    core.connect(2, "south")
+    core.tenant(quota=UNIT * quota)
+    return core
+
+
+def _granted(core: GlobalCore, region: str) -> Vector:
+    return granted(core.records.slices.get("acme", region))
+
+
+def test_what_one_region_gives_back_lets_another_grow_at_once() -> None:
+    core = _two_regions(5)
+    core.apply(workload("a", 4, regions=["north"]))
+    core.apply(workload("b", 4, regions=["south"]))
+    assert (_granted(core, "north"), _granted(core, "south")) == (UNIT * 4, UNIT)
+    core.apply(workload("a", 1, regions=["north"]))
+    assert _granted(core, "south") == UNIT, "not before north has given it up"
+    core.say(1, slice_ack=ack(_slice(core), UNIT * 2, UNIT * 2))
+    assert (_granted(core, "north"), _granted(core, "south")) == (UNIT * 2, UNIT * 3)
+    core.say(1, slice_ack=ack(_slice(core), UNIT, UNIT))
+    assert (_granted(core, "north"), _granted(core, "south")) == (UNIT, UNIT * 4)
+    core.clean()
+
+
+def _said(core: GlobalCore, name: str, **task: int) -> regional_pb2.WorkloadReport:
+    share = core.records.shares.get("north", "acme", name)
+    assert share is not None
+    said = report(share, desired=share.spec.tasks[0].replicas)
+    said.tasks.add(task="main", desired=share.spec.tasks[0].replicas, **task)  # type: ignore[arg-type]
+    return said
+
+
+def test_under_contention_budget_leaves_a_region_where_no_node_takes_the_work() -> None:
+    core = _two_regions(4)
+    core.apply(workload("a", 4, regions=["north"]))
+    core.apply(workload("b", 3, regions=["south"]))
+    core.say(1, workload=_said(core, "a", ready=1, waiting=3, unplaced=3))
+    core.pass_time(2 * core.settings.overflow_settle_ms)
+    assert shrink_target(_slice(core)) == UNIT
+    core.say(1, slice_ack=ack(_slice(core), UNIT, UNIT))
+    assert _granted(core, "south") == UNIT * 3
+    core.say(1, workload=_said(core, "a", ready=1, waiting=3))
+    core.pass_time(2 * core.settings.overflow_settle_ms)
+    assert (_granted(core, "north"), _granted(core, "south")) == (UNIT, UNIT * 3), "it does not wander back"
+    core.clean()
+
+
+def test_a_job_gives_back_the_budget_of_replicas_that_have_ended() -> None:
+    core = _two_regions(4)
+    core.apply(workload("a", 4, regions=["north"], type=objects_pb2.WORKLOAD_TYPE_JOB))
+    core.apply(workload("b", 2, regions=["south"]))
+    core.say(1, workload=_said(core, "a", ready=1, ended=3))
+    assert shrink_target(_slice(core)) == UNIT
+    core.say(1, slice_ack=ack(_slice(core), UNIT, UNIT))
+    assert (_granted(core, "north"), _granted(core, "south")) == (UNIT, UNIT * 2)
+    core.clean()
 
 
 def test_a_purse_keeps_its_identity_when_dimensions_move_apart() -> None:

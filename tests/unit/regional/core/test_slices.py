@@ -191,3 +191,77 @@ def test_a_bind_cannot_pass_a_shrink_in_flight() -> None:
     busy.settle(shrink)
     busy.check()
     assert len(busy.slots()) == 1
+
+
+def _frozen(world: RegionalWorld) -> bool:
+    return world.state.account("small").record.frozen
+
+
+def test_a_slice_that_nobody_renews_is_frozen_at_what_is_in_use(world: RegionalWorld) -> None:
+    world.uplink()
+    session = world.join("n1", capacity=Vector(100_000, 100_000))
+    world.grant("small", Vector(4_000, 4_096), seq=1, valid_until_ms=world.now_ms + 60_000)
+    world.share("web", task(replicas=2), tenant="small", type=objects_pb2.WORKLOAD_TYPE_JOB)
+    world.advance(59_000, beating=[session])
+    assert not _frozen(world)
+    world.advance(2_000, beating=[session])
+    assert _frozen(world) and limits(world)[-1] == (1, Vector(2_000, 1_024), Vector(2_000, 1_024))
+    world.share("more", task(replicas=3), tenant="small")
+    assert len(world.slots()) == 2, "nothing more is granted"
+    why = views.why(world.state, regional_pb2.WhyRequest(tenant="small", workload="more"), world.now_ms).slots[0]
+    assert "frozen" in why.reasons[0].message
+    world.close(session, world.slots()[0], reason="Completed")
+    assert sorted(slot.id.workload for slot in world.slots()) == ["more", "web"], "a release makes room for new work"
+    world.advance(10_000, beating=[session])
+    assert limits(world)[-1][1] == Vector(2_000, 1_024), "it is frozen once: it does not fall as work ends"
+
+
+def test_a_frozen_slice_stays_so_over_a_takeover_and_thaws_when_renewed(world: RegionalWorld) -> None:
+    world.grant("small", Vector(4_000, 4_096), seq=1, valid_until_ms=world.now_ms + 1_000)
+    world.join("n1", capacity=Vector(100_000, 100_000))
+    world.share("web", task(replicas=1), tenant="small")
+    world.advance(2_000)
+    world.take_over()
+    assert _frozen(world)
+    world.share("more", task(replicas=3), tenant="small")
+    world.join("n1", capacity=Vector(100_000, 100_000))
+    assert len(world.slots()) == 1
+    world.grant("small", Vector(4_000, 4_096), seq=2, valid_until_ms=world.now_ms + 60_000)
+    assert not _frozen(world) and len(world.slots()) == 4
+    world.check()
+
+
+def test_a_freeze_cannot_pass_a_bind_in_flight() -> None:
+    busy = RegionalWorld(lanes=2)
+    busy.win()
+    busy.grant("small", Vector(4_000, 4_096), seq=1, valid_until_ms=busy.now_ms + 1_000)
+    session = busy.join("n1", capacity=Vector(100_000, 100_000))
+    busy.share("web", task(replicas=0), tenant="small")
+    busy.hold = True
+    busy.share("web", task(replicas=2), tenant="small", generation=2)
+    busy.settle(busy.held.pop())
+    (bind,) = busy.held
+    busy.held.clear()
+    busy.advance(1_500, beating=[session])
+    (freeze,) = [commit for commit in busy.held if commit.plan.operation == "APPLY-SLICE"]
+    busy.held.remove(freeze)
+    busy.hold = False
+    busy.settle(bind)
+    busy.settle(freeze)
+    busy.advance(2_000, beating=[session])
+    busy.check()
+    assert len(busy.slots()) == 2 and busy.state.account("small").record.frozen
+
+
+def test_a_shrink_goes_on_while_frozen(world: RegionalWorld) -> None:
+    world.uplink()
+    session = world.join("n1", capacity=Vector(100_000, 100_000))
+    world.grant("small", Vector(4_000, 4_096), seq=1)
+    world.share("web", task(replicas=4), tenant="small")
+    until_ms = world.now_ms + 1_000
+    world.grant("small", Vector(4_000, 4_096), seq=2, target=Vector(1_000, 4_096), valid_until_ms=until_ms)
+    world.advance(2_000, beating=[session])
+    world.share("web", task(replicas=2), tenant="small", generation=2)
+    for index in (3, 2):
+        world.close(session, *[slot for slot in world.slots() if slot.id.index == index])
+    assert _frozen(world) and limits(world)[-1][1] == Vector(2_000, 2_048)
