@@ -53,8 +53,7 @@ class Machine:
         self._plans = 0
         self._bulk = _BULK  # the one that had a lane last comes last
         self._sources = (*_SOURCES, *_BULK, authority.next_touch)
-        self._checked_ms = 0
-        self._handled_ms = 0
+        self._checked_ms = self._handled_ms = 0
         self._reporter = Reporter(0)
 
     @property

@@ -300,7 +300,7 @@ def stopping_counts_as_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(closing, "attempt_reported", hasty)
 
 
-@mutant("I7", "runs", node_isolation_every_ms=8_000)
+@mutant("I7", "runs", "converged", node_isolation_every_ms=8_000)
 def unlisted_work_runs_on(patch: pytest.MonkeyPatch) -> None:
     """Neither does the agent stop what Sync does not list, nor the region what is reported without a binding."""
     sync = Slots.sync
