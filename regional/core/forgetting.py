@@ -38,6 +38,7 @@ def next_forget(state: State, lane: int, turn: Turn) -> Forget | None:
         del state.forgettable[key]
         if workload.busy:
             continue  # `look_again` follows when that is settled
+        _prune(state, workload)
         ended = [
             e
             for e in workload.entries()
@@ -54,6 +55,14 @@ def next_forget(state: State, lane: int, turn: Turn) -> Forget | None:
             _mark(workload, batch)
             return transactions.forget(lane, workload, batch, whole)
     return None
+
+
+def _prune(state: State, workload: WorkloadEntry) -> None:
+    """Forgets tasks that the share names no more and that have nothing left."""
+    for name, task in list(workload.tasks.items()):
+        if task.spec is None and not task.entries and not task.in_flight:
+            del workload.tasks[name]
+            state.rows.pop(task, None)
 
 
 def _mark(workload: WorkloadEntry, entries: Iterable[SlotEntry]) -> None:
@@ -80,6 +89,7 @@ def forget_committed(state: State, operation: Forget, revision: int, turn: Turn)
                 state.queue.drop(task.cls)
         if not workload.next_share:
             del state.workloads[workload.tenant, workload.name]
+            state.drop_idle_account(workload.tenant)
     state.mark_changed(workload)
     look_again(state, workload)
 

@@ -42,6 +42,12 @@ class TenantAccount:
     def weight(self) -> int:
         return self.record.weight or 1
 
+    @property
+    def is_idle(self) -> bool:
+        """No slice was ever stored or is on its way, and no lane has a sum."""
+        granted = self.mod_revision or self.stamp or self.applying
+        return not granted and not self.lane_use and self.in_use() + self.zombie == NOTHING
+
     def in_use(self) -> Vector:
         """What C may not fall below: everything that is, or may already be, charged."""
         use = self.bound + self.charging

@@ -98,6 +98,14 @@ class State:
             found = self.accounts[tenant] = TenantAccount(tenant)
         return found
 
+    def drop_idle_account(self, tenant: str) -> None:
+        """Forgets a tenant that was granted nothing here, and has and charges nothing."""
+        account = self.accounts.get(tenant)
+        named = any(owner == tenant for owner, _ in self.workloads)
+        if account and not named and account.is_idle:
+            del self.accounts[tenant]
+            self.unsettled_slices.pop(tenant, None)
+
     def workload(self, tenant: str, name: str) -> WorkloadEntry:
         found = self.workloads.get((tenant, name))
         if found is None:

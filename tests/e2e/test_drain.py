@@ -72,6 +72,12 @@ def on(cluster: Cluster, node: str) -> set[str]:
     return {slot for slot, found in cluster.replicas().items() for replica in found if replica.node == node}
 
 
+async def running(cluster: Cluster, replicas: int) -> None:
+    async with asyncio.timeout(DONE_S):
+        while len(cluster.replicas()) != replicas:  # noqa: ASYNC110 - processes give no notice
+            await asyncio.sleep(0.1)
+
+
 async def happened(client: AsyncClient, node: str, *kinds: str) -> None:
     """Waits for these events of a node."""
     async with asyncio.timeout(DONE_S):
@@ -119,9 +125,7 @@ async def test_a_drain_while_a_user_scales_ends_with_what_was_asked_for(cluster:
         await drained(client, FIRST)
         enough.set()
     await client.workloads.wait("web", timeout=DONE_S)
-    async with asyncio.timeout(DONE_S):
-        while len(cluster.replicas()) != REPLICAS:  # noqa: ASYNC110 - processes give no notice
-            await asyncio.sleep(0.1)
+    await running(cluster, REPLICAS)
     assert not on(cluster, FIRST)
     assert not overlaps.seen, overlaps.seen
     assert fewest.seen >= REPLICAS - 1
@@ -145,9 +149,10 @@ async def test_a_leader_that_dies_in_the_middle_of_a_drain_is_followed(cluster: 
         assert await cluster.leader(ROOT) == STANDBY
         await client.workloads.wait("web", timeout=DONE_S)
     assert fewest.seen >= REPLICAS - 1
-    assert not overlaps.seen, overlaps.seen
+    await running(cluster, REPLICAS)
+    # while no leader was there a node may have been given up, and its kept work overlaps with its successor's
+    assert all(first.node != second.node for first, second in overlaps.seen.values()), overlaps.seen
     assert not on(cluster, SECOND)
-    assert len(cluster.replicas()) == REPLICAS
     await asyncio.to_thread(cluster.restart, LEADER)
     await assert_clean(cluster)
 
@@ -173,7 +178,7 @@ async def test_no_execute_moves_work_off_a_node(cluster: Cluster, client: AsyncC
     async with Fewest(cluster, "web") as fewest:
         await client.nodes.taint(THIRD, [taint])
         await drained(client, THIRD)
-        await client.workloads.wait("web", timeout=DONE_S)
+        await running(cluster, REPLICAS + 3)
     assert fewest.seen >= REPLICAS + 3 - 1
     assert on(cluster, FIRST) >= before
     await assert_clean(cluster)

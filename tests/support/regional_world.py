@@ -242,11 +242,14 @@ class RegionalWorld:
     def change_node(self, name: str, *, request_id: str = "", **fields: Any) -> commands.Reply:
         return self.reply(self.ask_node(name, request_id=request_id, **fields))
 
-    def remove_node(self, name: str, *, request_id: str = "", **fields: Any) -> commands.Reply:
+    def ask_removal(self, name: str, *, request_id: str = "", **fields: Any) -> int:
         self._asked += 1
         request = regional_pb2.RemoveNodeRequest(name=name, request_id=request_id or f"r-{self._asked}", **fields)
         self.tell(events.NodeChangeAsked(self._asked, request))
-        return self.reply(self._asked)
+        return self._asked
+
+    def remove_node(self, name: str, *, request_id: str = "", **fields: Any) -> commands.Reply:
+        return self.reply(self.ask_removal(name, request_id=request_id, **fields))
 
     # ---- looking
 

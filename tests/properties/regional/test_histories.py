@@ -1,8 +1,9 @@
 """Random histories of one region: the auditor's rules at every revision, and quiet at the end.
 
 Agents obey what they are told and nothing more; commits wait, are lost before or after they apply, or overtake each
-other on another lane; leaders die. Whatever happens: never over capacity or quota, one binding a slot, sums that agree;
-and once the faults stop, what is wanted is bound and runs exactly where it is bound.
+other on another lane; leaders die; operators drain, taint and remove nodes. Whatever happens: never over capacity or
+quota, one binding a slot, sums that agree; and once the faults stop, what is wanted is bound and runs exactly where it
+is bound.
 """
 
 from dataclasses import dataclass, field
@@ -10,12 +11,14 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.model.resources import Vector
 from regional.core import events
 from tests.support.regional_world import RegionalWorld, status, task
 
 NODES, WORKLOADS = 3, 2
+NO_EXECUTE = objects_pb2.TAINT_EFFECT_NO_EXECUTE
+NEVER_MS = 1 << 60  # of a certificate
 RUNNING, CLOSED = agent_pb2.ATTEMPT_PHASE_RUNNING, agent_pb2.ATTEMPT_PHASE_CLOSED
 
 
@@ -31,7 +34,8 @@ class Agent:
     refused: set[tuple[int, int]] = field(default_factory=set)  # closed, and their certificates forgotten
 
     def listen(self, world: RegionalWorld) -> None:
-        if world.state.nodes[self.name].session != self.session:
+        node = world.state.nodes.get(self.name)
+        if node is None or node.session != self.session:
             self.session = 0
             return
         messages = world.sent.get(self.session, [])
@@ -129,12 +133,23 @@ class History:
             case 9 if agent.session:
                 world.tell(events.NodeSessionEnded(agent.session))
                 agent.session = 0
+            case 10:
+                duty = regional_pb2.NodeDuty.ValueType(b % 4)
+                world.ask_node(agent.name, duty=duty, reason="r", deadline_s=1 + 1_000 * (b % 2))
+            case 11 if b % 2:
+                world.ask_node(agent.name, set_taints=[objects_pb2.Taint(key="k", effect=NO_EXECUTE)])
+            case 11:
+                world.ask_node(agent.name, remove_taints=[objects_pb2.Taint(key="k")])
+            case 12:
+                world.ask_removal(agent.name)
         self._agents_act(b)
         world.check()
 
     def _hello(self, agent: Agent) -> None:
         agent.heard = 0
-        agent.session = self.world.join(agent.name, capacity=Vector(3_000, 8_192), inventory=agent.inventory())
+        agent.session = self.world.join(
+            agent.name, capacity=Vector(3_000, 8_192), inventory=agent.inventory(), expires_ms=NEVER_MS
+        )
 
     def _end_one(self, agent: Agent, how: int) -> None:
         if agent.session and agent.running:
@@ -169,12 +184,15 @@ class History:
                     self._hello(agent)
             world.advance(2_000, beating=[x.session for x in self.agents])
             self._agents_act(1)
+            for agent in self.agents:
+                serve = regional_pb2.NODE_DUTY_SERVE
+                world.ask_node(agent.name, duty=serve, remove_taints=[objects_pb2.Taint(key="k")], request_id="end")
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(1, 2),
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 11), st.integers(0, 11)), min_size=5, max_size=40),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 11), st.integers(0, 11)), min_size=5, max_size=40),
 )
 def test_any_history_keeps_the_invariants_and_comes_to_rest(lanes: int, steps: list[tuple[int, int, int]]) -> None:
     history = History(lanes)

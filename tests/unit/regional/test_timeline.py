@@ -32,3 +32,24 @@ def test_an_announced_event_is_never_changed() -> None:
     (shown,) = timeline.select(lambda _: True, after_seq=0, limit=1)
     assert shown.seq == 1
     assert event == objects_pb2.Event(type="Bound")
+
+
+def test_what_is_repeated_fast_is_told_once_a_period_with_its_count() -> None:
+    timeline = filled(1)
+    for at_ms in (*range(1_000, 11_000, 100), 61_000, 61_100):
+        timeline.announce(objects_pb2.Event(type="NodeRefused", object="node/n1", message="forged", at_ms=at_ms))
+    timeline.announce(objects_pb2.Event(type="NodeRefused", object="node/n2", message="forged", at_ms=61_200))
+    refused = timeline.select(lambda e: e.type == "NodeRefused", after_seq=0, limit=100)
+    assert [(e.object, e.at_ms, e.message) for e in refused] == [
+        ("node/n1", 1_000, "forged"),
+        ("node/n1", 61_000, "forged (99 more times since)"),
+        ("node/n2", 61_200, "forged"),
+    ]
+
+
+def test_the_memory_of_what_is_repeated_is_bounded() -> None:
+    timeline = Timeline(10)
+    for i in range(20_000):
+        timeline.announce(objects_pb2.Event(type="NodeForged", object=f"node/n{i}", at_ms=i))
+    assert len(timeline.select(lambda _: True, after_seq=0, limit=100)) == 10
+    assert len(timeline._told) <= 10_000
