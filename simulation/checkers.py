@@ -6,7 +6,7 @@ of a run: its binding was committed before (I7), no other attempt of its slot ru
 exclusive workload anywhere in the region (I2). What must be true in the end is in convergence.py.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.core.runs import RunName
 from atoll.api.v1 import objects_pb2
@@ -27,12 +27,17 @@ BOUND = objects_pb2.SLOT_STATE_BOUND
 Place = tuple[str, SlotName]  # a slot of a region
 
 
+class Binding(NamedTuple):
+    node: str = ""
+    uid: str = ""
+    exclusive: bool = False
+
+
 class Checkers:
     def __init__(self, world: "World") -> None:
         self._world = world
-        self._bound: dict[tuple[Place, AttemptId], tuple[str, str]] = {}  # every binding ever: its node and uid
+        self._bound: dict[tuple[Place, AttemptId], Binding] = {}  # every binding ever
         self._now_bound: dict[Place, tuple[AttemptId, str]] = {}  # attempt and uid
-        self._exclusive: set[str] = set()  # uids of workloads
         self._granted: dict[tuple[str, str], Vector] = {}  # A by region and tenant
         self._limits: dict[tuple[str, str], Vector] = {}  # C
         self.revisions = 0
@@ -68,10 +73,6 @@ class Checkers:
             slice_ = objects_pb2.RegionSlice.FromString(change.item.value)
             limits = [vector(limit.limit) for limit in slice_.limits]
             self._check_limit(self._limits, region, slice_.tenant, total(limits))
-        elif kind == b"workload" and change.item:
-            share = objects_pb2.Share.FromString(change.item.value)
-            if share.spec.run_class == objects_pb2.RUN_CLASS_EXCLUSIVE:
-                self._exclusive.add(share.metadata.uid)
 
     def _look_at_slot(self, region: str, change: Change) -> None:
         item = change.item or change.previous
@@ -83,9 +84,10 @@ class Checkers:
             return
         self._now_bound[place] = attempt, slot.uid
         self.bindings += 1
-        node, _ = self._bound.setdefault((place, attempt), (slot.node, slot.uid))
-        if node != slot.node:
-            raise Violated(f"I1: attempt {attempt} of {place} was bound to {node} and to {slot.node}")
+        binding = Binding(slot.node, slot.uid, slot.run_class == objects_pb2.RUN_CLASS_EXCLUSIVE)
+        first = self._bound.setdefault((place, attempt), binding)
+        if first.node != slot.node:
+            raise Violated(f"I1: attempt {attempt} of {place} was bound to {first.node} and to {slot.node}")
 
     def _look_at_grant(self, change: Change, region: str, tenant: str) -> None:
         slice_ = objects_pb2.Slice.FromString(change.item.value) if change.item else objects_pb2.Slice()
@@ -107,25 +109,25 @@ class Checkers:
 
     def started(self, node: "Node", run: RunName) -> None:
         """Legal: an old command obeyed late, while a zombie stands for the attempt. Legal beside it, on other nodes:
-        older attempts of `keep` work, and attempts of a deleted workload that had the same name."""
+        older attempts that were bound as `keep` work, and attempts of a deleted workload that had the same name."""
         place = (node.region, run.slot)
-        bound_to, uid = self._binding(node, run)
-        if bound_to != node.name:
-            raise Violated(f"I7: {run} started on {node.name}, its binding is on {bound_to or 'no node'}")
+        binding = self._binding(node, run)
+        if binding.node != node.name:
+            raise Violated(f"I7: {run} started on {node.name}, its binding is on {binding.node or 'no node'}")
         if self._now_bound.get(place, (None, ""))[0] != run.rank.attempt and not self._is_zombie(node, run):
             raise Violated(f"I7: {run} started on {node.name} after its binding had ended")
         if not node.has_on_disk(run):
             raise Violated(f"checkpoint: {run} started on {node.name} before its record was on the disk")
-        for other in self._world.nodes_of[node.region] if uid in self._exclusive else (node,):
+        for other in self._world.nodes_of[node.region]:
             for alive in other.alive_in.get(run.slot, ()):
                 if other is node:
                     raise Violated(f"one attempt a node: {run} started on {node.name} while {alive} runs there")
-                if self._binding(other, alive)[1] == uid:
+                older = self._binding(other, alive)
+                if older.exclusive and older.uid == binding.uid:
                     raise Violated(f"I2: {run} started on {node.name} while {alive} runs on {other.name}")
 
-    def _binding(self, node: "Node", run: RunName) -> tuple[str, str]:
-        """Node and workload uid."""
-        return self._bound.get(((node.region, run.slot), run.rank.attempt), ("", ""))
+    def _binding(self, node: "Node", run: RunName) -> Binding:
+        return self._bound.get(((node.region, run.slot), run.rank.attempt), Binding())
 
     def _is_zombie(self, node: "Node", run: RunName) -> bool:
         root = keys.region_root(node.region)

@@ -130,7 +130,8 @@ class Budgets:
         self._idle: dict[str, dict[str, Vector]] = {}  # tenant → region → what waits there, for long, for room
         self._look_again_ms = 0
         self._tenants: dict[str, None] = dict.fromkeys(name for (name,), _ in records.tenants.items())
-        self._acks: dict[tuple[str, str], objects_pb2.SliceAck] = {}  # (tenant, region): the last one heard
+        self._heard: dict[tuple[str, str], objects_pb2.SliceAck] = {}  # (tenant, region): the last one
+        self._acks: dict[tuple[str, str], None] = {}  # those of them to be looked at
         self._renewal_ms = 0
 
     def acknowledged(self, ack: objects_pb2.SliceAck) -> str:
@@ -140,7 +141,8 @@ class Budgets:
             return ""
         if not acknowledged_limit(ack).fits(granted(slice_)):
             return f"I3 (X): {ack.region} enforces {acknowledged_limit(ack)} of {ack.tenant}, granted {granted(slice_)}"
-        self._acks[ack.tenant, ack.region] = ack
+        self._heard[ack.tenant, ack.region] = ack
+        self._acks[ack.tenant, ack.region] = None
         return ""
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
@@ -167,6 +169,8 @@ class Budgets:
                 self._tenants[change.path[0]] = None
             case "token" if isinstance(change.before, objects_pb2.UserToken):
                 self._tenants[change.before.tenant] = None
+            case "ack" if (path := (change.path[1], change.path[0])) in self._heard:
+                self._acks[path] = None  # it was under way when a newer one undid its reason
             case "share":
                 self._tenants[change.path[1]] = None
             case "region":
@@ -208,7 +212,8 @@ class Budgets:
     def _from_acks(self) -> Proposal | None:
         """A TAKE-BACK, or a batch of plain ACKs."""
         plain: list[objects_pb2.SliceAck] = []
-        for (tenant, region), ack in list(self._acks.items()):
+        for tenant, region in list(self._acks):
+            ack = self._heard[tenant, region]
             slice_ = self._records.slices.get(tenant, region)
             if slice_ is None or not is_current(ack, slice_) or ack == self._records.acks.get(region, tenant):
                 del self._acks[tenant, region]

@@ -149,6 +149,8 @@ class Statuses:
                     self._dirty[change.path[0], change.path[1]] = None
             case "share":
                 self._dirty[change.path[1], change.path[2]] = None
+            case "status" if change.after is not None:
+                self._dirty[change.path[0], change.path[1]] = None  # it was under way when a report undid its reason
             case "region":
                 self._dirty.update(dict.fromkeys((path[0], path[1]) for path, _ in self._records.workloads.items()))
             case "tenant":

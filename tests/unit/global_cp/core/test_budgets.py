@@ -7,6 +7,7 @@ import pytest
 from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.errors import Conflict
 from atoll.model.resources import Vector, vector
+from global_cp.config import CoreSettings
 from global_cp.core.budgets import Purse, entitlements, granted, purse, shrink_target
 from tests.support.global_core import GlobalCore, ack, report, workload
 
@@ -197,3 +198,21 @@ def test_a_purse_keeps_its_identity_when_dimensions_move_apart() -> None:
     purse_ = Purse(UNIT, UNIT, UNIT).paid(Vector(400, 0)).with_target(Vector(100, 1_000))
     assert purse_.effective == Vector(400, 1_000) and purse_.free == Vector(0, 1_000)
     assert purse_.returned(Vector(400, 0)).effective == Vector(100, 1_000)
+
+
+def test_an_acknowledgement_that_undoes_what_is_on_its_way_is_kept_too() -> None:
+    core = GlobalCore(CoreSettings(lanes=2))
+    core.elect()
+    core.connect(1)
+    core.tenant(quota=UNIT * 10)
+    core.apply(workload(replicas=4))
+    idle, busy = ack(_slice(core), UNIT * 4), ack(_slice(core), UNIT * 4, bound=UNIT)
+    core.say(1, slice_ack=idle)
+    core.hold_commits = True
+    core.say(1, slice_ack=busy)
+    assert [commit.plan.operation for commit in core.held] == ["ACK"]
+    core.say(1, slice_ack=idle)
+    core.hold_commits = False
+    core.release()
+    assert core.records.acks.get("north", "acme") == idle
+    core.clean()

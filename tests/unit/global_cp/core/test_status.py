@@ -6,6 +6,7 @@ import pytest
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.model.resources import Vector
+from global_cp.config import CoreSettings
 from global_cp.core.status import conditions
 from tests.support.global_core import GlobalCore, report, workload
 
@@ -119,3 +120,25 @@ def test_a_job_that_succeeded_has_come_all_the_way() -> None:
     job = workload(type=objects_pb2.WORKLOAD_TYPE_JOB)
     counts = objects_pb2.SlotCounts(desired=2, succeeded=1, bound=1, started=1, ready=1, serving=1)
     assert all(c.status == TRUE for c in conditions(job, counts, True, [], 5))
+
+
+def test_a_report_that_undoes_what_is_on_its_way_is_told_too() -> None:
+    """With two lanes the next look comes before the first answer, and finds the stored status right."""
+    core = GlobalCore(CoreSettings(lanes=2))
+    core.elect()
+    core.connect(1)
+    core.tenant()
+    core.apply(workload())
+    everything = report(_share(core), bound=2, started=2, ready=2, serving=2)
+    core.say(1, workload=everything)
+    _status(core)
+    core.hold_commits = True
+    core.say(1, workload=report(_share(core), bound=2, started=2, ready=1, serving=1))
+    core.pass_time(1_000)
+    assert [commit.plan.operation for commit in core.held] == ["STATUS"]
+    core.say(1, workload=everything)
+    core.pass_time(1_000)
+    core.hold_commits = False
+    core.release()
+    assert _status(core).counts.serving == 2
+    core.clean()
