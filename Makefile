@@ -7,12 +7,12 @@ EVENTS ?= 10000
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup etcd proto check test sim matrix bench dev demo clean
+.PHONY: help setup etcd docker proto check test sim matrix bench dev demo clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/installed etcd  ## install everything: .venv with Atoll in it, and etcd when there is none
+setup: .venv/installed etcd docker  ## install everything: .venv with Atoll in it; etcd, and as root a Docker engine, where there is none
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -m venv .venv 2>/dev/null || { apt-get update -q && apt-get install -qy python3-venv && $(PYTHON) -m venv .venv; }
@@ -23,6 +23,10 @@ etcd:
 	@[ -x "$${ATOLL_ETCD:-}" ] || command -v etcd >/dev/null || { \
 		echo "no etcd found: installing Debian's etcd-server"; \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy etcd-server; }
+
+# The engine belongs to the machine: it is started when none answers, and left running.
+docker:
+	@timeout 20 docker info >/dev/null 2>&1 || sh tests/house/docker.sh || [ "$${ATOLL_REQUIRE_DOCKER:-}" != 1 ]
 
 proto: setup  ## generate atoll/api from proto/ and the sync SDK from the async one (checked in; `make check` compares)
 	$(BIN)/python tests/house/generate.py

@@ -5,7 +5,8 @@
 It reads `guard.json`, which the agent replaces with each acknowledged heartbeat: runs and their deadlines on
 CLOCK_BOOTTIME, which counts suspend. A stopped, hung or dead agent therefore cannot let `exclusive` work overlap with
 its successor. One guard a state folder (a lock); it ends by itself when there is no agent and nothing left to guard.
-Standard library and drivers/proc only: it must start fast and stay small.
+A container is killed through its cgroup and then removed by its engine, however long that takes to answer.
+Standard library, drivers/proc and drivers/container_kill only: it must start fast and stay small.
 """
 
 import fcntl
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.drivers import proc
+from agent.drivers import container_kill, proc
 
 PERIOD_S = 0.2
 
@@ -62,7 +63,9 @@ def enforce(state_dir: Path, deadlines: dict[str, Any]) -> int:
         if boottime_ms() < deadline_ms:
             waiting += 1
         else:
-            waiting += 1 if proc.kill_members(state, run) else 0
+            left = proc.kill_members(state, run)
+            gone = container_kill.kill_run(state_dir, run)
+            waiting += 1 if left or not gone else 0
     return waiting
 
 
