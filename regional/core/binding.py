@@ -225,8 +225,9 @@ def _bind(
     batch.workloads.add(workload.key)
     alike = _alike(state, task, decision.id)
     for index, row in places:
-        node = state.nodes[state.table.names[row]]
-        batch.nodes[row] = node
+        node = batch.nodes.get(row)
+        if node is None:
+            node = batch.nodes[row] = state.nodes[state.table.names[row]]
         task.in_flight.add(index)
         record = objects_pb2.Slot()
         record.CopyFrom(alike)

@@ -6,11 +6,10 @@ Both talk to the core as its shell does, by events and commands, in the same pro
 import asyncio
 import collections
 import time
+from typing import Protocol
 
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
-from atoll.loop import CoreLoop
 from regional.core import commands
-from regional.core.commands import Command
 from regional.core.events import (
     Event,
     GlobalWelcomed,
@@ -45,11 +44,17 @@ class CpuMeter:
         self.seconds += time.thread_time() - self._began
 
 
+class Core(Protocol):
+    """What takes events: the loop of a core, or less."""
+
+    def post(self, event: Event) -> None: ...
+
+
 class Fleet:
     """Every node's agent: obeys at once, reports running, and after RUN_S that the work has ended. As with the real
     agent, what changes within TICK_S travels together."""
 
-    def __init__(self, nodes: int, core: "CoreLoop[Event, Command]") -> None:
+    def __init__(self, nodes: int, core: Core) -> None:
         self._nodes = nodes
         self._core = core
         self.cpu = CpuMeter()
@@ -124,7 +129,7 @@ class Fleet:
 class Jobs:
     """Keeps JOBS jobs in the region: when one has succeeded it is removed, when it is closed another one comes."""
 
-    def __init__(self, core: "CoreLoop[Event, Command]") -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
         self._revision = 100
         self._names = 0
