@@ -15,7 +15,7 @@ def refusal_of_form(txn: Txn) -> Refused | None:
     if max(len(txn.compares), len(txn.success), len(txn.failure)) > MAX_OPERATIONS:
         return Refused(Refusal.INVALID, "too many operations in txn request")
     for part in (txn.compares, txn.success, txn.failure):
-        if not all([one.key for one in part]):
+        if b"" in [one.key for one in part]:
             return Refused(Refusal.INVALID, "key is not provided")
     for branch in (txn.success, txn.failure):
         if len(branch) > 1 and _writes_a_key_twice(branch):
