@@ -1,7 +1,8 @@
 """Channels and servers: TLS on every port, who calls, limits, deadlines, and errors on their way over the wire.
 
 A server has two ports with the same services: `programs`, where a client certificate of this cluster is demanded, and
-`people`, where a bearer token in the metadata tells who calls. One interceptor stands before every servicer: it
+`people`, where a bearer token in the metadata tells who calls. Its own certificate is taken anew from its files when
+they change (atoll.certificates). One interceptor stands before every servicer: it
 authenticates, holds the caller to its rate, authorizes (`atoll.authorization`), bounds the call's time, and turns
 what the servicer raises into a status. No call outlives the credential it was made with. An AtollError travels whole,
 in trailing metadata; any other exception is logged under an id, and only that id is told.
@@ -27,6 +28,7 @@ from prometheus_client import Counter
 
 from atoll import authorization, tokens
 from atoll.api.v1.objects_pb2 import UserToken
+from atoll.certificates import ServerCertificates
 from atoll.clock import Clock
 from atoll.errors import (
     AtollError,
@@ -94,10 +96,9 @@ class Server:
     def __init__(
         self, tls: TlsFiles, users: Callable[[str], UserToken | None], clock: Clock, limits: Limits = Limits()
     ) -> None:
-        self._pair = _read(tls.key), _read(tls.certificate)
-        self._ca = _read(tls.ca)
+        self._certificates = ServerCertificates(tls)
         self._limits = limits
-        self._border = _Border(identity_from_certificate(self._pair[1]), users, clock, limits)
+        self._border = _Border(identity_from_certificate(_read(tls.certificate)), users, clock, limits)
         self._services: list[tuple[Callable[[Any, grpc.aio.Server], None], Any]] = []
         self._server: grpc.aio.Server | None = None
         self.people_address = ""
@@ -112,11 +113,9 @@ class Server:
         server = grpc.aio.server(interceptors=(self._border,), options=_server_options(self._limits))
         for add_servicer, servicer in self._services:
             add_servicer(servicer, server)
-        one_way = grpc.ssl_server_credentials([self._pair])
-        mutual = grpc.ssl_server_credentials([self._pair], self._ca, require_client_auth=True)
         try:
-            self.people_address = _listen(server, people, one_way)
-            self.programs_address = _listen(server, programs, mutual)
+            self.people_address = _listen(server, people, self._certificates.credentials(mutual=False))
+            self.programs_address = _listen(server, programs, self._certificates.credentials(mutual=True))
         except Unavailable:
             await server.stop(None)
             raise
