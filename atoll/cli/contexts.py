@@ -55,7 +55,7 @@ def use(name: str) -> None:
 
 @context.command("set", examples='  atoll context set prod --address host:7070 --ca ca.crt --token "$TOKEN"\n')
 @click.argument("name")
-@click.option("--address", default="", metavar="HOST:PORT")
+@click.option("--address", default="", metavar="HOST:PORT…", help="One or more servers, separated by commas.")
 @click.option("--ca", default="", metavar="FILE", help="The cluster's root certificate.")
 @click.option("--token", default="", help="A user token.")
 @click.option("--certificate", default="", metavar="FILE", help="Instead of a token.")
