@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from atoll.api.v1 import objects_pb2, regional_pb2_grpc
 from atoll.api.v1 import regional_pb2 as pb
-from atoll.api.v1 import regional_pb2_grpc
 from atoll.errors import Expired, Invalid, Mistake, NotFound, Unavailable
 from atoll.rpc import Context
 from global_cp.core import views
@@ -51,10 +51,16 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         return await self._one("ListEvents", request, pb.ListEventsResponse)
 
     async def Why(self, request: pb.WhyRequest, context: Context) -> pb.WhyResponse:
+        """Of every region that holds the workload; one that cannot be asked does not hide what the others say."""
         answer = pb.WhyResponse()
-        for region in await self._holding(request):
-            part = await self._ask("Why", request, region, pb.WhyResponse)
-            answer.slots.extend(part.slots)
+        regions = await self._holding(request)
+        for region in regions:
+            try:
+                answer.slots.extend((await self._ask("Why", request, region, pb.WhyResponse)).slots)
+            except Unavailable as error:
+                if len(regions) == 1:
+                    raise
+                answer.slots.append(_unreachable(request, region, error))
         return answer
 
     async def ListSlots(self, request: pb.ListSlotsRequest, context: Context) -> pb.ListSlotsResponse:
@@ -118,6 +124,12 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         if records.regions.get(region) is None:
             raise NotFound(f"there is no region {region[:63]!r}")
         return region
+
+
+def _unreachable(request: pb.WhyRequest, region: str, error: Unavailable) -> pb.SlotWhy:
+    slot = objects_pb2.SlotId(tenant=request.tenant, workload=request.workload, task=request.task, index=-1)
+    reason = objects_pb2.PendingReason(code="RegionUnreachable", message=error.message, region=region)
+    return pb.SlotWhy(id=slot, region=region, reasons=[reason])
 
 
 def _copy(request: Any) -> Any:

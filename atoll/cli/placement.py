@@ -37,17 +37,22 @@ async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, regi
     elif style == "json":
         output.write(manifest.to_json([manifest.tree(answer) for answer in answers]) + "\n")
     else:
-        output.write("".join(line + "\n" for answer in answers for line in explain(answer)))
+        several = len({answer.region for answer in answers}) > 1
+        output.write("".join(line + "\n" for answer in answers for line in explain(answer, several=several)))
 
 
-def explain(answer: regional_pb2.SlotWhy) -> list[str]:
-    """The answer about one slot, for people."""
+def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]:
+    """The answer about one slot, for people; with its region where there are several."""
+    if answer.id.index < 0:
+        where = f"{output.visible(answer.id.workload)} in {output.visible(answer.region)}"
+        return [where, *(f"  {_reason(reason)}" for reason in answer.reasons)]
     state = enum(answer.state, objects_pb2.SlotState) or "waiting"
     if answer.node:
         lines = [f"{slot_text(answer.id)}  {state} on {output.visible(answer.node)}"]
     else:
         position = f", {answer.queue_position}. in the queue" if answer.queue_position else ""
         lines = [f"{slot_text(answer.id)}  {state} for {output.span(answer.waiting_ms)}{position}"]
+    lines[0] += f", region {output.visible(answer.region)}" if several else ""
     lines += [f"  {_reason(reason)}" for reason in answer.reasons]
     if answer.HasField("on_node"):
         lines.append(f"  the node asked about: {_reason(answer.on_node)}")

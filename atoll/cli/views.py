@@ -134,6 +134,7 @@ SLOTS: View[regional_pb2.SlotView] = View(
         "RESTARTS": lambda s: str(s.attempt.restarts),
     },
     more={
+        "REGION": lambda s: s.region,
         "ATTEMPT": lambda s: f"{s.slot.attempt.term}.{s.slot.attempt.n}" if s.slot.HasField("attempt") else "",
         "GENERATION": lambda s: str(s.slot.generation),
         "USES": lambda s: str(vector(s.slot.vector)),

@@ -83,8 +83,10 @@ def shortfall(workload: objects_pb2.Workload, stage: str, waited_s: float) -> st
     else:
         count = getattr(now, stage, now.succeeded)
         head = f"{now.desired - count} of {now.desired} replicas of {name} are not {stage}{where} ({waited_s:.0f} s)"
+    several = len(workload.status.regions) > 1
     reasons = [
-        f"{reason.nodes} nodes {reason.message}" if reason.nodes else reason.message
+        (f"{reason.region}: " if several and reason.region else "")
+        + (f"{reason.nodes} nodes {reason.message}" if reason.nodes else reason.message)
         for reason in workload.status.pending
     ]
     return "\n  ".join([head, " · ".join(reasons)]) if reasons else head

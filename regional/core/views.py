@@ -60,7 +60,10 @@ def list_slots(
     first `limit` behind `after`."""
     found = _slots_on(state, node, tenant, workload) if node else _slots(state, tenant, workload)
     names = ((task, i) for task, i in found if after is None or _name(task, i) > after)
-    return [_slot(task, index) for task, index in islice(names, limit)]
+    slots = [_slot(task, index) for task, index in islice(names, limit)]
+    for view in slots:
+        view.region = state.region
+    return slots
 
 
 def _name(task: TaskEntry, index: int) -> SlotName:
@@ -113,7 +116,7 @@ def why(
     task = workload.tasks.get(request.task) if request.task else next(iter(workload.tasks.values()))
     if task is None:
         return regional_pb2.WhyResponse()
-    common = regional_pb2.SlotWhy()
+    common = regional_pb2.SlotWhy(region=state.region)
     if task.cls:
         common.waiting_ms = max(0, now_ms - task.cls.queued_ms)
         common.queue_position = state.queue.position(task.cls)
@@ -126,7 +129,7 @@ def why(
 
 def _why(task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int) -> regional_pb2.SlotWhy:
     record = _slot(task, index).slot
-    answer = regional_pb2.SlotWhy(id=record.id, state=record.state)
+    answer = regional_pb2.SlotWhy(id=record.id, state=record.state, region=common.region)
     if common.HasField("on_node"):
         answer.on_node.CopyFrom(common.on_node)
     if record.state == objects_pb2.SLOT_STATE_BOUND:
