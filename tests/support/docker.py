@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import docker
 import docker.errors
 import pytest
 import requests
 
+from atoll import errors
 from atoll.cli import scratch_image
 
 SOCKET = Path("/var/run/docker.sock")
@@ -33,10 +34,14 @@ def _missing() -> str:
 def need_docker() -> Path:
     """The engine's socket. Without one: a failure where ATOLL_REQUIRE_DOCKER=1, else a skip."""
     if why := _missing():
-        if os.environ.get(REQUIRE) == "1":
-            pytest.fail(why)
-        pytest.skip(why)
+        _absent(why)
     return SOCKET
+
+
+def _absent(why: str) -> NoReturn:
+    if os.environ.get(REQUIRE) == "1":
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 @cache
@@ -47,7 +52,10 @@ def _image() -> str:
 def image() -> str:
     """The tag of a small image in the machine's engine."""
     need_docker()
-    return _image()
+    try:
+        return _image()
+    except errors.Invalid as error:
+        return _absent(f"{error}: {error.hint}")
 
 
 @contextmanager

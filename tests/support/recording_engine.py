@@ -60,7 +60,7 @@ class RecordingEngine:
                 url = urlsplit(target)
                 path = url.path.removeprefix(f"/v{VERSION}")
                 self.requests.append(Recorded(method, path, parse_qs(url.query), body))
-                status, answer = _answer(method, path)
+                status, answer = answer_to(method, path)
                 text = b"" if answer is None else json.dumps(answer).encode()
                 reply = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
                 writer.write(reply.encode() + text)
@@ -84,6 +84,6 @@ _EXACT: dict[tuple[str, str], Callable[[], tuple[int, Any]]] = {
 }
 
 
-def _answer(method: str, path: str) -> tuple[int, Any]:
+def answer_to(method: str, path: str) -> tuple[int, Any]:
     known = _EXACT.get((method, path))
     return known() if known else (404, {"message": "No such container"})
