@@ -54,7 +54,8 @@ class Uplink:
         self._answerer = answerer
         self._post = post
         self._line: _Line | None = None
-        self._silent = ""  # the address left last because nobody answered: a standby may take it for the leader's
+        self._silent = ""  # the address left last because nobody answered there
+        self._silent_until_s = 0.0
 
     def send(self, message: regional_pb2.UplinkMessage) -> None:
         if self._line is None or not self._line.welcomed:
@@ -75,11 +76,11 @@ class Uplink:
             line = self._line = _Line(self._settings, self._users, self._answerer, self._post)
             try:
                 reason = await self._dial(line, address, hello())
-                self._silent = "" if line.welcomed and not line.silent else address
+                self._note(address, heard=line.welcomed and not line.silent)
             except _Elsewhere as elsewhere:
                 following, reason = elsewhere.address, f"{address} is a standby"
-                if following == self._silent:
-                    following = ""
+                if self._is_silent(following):
+                    following = address  # it leads soon itself, or names who does
             finally:
                 self._line = None
                 UP.set(0)
@@ -90,6 +91,14 @@ class Uplink:
                 pause_ms = self._settings.uplink_backoff_ms
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_ms / 1000)
             pause_ms = min(pause_ms * 2, self._settings.uplink_backoff_max_ms)
+
+    def _note(self, address: str, *, heard: bool) -> None:
+        """A leader that is silent is still the leader for its standbys, until its lease ends."""
+        self._silent = "" if heard else address
+        self._silent_until_s = asyncio.get_running_loop().time() + 2 * self._settings.uplink_silence_ms / 1000
+
+    def _is_silent(self, address: str) -> bool:
+        return address == self._silent and asyncio.get_running_loop().time() < self._silent_until_s
 
     async def _dial(self, line: "_Line", address: str, hello: regional_pb2.RegionHello) -> str:
         """One session; why it ended. Raises _Elsewhere."""

@@ -180,6 +180,25 @@ async def test_a_standby_of_the_global_plane_names_its_leader(pki: Pki, tmp_path
     await leader.server.stop(0)
 
 
+async def test_a_leader_that_was_silent_is_not_dialled_again_because_a_standby_names_it(
+    pki: Pki, tmp_path: Path
+) -> None:
+    frozen, standby = GlobalSide(pki, "g1"), GlobalSide(pki, "g2")
+    for side in (frozen, standby):
+        await side.server.start("127.0.0.1:0", "127.0.0.1:0")
+    region = Region(pki, tmp_path, [frozen.server.programs_address, standby.server.programs_address], **FAST)
+    task = asyncio.create_task(region.uplink.run(region.hello))
+    await frozen.talk()  # and says nothing
+    for _ in range(2):
+        (await standby.talk()).say(not_leader=agent_pb2.NotLeader(address=frozen.server.programs_address))
+    await standby.welcomed()
+    await until(lambda: region.posted == [GlobalWelcomed(WELCOME)])
+    assert frozen.talks.empty()
+    task.cancel()
+    for side in (frozen, standby):
+        await side.server.stop(0)
+
+
 async def test_addresses_are_tried_in_turn(pki: Pki, tmp_path: Path) -> None:
     side = GlobalSide(pki)
     await side.server.start("127.0.0.1:0", "127.0.0.1:0")
