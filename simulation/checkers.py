@@ -1,9 +1,10 @@
 """What must be true of a history at every moment, checked by code that shares nothing with the programs.
 
 At every revision of every store: the auditor's rules over the records (I1, I3, I5, I6, I7, I9), a region's limit is
-within what it was granted (X), also between two stores, and accepted changes stand (I11, promises.py). At every start
-of a run: its binding was committed before (I7), no other attempt of its slot runs on that node, and none of an
-exclusive workload anywhere in the region (I2). What must be true in the end is in convergence.py.
+within what it was granted (X), also between two stores, accepted changes stand (I11, promises.py), and no region gives
+up work that was not taken away. At every start of a run: its binding was committed before (I7), no other attempt of its
+slot runs on that node, and none of an exclusive workload anywhere in the region (I2). What must be true in the end is
+in convergence.py.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -73,6 +74,17 @@ class Checkers:
             slice_ = objects_pb2.RegionSlice.FromString(change.item.value)
             limits = [vector(limit.limit) for limit in slice_.limits]
             self._check_limit(self._limits, region, slice_.tenant, total(limits))
+        elif kind == b"workload" and change.item:
+            self._check_removal(region, objects_pb2.Share.FromString(change.item.value))
+
+    def _check_removal(self, region: str, share: objects_pb2.Share) -> None:
+        """A region gives work up only when the global plane has taken it away."""
+        metadata = share.metadata
+        item = self._world.global_state.get(keys.share(region, metadata.tenant, metadata.name))
+        if not share.removed or item is None or item.mod_revision > share.global_revision:
+            return
+        if not objects_pb2.Share.FromString(item.value).removed:
+            raise Violated(f"I11: {region} gives up {metadata.tenant}/{metadata.name}, which nobody has taken away")
 
     def _look_at_slot(self, region: str, change: Change) -> None:
         item = change.item or change.previous

@@ -3,7 +3,8 @@
 import pytest
 
 from simulation.history import run
-from tests.simulation.mutants import MUTANTS, Mutant
+from tests.simulation.global_mutants import MUTANTS
+from tests.simulation.mutants import Mutant
 
 SEEDS = range(1, 41)  # tried until one bites: most do at once
 
