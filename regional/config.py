@@ -40,6 +40,11 @@ class CoreSettings:
     brake_nodes: int = 3
     brake_window_ms: int = 60_000
 
+    # nodes that are left alone for a while
+    rest_after: int = 3  # failed starts in a row, of two workloads at least; or plans refused because of its record
+    rest_first_ms: int = 30_000
+    rest_longest_ms: int = 600_000
+
     # nodes that operators take out of use
     drain_deadline_s: int = 3_600  # of a drain that names none
     eviction_deadline_s: int = 300  # after a NO_EXECUTE taint is set

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.store import keys
+from regional.core import resting
 from regional.core.commands import SendToNode
 from regional.core.records import CLOSED, NodeEntry, SlotEntry, TaskEntry
 from regional.core.state import State, Turn
@@ -80,9 +81,10 @@ def attempt_reported(state: State, node: NodeEntry, status: agent_pb2.AttemptSta
 def _adopt(state: State, entry: SlotEntry, status: agent_pb2.AttemptStatus, turn: Turn) -> None:
     if entry.status and entry.status.phase == CLOSED:
         return  # for ever; what comes after is older
-    was_up = entry.marks & UP
+    was_up, before = entry.marks & UP, entry.status
     entry.status = status
     state.retally(entry)
+    resting.reported(state, state.nodes[entry.record.node], entry, before, turn)
     if status.phase == CLOSED:
         if not entry.busy:
             state.releases[entry.key] = entry

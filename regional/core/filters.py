@@ -103,6 +103,10 @@ def _offers_driver(table: NodeTable, request: Request, rows: Rows) -> Mask:
     return offered
 
 
+def _not_resting(table: NodeTable, request: Request, rows: Rows) -> Mask:
+    return ~table.resting[rows]
+
+
 def _selected(table: NodeTable, request: Request, rows: Rows) -> Mask:
     mask = np.ones(len(rows), np.bool_)
     for key, value in request.selector:
@@ -197,6 +201,7 @@ _RESOURCES = frozenset({Cure.NODES, Cure.RESOURCES})
 FILTERS: tuple[Filter, ...] = (
     Filter(explain.NODE_NOT_READY, _ready, _NODES),
     Filter(explain.NODE_CORDONED, _not_cordoned, _NODES),
+    Filter(explain.NODE_RESTING, _not_resting, _NODES),
     Filter(explain.DRIVER_MISSING, _offers_driver, _NODES),
     Filter(explain.NODE_SELECTOR, _selected, _NODES),
     Filter(explain.NODE_REQUIREMENT, _required, _NODES),

@@ -44,6 +44,7 @@ class NodeTable:
         self.present: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.ready: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.cordoned: Mask = np.zeros(_FIRST_ROWS, np.bool_)
+        self.resting: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.taint_set: npt.NDArray[np.int32] = np.zeros(_FIRST_ROWS, np.int32)
         self.changed: Integers = np.zeros(_FIRST_ROWS, np.int64)
 
@@ -70,7 +71,7 @@ class NodeTable:
         row = self.row_of.pop(name)
         require(not self.used[row].any(), f"I7: node {name} is removed with work on it")
         self.names[row] = ""
-        self.present[row] = self.ready[row] = self.cordoned[row] = False
+        self.present[row] = self.ready[row] = self.cordoned[row] = self.resting[row] = False
         self.total -= self.capacity[row]
         self.capacity[row] = 0
         self.taint_set[row] = 0
@@ -98,6 +99,10 @@ class NodeTable:
         if bool(self.ready[row]) != ready:
             self.ready[row] = ready
             self._touch(row)
+
+    def set_resting(self, row: int, resting: bool) -> None:
+        self.resting[row] = resting
+        self._touch(row)
 
     def charge(self, row: int, amounts: Amounts) -> None:
         self.used[row] += amounts
@@ -154,7 +159,7 @@ class NodeTable:
         for name in ("capacity", "used"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros((more, len(DIMENSIONS)), np.int64)]))
-        for name in ("present", "ready", "cordoned", "taint_set", "changed"):
+        for name in ("present", "ready", "cordoned", "resting", "taint_set", "changed"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros(more, column.dtype)]))
         for key, column in self._labels.items():

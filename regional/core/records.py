@@ -170,6 +170,9 @@ class NodeEntry:
     next_record: objects_pb2.Node | None = None  # to be written
     busy: bool = False
     drained: bool = False  # and said so
+    failed_starts: list[str] = field(default_factory=list)  # in a row, by workload
+    rests: int = 0  # in a row
+    misses: int = 0  # plans refused because of its record, since it last rested
     slots: dict[bytes, SlotEntry] = field(default_factory=dict)
     zombies: dict[bytes, ZombieEntry] = field(default_factory=dict)
 

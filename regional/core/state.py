@@ -76,6 +76,7 @@ class State:
         self.node_changes: list[NodeChangeAsked] = []
         self.removals_asked: list[NodeChangeAsked] = []
         self.leaving: dict[str, NodeEntry] = {}  # nodes whose work, or part of it, has to go
+        self.resting: dict[str, int] = {}  # nodes that get no work until then
         self.going: dict[str, None] = {}  # nodes to be removed by themselves
         self.removed: dict[str, tuple[objects_pb2.RemovedNode, int]] = {}  # with their revisions
         # what may have cured parked classes since they were last looked at
@@ -251,7 +252,7 @@ class State:
         """The node's record was deleted: its row is free for another one."""
         require(not node.slots and not node.zombies, f"I7: node {node.name} goes with work on it")
         self.sessions.pop(node.session, None)
-        for names in (self.nodes, self.lost, self.leaving, self.unsettled_nodes):
+        for names in (self.nodes, self.lost, self.leaving, self.resting, self.unsettled_nodes):
             names.pop(node.name, None)
         self.liveness.clear(node.row)
         self.table.remove(node.name)

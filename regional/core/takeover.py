@@ -12,7 +12,7 @@ from atoll.lane import Authority
 from atoll.model.resources import total, vector
 from atoll.store.store import KeyValue
 from regional.config import CoreSettings
-from regional.core import liveness, shares, slices
+from regional.core import liveness, resting, shares, slices
 from regional.core.events import LeadershipWon
 from regional.core.state import State, Turn
 
@@ -94,7 +94,7 @@ def adopt(state: State, stale: Iterable[tuple[bytes, KeyValue | None]], turn: Tu
     for key, item in stale:
         match _kind(state.authority, key):
             case b"node":
-                adopted |= _adopt_node(state, key, item)
+                adopted |= _adopt_node(state, key, item, turn)
             case b"slice":
                 adopted |= _adopt_slice(state, key, item)
             case b"workload":
@@ -104,11 +104,12 @@ def adopt(state: State, stale: Iterable[tuple[bytes, KeyValue | None]], turn: Tu
     return adopted
 
 
-def _adopt_node(state: State, key: bytes, item: KeyValue | None) -> bool:
+def _adopt_node(state: State, key: bytes, item: KeyValue | None, turn: Turn) -> bool:
     node = state.nodes.get(key.removeprefix(state.root + b"node/").decode())
     if node is None or node.busy or item is None or item.mod_revision <= node.mod_revision:
         return False
     state.put_node(node, objects_pb2.Node.FromString(item.value), item.mod_revision)
+    resting.missed(state, node, turn)
     return True
 
 
