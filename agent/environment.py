@@ -5,10 +5,12 @@ from atoll.api.v1 import agent_pb2
 from atoll.model.slots import fencing_token
 
 
-def environment(run: RunName, assign: agent_pb2.Assign, node: str, address: str = "") -> tuple[tuple[str, str], ...]:
+def environment(
+    run: RunName, assign: agent_pb2.Assign, node: str, address: str = "", reached: str = ""
+) -> tuple[tuple[str, str], ...]:
     """The task's variables and ours. ATOLL_TOKEN rises with every attempt: for outside resources to compare.
 
-    `address`: where the run listens, when that is an address of its own.
+    `address`: where the run listens, when that is an address of its own. `reached`: where others dial its ports.
     """
     token = fencing_token(assign.token)
     own = {
@@ -24,6 +26,8 @@ def environment(run: RunName, assign: agent_pb2.Assign, node: str, address: str 
     }
     if address:
         own["ATOLL_ADDRESS"] = address
+    if reached:
+        own["ATOLL_REACHED_AT"] = reached
     for port in assign.task.ports:
         own[f"ATOLL_PORT_{port.name.upper().replace('-', '_')}"] = str(port.number)
     return tuple({**{label.key: label.value for label in assign.task.env}, **own}.items())

@@ -94,8 +94,9 @@ class Agent:
             case commands.StartReplica(run, assign):
                 STARTS.inc()
                 log.info("start", run=str(run))
-                own = self._addresses.own(run) if kind_of(assign.task) == objects_pb2.DRIVER_PROCESS else ""
-                told = environment(run, assign, self._settings.name, own)  # a container has its own network instead
+                own = self._addresses.own(run)
+                listens = own if kind_of(assign.task) == objects_pb2.DRIVER_PROCESS else ""  # a container: everywhere
+                told = environment(run, assign, self._settings.name, listens, own or self._settings.address)
                 self._driver.start(run, RunSpec(assign.task, told))
             case commands.StopReplica(run, grace_ms):
                 STOPS.inc()

@@ -13,7 +13,7 @@ import click
 
 from atoll import audit, errors, manifest
 from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.cli import dev, output, placement, playground, verify, views, workloads
+from atoll.cli import containers, dev, output, placement, playground, verify, views, workloads
 from atoll.cli.command import Command
 from atoll.cli.dev_cluster import DevCluster
 from atoll.cli.failure import EXIT_FAILED, EXIT_OBJECTIVE
@@ -25,7 +25,7 @@ from atoll.store.etcd import EtcdStore
 from atoll.store.store import prefix_end
 
 REGIONS, AGENTS = 3, 3
-SERVES_S, REPLACED_S, CLEARED_S = 90.0, 60.0, 30.0
+SERVES_S, REPLACED_S, CLEARED_S = 120.0, 60.0, 60.0
 LOOK_AGAIN_S = 0.1
 ASKED_S = 2.0
 SHOWN = "risk-api"  # looked at closely, and struck
@@ -42,13 +42,14 @@ _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
   atoll dev                          the demo's cluster, for as long as you like
 """,
 )
+@dev.processes_only
 @click.option("--standbys", is_flag=True, help="A second candidate for the global plane and for each region.")
 @click.option(
     "--simulated", type=click.IntRange(1, 30_000), metavar="NODES", help="Show so many simulated nodes instead."
 )
 @click.option("--regions", default=REGIONS, show_default=True, type=click.IntRange(1, 9), help="With --simulated.")
 @click.option("--once", is_flag=True, help="With --simulated: do not stay.")
-def demo(standbys: bool, simulated: int | None, regions: int, once: bool) -> None:
+def demo(processes: bool, standbys: bool, simulated: int | None, regions: int, once: bool) -> None:
     """Atoll in about a minute: three regions, five workloads, a node that dies, and the proof.
 
     Everything runs on this machine, and nothing of it is left at the end. Ctrl-C is safe at any moment.
@@ -56,26 +57,25 @@ def demo(standbys: bool, simulated: int | None, regions: int, once: bool) -> Non
     if simulated:
         show_simulated(simulated, regions, standbys, once)
     else:
-        _show(standbys)
+        _show(standbys, processes)
 
 
-def _show(standbys: bool) -> None:
+def _show(standbys: bool, processes: bool) -> None:
     documents = workloads.read_manifests([str(playground.platform())])
+    image, without = ("", "as asked") if processes else containers.image()
+    if image:
+        documents = containers.in_containers(documents, image)
     story = Story()
     story.title("Atoll: three regions on this machine, with real etcd, real programs and TLS between them")
     with dev.running(None, regions=REGIONS, standbys=standbys) as cluster:
-        _start(cluster, story, standbys)
+        story.chapter("1  A cluster", "atoll dev")
+        playground.start(cluster, AGENTS, driver="auto" if image else "process", seen=story.line)
+        story.detail(f"{dev.runs(image, without)}{'; every control plane has a standby' if standbys else ''}")
+        story.detail(f"etcd at {' '.join(cluster.etcd)}; logs in {cluster.folder / 'logs'}")
         playground.connected(cluster.connection, lambda client: _platform(client, cluster, story, documents))
         verdict = _prove(cluster, story)
     _end(story, verdict)
     sys.exit(EXIT_OBJECTIVE if verdict.violations else 0)
-
-
-def _start(cluster: DevCluster, story: Story, standbys: bool) -> None:
-    story.chapter("1  A cluster", "atoll dev")
-    playground.start(cluster, AGENTS, seen=story.line)
-    story.detail(f"replicas run as processes{'; every control plane has a standby' if standbys else ''}")
-    story.detail(f"etcd at {' '.join(cluster.etcd)}; logs in {cluster.folder / 'logs'}")
 
 
 async def _platform(

@@ -16,7 +16,7 @@ import click
 
 from atoll import manifest
 from atoll.api.v1 import objects_pb2
-from atoll.cli import output, placement, playground, verify, views, workloads
+from atoll.cli import containers, output, placement, playground, verify, views, workloads
 from atoll.cli.command import Command
 from atoll.cli.dev_cluster import DevCluster
 from atoll.cli.failure import EXIT_OBJECTIVE
@@ -28,6 +28,14 @@ NAME = "dev"
 LOOK_AGAIN_S = 0.2
 AGENT_BACK_S = 30.0  # long enough to see its node lost and its work placed elsewhere
 OTHERS_BACK_S = 3.0
+
+
+processes_only = click.option("--processes", is_flag=True, help="No containers, even where an engine answers.")
+
+
+def runs(image: str, without: str) -> str:
+    """How replicas run, for people."""
+    return f"which run containers of {image}, built from scratch" if image else f"which run processes ({without})"
 
 
 @click.command(
@@ -43,6 +51,7 @@ OTHERS_BACK_S = 3.0
 @click.option("--agents", default=3, show_default=True, type=click.IntRange(1, 50), help="Nodes in each region.")
 @click.option("--standbys", is_flag=True, help="A second candidate for the global plane and for each region.")
 @click.option("--bare", is_flag=True, help="Without the founding platform of examples/platform.")
+@processes_only
 @click.option("--dir", "folder", default=None, type=click.Path(path_type=Path), help="Keep the data here.")
 @click.option("--once", is_flag=True, help="Apply, wait, show, verify, stop; the exit code tells.")
 @workloads.manifests(help="Manifests to apply when the cluster is up, instead of the founding platform.")
@@ -51,6 +60,7 @@ def dev(
     agents: int,
     standbys: bool,
     bare: bool,
+    processes: bool,
     folder: Path | None,
     once: bool,
     documents: list[manifest.Document],
@@ -58,17 +68,21 @@ def dev(
     """The ordinary programs and an etcd of their own, on free loopback ports. Needs no root and no network."""
     if once and not documents:
         raise click.UsageError("--once wants a manifest: -f examples/hello.yaml")
-    if not documents and not bare:
+    platform = not documents and not bare
+    if platform:
         documents = workloads.read_manifests([str(playground.platform())])
+    image, without = ("", "as asked") if processes else containers.image()
     with running(folder, regions=regions, standbys=standbys) as cluster:
         began = time.monotonic()
         output.tell(f"starting etcd, the global plane and {', '.join(cluster.regions)} with {agents} nodes each")
-        version = playground.start(cluster, agents)
+        version = playground.start(cluster, agents, driver="auto" if image else "process")
         output.tell(
             f"up in {time.monotonic() - began:.1f} s: etcd {version} at {' '.join(cluster.etcd)}; "
-            f"{regions * agents} nodes, which run processes; logs in {cluster.folder / 'logs'}"
+            f"{regions * agents} nodes, {runs(image, without)}; logs in {cluster.folder / 'logs'}"
         )
         if documents:
+            if image and platform:
+                documents = containers.in_containers(documents, image)
             playground.connected(cluster.connection, lambda client: apply_all(client, documents))
         if once:
             sys.exit(_judge(cluster, documents))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll import errors
-from atoll.cli import children
+from atoll.cli import children, containers
 from atoll.cli.children import Program
 from atoll.clock import SystemClock
 from atoll.identity import CertificateAuthority, TlsFiles
@@ -249,6 +249,7 @@ class DevCluster:
         nodes = self.agents
         children.end([program for program in self.programs if program.name in nodes])
         children.end_replicas(self._states)
+        containers.remove(self._states)
         children.end([program for program in self.programs if program.name not in nodes | set(self._etcd)])
         children.end([program for program in self.programs if program.name in self._etcd])
         children.end_marked([f"{children.OWNER_VARIABLE}={self.folder}"])

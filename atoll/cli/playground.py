@@ -65,7 +65,7 @@ def start(
     cluster.start_control_plane()
     connected(cluster.connection, _until_active(cluster.regions))
     cluster.start_standbys()
-    seen(f"the global plane leads, and so do the schedulers of {', '.join(cluster.regions)}")
+    seen(f"leaders are up: of the global plane and of {', '.join(cluster.regions)}")
     plans = {region: nodes(region, agents) for region in cluster.regions}
     join_tokens = connected(cluster.connection, _join_tokens(plans))
     started = [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.docker import SOCKET, containers, image
 from tests.support.etcd import need_etcd
 from tests.support.processes import left_running
 
@@ -27,16 +28,23 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**mine, **places}
 
 
-def test_it_serves_loses_a_node_and_proves_itself(tmp_path: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(DEMO, env=environment, capture_output=True, text=True, timeout=200, check=False)
+@pytest.mark.parametrize("processes", [pytest.param(False, marks=pytest.mark.docker), True])
+def test_it_serves_loses_a_node_and_proves_itself(tmp_path: Path, environment: dict[str, str], processes: bool) -> None:
+    if not processes:
+        image()
+    command = [*DEMO, "--processes"] if processes else DEMO
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for words in ("risk-api", "6/6 serving", "fraud-jobs", "4/4 done", " 200  payments/risk-api/main/"):
         assert words in done.stdout
     told = [done.stdout.index(words) for words in ("suspect:", "lost:", "ready again", "nothing runs twice", "PASS")]
     assert told == sorted(told)
     assert "\x1b" not in done.stdout  # this is no terminal
+    assert ("containers of" in done.stdout) != processes
     assert left_running(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+    if not processes:
+        assert containers(tmp_path) == []
 
 
 @pytest.mark.parametrize("moment", ["1  A cluster", "etcd 3", "2  Five workloads", "lost:"])
@@ -52,3 +60,5 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, environment: dict[str, str], mome
     assert process.wait(60) == 130, out.read_text()
     assert left_running(tmp_path) == []
     assert list(tmp_path.iterdir()) == [out]
+    if SOCKET.exists():
+        assert containers(tmp_path) == []

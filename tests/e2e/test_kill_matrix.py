@@ -20,7 +20,7 @@ from tests.matrix.cells import (
     Matrix,
 )
 
-pytestmark = [pytest.mark.etcd, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.etcd, pytest.mark.slow, pytest.mark.timeout(600)]
 CELLS = [
     Cell(3, REGION_LEADER, KILL),
     Cell(3, REGION_LEADER, PAUSE),

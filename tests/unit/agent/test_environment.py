@@ -26,5 +26,5 @@ def test_a_run_knows_itself_and_cannot_be_told_otherwise() -> None:
 
 
 def test_a_run_with_an_address_of_its_own_is_told() -> None:
-    told = dict(environment(run(3), assign(3), "n1", "127.64.0.9"))
-    assert told["ATOLL_ADDRESS"] == "127.64.0.9"
+    told = dict(environment(run(3), assign(3), "n1", "127.64.0.9", "127.64.0.9"))
+    assert told["ATOLL_ADDRESS"] == told["ATOLL_REACHED_AT"] == "127.64.0.9"
