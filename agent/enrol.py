@@ -64,15 +64,15 @@ class Enrolment:
     async def _join(self) -> None:
         token = tokens.parse_join(self._settings.join_token)
         if token is None:
-            raise Invalid("this node has no valid certificate, and join_token is not a join token", code="E1015")
+            raise Invalid("this node has no valid certificate, and join_token is not a join token", code="E1017")
         try:
             digest = ca_digest(self._settings.ca.read_bytes())
         except (OSError, ValueError) as error:
             raise Invalid(f"the root certificate {self._settings.ca} cannot be read: {error}", code="E1014") from error
         if digest != token.ca_digest:
-            raise Invalid(f"{self._settings.ca} is not the root of the cluster that made the join token", code="E1015")
+            raise Invalid(f"{self._settings.ca} is not the root of the cluster that made the join token", code="E1017")
         if not self._settings.region_people:
-            raise Invalid("region_people names no address to join at", code="E1015")
+            raise Invalid("region_people names no address to join at", code="E1017")
         key_pem, csr_pem = self._joining_key()
         request = agent_pb2.JoinRequest(token=self._settings.join_token, node=self._settings.name, csr_pem=csr_pem)
         delay_ms = self._settings.reconnect_min_ms

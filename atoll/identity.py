@@ -68,6 +68,15 @@ class TlsFiles:
     ca: Path
 
 
+def tls_to_etcd(ca: Path | None, certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    """The files for TLS to etcd; None = plain text. Raises ValueError when only some are named."""
+    if ca and certificate and key:
+        return TlsFiles(certificate, key, ca)
+    if ca or certificate or key:
+        raise ValueError("etcd_ca, etcd_certificate and etcd_key belong together")
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class NodeCertificate:
     certificate_pem: bytes  # with the issuer's behind it

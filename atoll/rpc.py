@@ -17,7 +17,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ from atoll.errors import (
 from atoll.identity import Identity, TlsFiles, identity_from_certificate
 from atoll.status import error_of, refuse, status_of
 
-__all__ = ["Context", "Limits", "Server", "channel", "error_of", "identity_of", "refuse"]
+__all__ = ["Context", "Limits", "Server", "channel", "error_of", "identity_of", "limits", "refuse"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger()
@@ -73,6 +73,11 @@ class Limits:
     unary_s: float = 60.0
     handshake_ms: int = 10_000  # then a connection that says nothing is closed
     keepalive_at_least_ms: int = 5_000
+
+
+def limits(settings: Any) -> Limits:
+    """Those of a program's settings, where each is named `rpc_` and as here."""
+    return Limits(**{limit.name: getattr(settings, f"rpc_{limit.name}") for limit in fields(Limits)})
 
 
 def channel(address: str, *, ca: Path, client: TlsFiles | None = None, token: str = "") -> grpc.aio.Channel:

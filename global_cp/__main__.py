@@ -7,7 +7,7 @@ from atoll import rpc, service
 from atoll.api.v1 import global_pb2_grpc, regional_pb2_grpc
 from atoll.clock import SystemClock
 from atoll.errors import Unavailable
-from atoll.identity import TlsFiles, identity_from_certificate
+from atoll.identity import TlsFiles, identity_from_certificate, tls_to_etcd
 from atoll.service import Stop
 from atoll.store.etcd import EtcdStore
 from atoll.store.store import StoreError
@@ -22,12 +22,12 @@ def main() -> None:
         clock = SystemClock()
         tls = TlsFiles(settings.certificate, settings.key, settings.ca)
         try:
-            store = await EtcdStore.connect(settings.etcd)
+            store = await EtcdStore.connect(settings.etcd, tls=tls_to_etcd(*settings.etcd_tls))
         except StoreError as error:
             raise Unavailable(f"cannot use the store at {', '.join(settings.etcd)}: {error}") from error
         cluster = identity_from_certificate(settings.certificate.read_bytes()).cluster
         plane = GlobalPlane(settings, store, clock, cluster)
-        server = rpc.Server(tls, plane.users.find, clock)
+        server = rpc.Server(tls, plane.users.find, clock, rpc.limits(settings))
         server.add(global_pb2_grpc.add_GlobalServicer_to_server, plane.api)
         server.add(regional_pb2_grpc.add_RegionalServicer_to_server, plane.proxy)
         server.add(regional_pb2_grpc.add_UplinkServicer_to_server, plane.link)

@@ -35,6 +35,9 @@ class Settings(CoreSettings):
     ca: Path
     name: str = "global"
     etcd: tuple[str, ...] = ("127.0.0.1:2379",)
+    etcd_ca: Path | None = None  # etcd's own root; these three together, or none for plain text
+    etcd_certificate: Path | None = None
+    etcd_key: Path | None = None
     people: str = "127.0.0.1:7070"
     programs: str = "127.0.0.1:7071"
     advertise: str = ""  # programs address that regions reach this process at; empty = `programs`
@@ -56,3 +59,20 @@ class Settings(CoreSettings):
     forward_queue: int = 1_000  # parts of one forwarded answer that wait for their reader
     watch_ring: int = 20_000  # workload events kept for watches that resume
     watch_progress_s: float = 10.0
+
+    # what this server takes from its callers (atoll/rpc.py)
+    rpc_message_bytes: int = 1 << 20
+    rpc_streams_per_connection: int = 256
+    rpc_calls_per_s: float = 1_000.0  # of one identity, sustained
+    rpc_calls_burst: int = 2_000
+    rpc_unary_s: float = 60.0
+    rpc_handshake_ms: int = 10_000
+    rpc_keepalive_at_least_ms: int = 5_000
+
+    @property
+    def etcd_tls(self) -> tuple[Path | None, Path | None, Path | None]:
+        return self.etcd_ca, self.etcd_certificate, self.etcd_key
+
+    def __post_init__(self) -> None:
+        if any(self.etcd_tls) and not all(self.etcd_tls):
+            raise ValueError("etcd_ca, etcd_certificate and etcd_key belong together")

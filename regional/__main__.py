@@ -7,7 +7,7 @@ from atoll import rpc, service
 from atoll.api.v1 import agent_pb2_grpc, regional_pb2_grpc
 from atoll.clock import SystemClock
 from atoll.errors import Unavailable
-from atoll.identity import TlsFiles
+from atoll.identity import TlsFiles, tls_to_etcd
 from atoll.service import Stop
 from atoll.store.etcd import EtcdStore
 from atoll.store.store import StoreError
@@ -22,11 +22,13 @@ def main() -> None:
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         clock = SystemClock()
         try:
-            store = await EtcdStore.connect(settings.etcd)
+            store = await EtcdStore.connect(settings.etcd, tls=tls_to_etcd(*settings.etcd_tls))
         except StoreError as error:
             raise Unavailable(f"cannot use the region's store at {', '.join(settings.etcd)}: {error}") from error
         region = Region(settings, store, clock)
-        server = rpc.Server(TlsFiles(settings.certificate, settings.key, settings.ca), region.users.find, clock)
+        server = rpc.Server(
+            TlsFiles(settings.certificate, settings.key, settings.ca), region.users.find, clock, rpc.limits(settings)
+        )
         server.add(agent_pb2_grpc.add_AgentGatewayServicer_to_server, region.dispatcher)
         server.add(regional_pb2_grpc.add_RegionalServicer_to_server, region.api)
         try:

@@ -92,6 +92,9 @@ class Settings(CoreSettings):
     region: str
     name: str  # of this process among the region's leader and standbys
     etcd: tuple[str, ...]
+    etcd_ca: Path | None = None  # etcd's own root; these three together, or none for plain text
+    etcd_certificate: Path | None = None
+    etcd_key: Path | None = None
     people: str = "127.0.0.1:7170"
     programs: str = "127.0.0.1:7171"
     metrics: str = "127.0.0.1:7172"
@@ -139,3 +142,20 @@ class Settings(CoreSettings):
     uplink_backoff_max_ms: int = 5_000
     uplink_queue_messages: int = 20_000
     uplink_forwards: int = 256  # forwarded calls in progress
+
+    # what this server takes from its callers (atoll/rpc.py)
+    rpc_message_bytes: int = 1 << 20
+    rpc_streams_per_connection: int = 256
+    rpc_calls_per_s: float = 1_000.0  # of one identity, sustained
+    rpc_calls_burst: int = 2_000
+    rpc_unary_s: float = 60.0
+    rpc_handshake_ms: int = 10_000
+    rpc_keepalive_at_least_ms: int = 5_000
+
+    @property
+    def etcd_tls(self) -> tuple[Path | None, Path | None, Path | None]:
+        return self.etcd_ca, self.etcd_certificate, self.etcd_key
+
+    def __post_init__(self) -> None:
+        if any(self.etcd_tls) and not all(self.etcd_tls):
+            raise ValueError("etcd_ca, etcd_certificate and etcd_key belong together")

@@ -62,10 +62,13 @@ def use(name: str) -> None:
 @click.option("--key", default="", metavar="FILE", help="The certificate's key.")
 @click.option("--tenant", default="", help="Used where a command names none.")
 @click.option("--etcd", "etcd_endpoints", default="", metavar="HOST:PORT…", help="Members of the store, for verify.")
+@click.option("--etcd-ca", default="", metavar="FILE", help="For TLS to them: their root; with both below.")
+@click.option("--etcd-certificate", default="", metavar="FILE")
+@click.option("--etcd-key", default="", metavar="FILE")
 def set_(name: str, **values: str) -> None:
     """Create a context, or change what is given; it becomes the current one."""
     known = contexts.load()
-    for file in ("ca", "certificate", "key"):
+    for file in ("ca", "certificate", "key", "etcd_ca", "etcd_certificate", "etcd_key"):
         if values[file]:
             values[file] = str(Path(values[file]).absolute())
     changed = replace(known.named.get(name, contexts.Connection()), **{k: v for k, v in values.items() if v})

@@ -18,6 +18,7 @@ from atoll.cli.join_tokens import token
 from atoll.cli.session import Seconds, connected
 from atoll.cli.workloads import mutation
 from atoll.manifest import taints
+from atoll.model import explain
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
@@ -247,7 +248,9 @@ async def _show_work(client: "AsyncClient", name: str, region: str, said: str) -
     workloads = Counter(f"{view.slot.id.tenant}/{view.slot.id.workload}" for view in slots)
     parts = [f"{output.visible(workload)} ({count})" for workload, count in workloads.most_common(SHOWN_WORKLOADS)]
     more = f" and {len(workloads) - SHOWN_WORKLOADS} more" if len(workloads) > SHOWN_WORKLOADS else ""
-    output.tell(f"{output.visible(name)} ({state}): {len(slots)} replicas: {', '.join(parts)}{more}: {said}")
+    output.tell(
+        f"{output.visible(name)} ({state}): {explain.counted(len(slots), 'replica')}: {', '.join(parts)}{more}: {said}"
+    )
 
 
 def _ask(question: str, yes: bool) -> None:

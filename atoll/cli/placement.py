@@ -10,6 +10,7 @@ from atoll.cli import output
 from atoll.cli.command import Command
 from atoll.cli.session import SlotReference, connected
 from atoll.cli.views import enum, slot_text
+from atoll.model.explain import sentence
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
@@ -62,8 +63,7 @@ def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]
 
 
 def _reason(reason: objects_pb2.PendingReason) -> str:
-    counted = f"{reason.nodes} nodes " if reason.nodes > 1 else "1 node " if reason.nodes else ""
-    return f"{counted}{output.visible(reason.message)} ({output.visible(reason.code)})"
+    return f"{output.visible(sentence(reason))} ({output.visible(reason.code)})"
 
 
 def _decision(decision: objects_pb2.Decision) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -33,6 +34,7 @@ def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         try:
             asyncio.run(run())
         except errors.AtollError as error:
+            error.mistakes = tuple(replace(m, path=_as_given(m.path)) for m in error.mistakes)
             if isinstance(error, errors.Unavailable) and error.code == "E5002":
                 error.hint = error.hint or UNREACHED
             if isinstance(error, errors.NotPlaced) and tenant and " -t " not in error.hint:
@@ -41,6 +43,17 @@ def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
             raise
 
     return command
+
+
+def _as_given(path: str) -> str:
+    """The option or argument of this command that `path` of the request came from; else `path` itself."""
+    word = path.partition("[")[0].removesuffix("_s")
+    if context := click.get_current_context(silent=True):
+        for name in (f"for_{word}", word, f"{word}s"):
+            for parameter in context.command.params:
+                if parameter.name == name and "." not in path:
+                    return parameter.opts[0] if isinstance(parameter, click.Option) else name.upper()
+    return path
 
 
 class Seconds(click.ParamType[float]):

@@ -3,6 +3,8 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,9 @@ from atoll.cli import output
 from atoll.cli.command import Command
 from atoll.cli.failure import EXIT_OBJECTIVE
 from atoll.sdk import contexts
+
+if TYPE_CHECKING:
+    from atoll.identity import TlsFiles
 
 SHOWN = 20
 
@@ -21,24 +26,30 @@ SHOWN = 20
   atoll verify
   atoll verify -f
   atoll verify --etcd 10.0.0.1:2379 --etcd 10.0.0.2:2379
+  atoll verify --etcd 10.0.0.1:2379 --etcd-ca ca.crt --etcd-certificate reader.crt --etcd-key reader.key
 """,
 )
 @click.option(
     "--etcd", "endpoints", multiple=True, metavar="HOST:PORT",
     help="A member of the store; else those of the context, or $ATOLL_ETCD_ENDPOINTS, separated by spaces.",
 )  # fmt: skip
+@click.option(
+    "--etcd-ca", default="", metavar="FILE", help="For TLS: etcd's root, with both below; else the context's."
+)
+@click.option("--etcd-certificate", default="", metavar="FILE")
+@click.option("--etcd-key", default="", metavar="FILE")
 @click.option("--context", default="", metavar="NAME", help="Which cluster, see `atoll context list`.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as the store changes, until Ctrl-C.")
 @click.option("--until", type=click.IntRange(1), default=None, metavar="REVISION", help="Check up to this revision.")
-def verify(endpoints: tuple[str, ...], context: str, follow: bool, until: int | None) -> None:
+def verify(endpoints: tuple[str, ...], context: str, follow: bool, until: int | None, **files: str) -> None:
     """Replay the store from its first revision and check every invariant at every one.
 
     Exit code 8 when one is broken. Shares no code with the programs that wrote the store.
     """
-    endpoints = endpoints or _known_endpoints(context)
+    endpoints, tls = _where(endpoints, files, context)
     latest: list[audit.Verdict] = []
     try:
-        latest.append(asyncio.run(audit_store(endpoints, follow=follow, until=until, report=latest.append)))
+        latest.append(asyncio.run(audit_store(endpoints, tls=tls, follow=follow, until=until, report=latest.append)))
     except KeyboardInterrupt:
         output.tell("")
     if latest:
@@ -47,10 +58,23 @@ def verify(endpoints: tuple[str, ...], context: str, follow: bool, until: int | 
             sys.exit(EXIT_OBJECTIVE)
 
 
-def _known_endpoints(context: str) -> tuple[str, ...]:
-    """Those of the context. Raises Invalid when it has none."""
-    if found := tuple(contexts.connection(context).etcd_endpoints.split()):
-        return found
+def _where(
+    endpoints: tuple[str, ...], files: dict[str, str], context: str
+) -> "tuple[tuple[str, ...], TlsFiles | None]":
+    """The store as it is given, else that of the context, and the files for TLS to it. Raises Invalid: it has none."""
+    from atoll.identity import tls_to_etcd
+
+    if not endpoints:
+        known = contexts.connection(context)
+        endpoints = tuple(known.etcd_endpoints.split())
+        files = {name: files[name] or getattr(known, name) for name in files}
+    names = [Path(text) if text else None for text in (files[f"etcd_{part}"] for part in ("ca", "certificate", "key"))]
+    try:
+        tls = tls_to_etcd(*names)
+    except ValueError as error:
+        raise errors.Invalid(str(error)) from None
+    if endpoints:
+        return endpoints, tls
     raise errors.Invalid(
         "which store? This context names no etcd",
         hint="atoll verify --etcd HOST:PORT, or atoll context set NAME --etcd HOST:PORT",
@@ -61,6 +85,7 @@ def _known_endpoints(context: str) -> tuple[str, ...]:
 async def audit_store(
     endpoints: tuple[str, ...],
     *,
+    tls: "TlsFiles | None" = None,
     follow: bool = False,
     until: int | None = None,
     quiet: bool = False,
@@ -81,7 +106,7 @@ async def audit_store(
         report(verdict)
 
     try:
-        store = await EtcdStore.connect(endpoints)
+        store = await EtcdStore.connect(endpoints, tls=tls)
         try:
             return await audit.verify(store, follow=follow, until_revision=until, report=progress)
         finally:

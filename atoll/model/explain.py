@@ -20,6 +20,7 @@ INSUFFICIENT = dict(
 )
 NO_NODES = "NoNodes"
 QUOTA = "QuotaExhausted"
+SLICE_AWAITED = "SliceAwaited"
 BACK_OFF = "BackOff"
 QUEUED = "Queued"
 
@@ -37,6 +38,7 @@ SENTENCES = {
     INSUFFICIENT["gpu_milli"]: "without enough free GPU",
     NO_NODES: "the region has no nodes",
     QUOTA: "the tenant's share of this region is used up",
+    SLICE_AWAITED: "none of the tenant's quota has come to this region yet",
     BACK_OFF: "waiting before the next try after a failure",
     QUEUED: "waiting for its turn",
 }
@@ -53,7 +55,16 @@ def reason(code: str, nodes: int = 0, missing: int = 0, detail: str = "") -> obj
     return objects_pb2.PendingReason(code=code, nodes=nodes, message=message)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 replica`, `2 replicas`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def summary(reasons: Sequence[objects_pb2.PendingReason]) -> str:
     """One line: `3 nodes without enough free memory; the best of them lacks 512Mi, 1 node cordoned or draining`."""
-    parts = [f"{r.nodes} {'node' if r.nodes == 1 else 'nodes'} {r.message}" if r.nodes else r.message for r in reasons]
-    return ", ".join(parts) or "no reason is known"
+    return ", ".join(map(sentence, reasons)) or "no reason is known"
+
+
+def sentence(one: objects_pb2.PendingReason) -> str:
+    """`3 nodes without enough free memory; the best of them lacks 512Mi`."""
+    return f"{counted(one.nodes, 'node')} {one.message}" if one.nodes else one.message

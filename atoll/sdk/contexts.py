@@ -1,8 +1,8 @@
 """Where to dial and as whom: named contexts in one TOML file, `$ATOLL_CONFIG` or ~/.config/atoll/config.toml.
 
 The environment overrides a context field by field (ATOLL_ADDRESS, ATOLL_CA, ATOLL_TOKEN, ATOLL_CERTIFICATE, ATOLL_KEY,
-ATOLL_TENANT, ATOLL_ETCD_ENDPOINTS); ATOLL_CONTEXT chooses another one. The file may hold tokens, so only its owner
-can read it.
+ATOLL_TENANT, ATOLL_ETCD_ENDPOINTS, ATOLL_ETCD_CA, …); ATOLL_CONTEXT chooses another one. The file may hold tokens, so
+only its owner can read it.
 """
 
 import json
@@ -20,8 +20,8 @@ from atoll import errors
 @dataclass(frozen=True, slots=True)
 class Connection:
     """`address` is HOST:PORT, or several of one service separated by spaces or commas. Paths are absolute or relative
-    to the working folder. Either a token or a certificate with its key. `etcd_endpoints`, separated by spaces, is for
-    operators who may read the store itself."""
+    to the working folder. Either a token or a certificate with its key. `etcd_endpoints`, separated by spaces, and the
+    files for TLS to them are for operators who may read the store itself."""
 
     address: str = ""
     ca: str = ""
@@ -30,6 +30,9 @@ class Connection:
     key: str = ""
     tenant: str = ""
     etcd_endpoints: str = ""
+    etcd_ca: str = ""
+    etcd_certificate: str = ""
+    etcd_key: str = ""
 
     @property
     def addresses(self) -> tuple[str, ...]:

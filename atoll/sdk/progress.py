@@ -6,6 +6,7 @@ Only a status that was observed at the wanted generation counts; an older one sa
 from dataclasses import dataclass
 
 from atoll.api.v1 import objects_pb2
+from atoll.model import explain
 
 STAGES = ("admitted", "bound", "started", "ready", "serving")
 DONE = "done"
@@ -85,8 +86,7 @@ def shortfall(workload: objects_pb2.Workload, stage: str, waited_s: float) -> st
         head = f"{now.desired - count} of {now.desired} replicas of {name} are not {stage}{where} ({waited_s:.0f} s)"
     several = len(workload.status.regions) > 1
     reasons = [
-        (f"{reason.region}: " if several and reason.region else "")
-        + (f"{reason.nodes} nodes {reason.message}" if reason.nodes else reason.message)
+        f"{reason.region}: " * bool(several and reason.region) + explain.sentence(reason)
         for reason in workload.status.pending
     ]
     return "\n  ".join([head, " · ".join(reasons)]) if reasons else head

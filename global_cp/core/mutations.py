@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import AtollError, Conflict, Invalid, Mistake, NotFound, QuotaExceeded
 from atoll.lane import Plan
+from atoll.model import explain
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
@@ -295,7 +296,7 @@ def _delete_tenant(world: World, request: global_pb2.DeleteTenantRequest, now_ms
     owned = world.records.workloads_of(request.name)
     if owned:
         return Conflict(
-            f"tenant {request.name} still has {len(owned)} workloads",
+            f"tenant {request.name} still has {explain.counted(len(owned), 'workload')}",
             hint="delete its workloads first",
             code=IN_USE,
         )

@@ -22,6 +22,7 @@ from regional.core.state import State, Turn
 from regional.core.transactions import Bind, Binding
 
 _QUOTA_CURES = frozenset({Cure.QUOTA})
+_SLICE_AWAITED = explain.reason(explain.SLICE_AWAITED)
 
 
 class _Batch:
@@ -112,13 +113,15 @@ def _wake(state: State, turn: Turn) -> None:
         queue.wake(Cure.RESOURCES, lambda cls: bool((free >= cls.request.vector.amounts()).all(axis=1).any()))
         state.freed_rows.clear()
     if state.freed_tenants:
-        queue.wake(
-            Cure.QUOTA,
-            lambda cls: (
-                cls.tenant in state.freed_tenants and state.account(cls.tenant).affordable(cls.request.vector) > 0
-            ),
-        )
+        queue.wake(Cure.QUOTA, lambda cls: cls.tenant in state.freed_tenants and _quota_news(state, cls))
         state.freed_tenants.clear()
+
+
+def _quota_news(state: State, cls: SchedulingClass) -> bool:
+    """Room for one more, or the first word about the tenant's quota: the reason is another one then."""
+    account = state.account(cls.tenant)
+    first = cls.reasons == (_SLICE_AWAITED,) and bool(account.mod_revision)
+    return first or account.affordable(cls.request.vector) > 0
 
 
 def _weighted_share(account: TenantAccount, total: Vector) -> float:
@@ -135,7 +138,8 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
     affordable = account.affordable(cls.request.vector)
     if not affordable:
         detail = account.shortage(cls.request.vector)
-        _park(state, cls, _QUOTA_CURES, (explain.reason(explain.QUOTA, detail=detail),), turn)
+        known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else _SLICE_AWAITED
+        _park(state, cls, _QUOTA_CURES, (known,), turn)
         return
     indices, avoid = cls.take(min(batch.slots_left, affordable, state.settings.class_turn_slots))
     filling = batch.filling(task, avoid)
@@ -164,7 +168,8 @@ def _park(
         decision.slot.index = next(cls.indices())
         decision.nodes = len(state.nodes)
         turn.do(Journal(decision))
-        announce(turn, state, cls.tenant, cls.workload, "NotPlaced", f"{cls.task}: {explain.summary(reasons)}")
+        if reasons != (_SLICE_AWAITED,):  # which comes a moment after a tenant's first workload: no alarm
+            announce(turn, state, cls.tenant, cls.workload, "NotPlaced", f"{cls.task}: {explain.summary(reasons)}")
     state.queue.park(cls, cures, reasons)
     state.mark_changed(state.workloads[cls.tenant, cls.workload])
 
@@ -290,7 +295,14 @@ def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> 
     for decision in operation.decisions:
         _journal(decision, "Bound", turn)
         name = decision.slot
-        announce(turn, state, name.tenant, name.workload, "Bound", f"{name.task}: {len(decision.placed)} replicas")
+        announce(
+            turn,
+            state,
+            name.tenant,
+            name.workload,
+            "Bound",
+            f"{name.task}: {explain.counted(len(decision.placed), 'replica')}",
+        )
 
 
 def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:

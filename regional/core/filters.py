@@ -6,6 +6,7 @@ refusal; work that no node takes is parked until one of those events. Plain Pyth
 tolerations are in atoll.model.selectors; a property test holds both to the same answers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +21,7 @@ from atoll.model.selectors import tolerates, whole_number
 from regional.core.node_table import Mask, NodeTable, Rows
 
 _ALWAYS = (objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_FAKE)  # of agents that do not say
+CULPRITS_SHOWN = 3
 HARD_TAINTS = (objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE)
 
 
@@ -110,8 +112,15 @@ def _not_resting(table: NodeTable, request: Request, rows: Rows) -> Mask:
 def _selected(table: NodeTable, request: Request, rows: Rows) -> Mask:
     mask = np.ones(len(rows), np.bool_)
     for key, value in request.selector:
-        column = table.label_column(key)
-        mask &= column[rows] == table.value_id(value) if column is not None else False
+        mask &= _has(table, key, value, rows)
+    return mask
+
+
+def _has(table: NodeTable, key: str, value: str, rows: Rows) -> Mask:
+    column = table.label_column(key)
+    if column is None:
+        return np.zeros(len(rows), np.bool_)
+    mask: Mask = column[rows] == table.value_id(value)
     return mask
 
 
@@ -193,6 +202,49 @@ def missing(table: NodeTable, request: Request, rows: Rows, dimension: int) -> n
     free = table.capacity[rows, dimension] - table.used[rows, dimension]
     lacking: npt.NDArray[np.int64] = request.vector.amounts()[dimension] - free
     return lacking
+
+
+def culprits(table: NodeTable, request: Request, rows: Rows, code: str) -> str:
+    """Which of the class's demands these nodes do not meet, or which of their taints it does not tolerate, the most
+    frequent first: `disk=ssd`, or `disk=ssd (40 nodes), zone in (a,b) (2 nodes)`. Empty for other filters."""
+    found: Counter[str] = Counter()
+    match code:
+        case explain.NODE_SELECTOR:
+            for key, value in request.selector:
+                found[f"{key}={value}"] = int((~_has(table, key, value, rows)).sum())
+        case explain.NODE_REQUIREMENT:
+            for requirement in request.requires:
+                found[_spelt(requirement)] = int((~satisfied(table, requirement, rows)).sum())
+        case explain.TAINT:
+            for number, nodes in enumerate(np.bincount(table.taint_set[rows]).tolist()):
+                for key, value, effect in table.taint_sets[number] if nodes else ():
+                    if untolerated(((key, value, effect),), request, HARD_TAINTS):
+                        found[f"{key}={value}" if value else key] += nodes
+    shown = [(text, nodes) for text, nodes in found.most_common(CULPRITS_SHOWN) if nodes]
+    if len(shown) == 1:
+        return shown[0][0]
+    return ", ".join(f"{text} ({explain.counted(nodes, 'node')})" for text, nodes in shown)
+
+
+def _spelt(requirement: Requirement) -> str:
+    """As people write it in `requires`."""
+    values = ",".join(requirement.values)
+    match requirement.operator:
+        case objects_pb2.SELECTOR_OPERATOR_IN if len(requirement.values) == 1:
+            return f"{requirement.key}={values}"
+        case objects_pb2.SELECTOR_OPERATOR_IN:
+            return f"{requirement.key} in ({values})"
+        case objects_pb2.SELECTOR_OPERATOR_NOT_IN if len(requirement.values) == 1:
+            return f"{requirement.key}!={values}"
+        case objects_pb2.SELECTOR_OPERATOR_NOT_IN:
+            return f"{requirement.key} notin ({values})"
+        case objects_pb2.SELECTOR_OPERATOR_DOES_NOT_EXIST:
+            return f"!{requirement.key}"
+        case objects_pb2.SELECTOR_OPERATOR_GT:
+            return f"{requirement.key}>{values}"
+        case objects_pb2.SELECTOR_OPERATOR_LT:
+            return f"{requirement.key}<{values}"
+    return requirement.key
 
 
 _NODES = frozenset({Cure.NODES})

@@ -9,6 +9,7 @@ come from the certificate, never from the agent.
 import numpy as np
 
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model import explain
 from atoll.model.lifecycle import NODE, step
 from atoll.model.names import TRUSTED
 from regional.core import closing, liveness, releasing, transactions, welcome
@@ -224,7 +225,7 @@ def nodes_committed(state: State, operation: WriteNodes, revision: int, turn: Tu
         if lost:
             state.set_ready(node, False)
             state.lost[node.name] = node
-            _announce(state, node.name, "NodeLost", f"{len(node.slots)} slots were bound to it", turn)
+            _announce(state, node.name, "NodeLost", f"bound to it: {explain.counted(len(node.slots), 'slot')}", turn)
         elif before != READY:
             state.lost.pop(node.name, None)
             _announce(state, node.name, "NodeReady", f"incarnation {record.incarnation}", turn)

@@ -19,7 +19,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import DIMENSIONS
 from regional.core import scores
-from regional.core.filters import FILTERS, Cure, Request, missing
+from regional.core.filters import FILTERS, Cure, Request, culprits, missing
 from regional.core.node_table import Integers, NodeTable, Rows
 
 FEASIBLE = -1
@@ -215,7 +215,7 @@ def explain_refusals(row: ClassRow, copies: Copies) -> Refusals:
         code = FILTERS[number].code
         rows = np.flatnonzero(row.refusal == number)
         cures |= FILTERS[number].cures
-        reasons.append(explain.reason(code, len(rows), _least_missing(table, request, rows, code)))
+        reasons.append(_reason(table, request, rows, code))
     if not reasons:
         nobody = () if row.feasible_count else (explain.reason(explain.NO_NODES),)
         return Refusals(nobody, frozenset({Cure.NODES}))
@@ -229,7 +229,13 @@ def explain_node(row: ClassRow, node: int, copies: Copies) -> objects_pb2.Pendin
     if number < 0:
         return None
     code = FILTERS[number].code
-    return explain.reason(code, 1, _least_missing(row.table, row.request, np.array([node]), code))
+    return _reason(row.table, row.request, np.array([node]), code)
+
+
+def _reason(table: NodeTable, request: Request, rows: Rows, code: str) -> objects_pb2.PendingReason:
+    """Why these rows refuse, with the amount that is missing or the demand that is not met."""
+    lacking = _least_missing(table, request, rows, code)
+    return explain.reason(code, len(rows), lacking, culprits(table, request, rows, code))
 
 
 def _least_missing(table: NodeTable, request: Request, rows: Rows, code: str) -> int:

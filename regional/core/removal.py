@@ -9,6 +9,7 @@ Keeps I7.
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import AtollError, Conflict
+from atoll.model import explain
 from regional.core import draining, node_changes, node_life, resting, transactions
 from regional.core.commands import Announce, CloseSession, Reply
 from regional.core.events import NodeChangeAsked
@@ -95,10 +96,10 @@ def _hindrance(state: State, node: NodeEntry) -> Conflict | None:
         return Conflict(f"node {node.name} may get work", hint=f"atoll node drain {node.name} --reason TEXT")
     if node.slots:
         hint = "wait, its work is being moved" if record.draining else f"atoll node drain {node.name} --reason TEXT"
-        return Conflict(f"node {node.name} has {len(node.slots)} replicas", hint=hint)
+        return Conflict(f"node {node.name} has {explain.counted(len(node.slots), 'replica')}", hint=hint)
     if node.zombies:
         hint = "wait until it is back; or, if the machine is gone for good, vouch for it with --destroyed"
-        return Conflict(f"{len(node.zombies)} replicas may still run on node {node.name}", hint=hint)
+        return Conflict(f"{explain.counted(len(node.zombies), 'replica')} may still run on node {node.name}", hint=hint)
     if not draining.is_empty(state, node):
         return Conflict(f"a replica is being bound to node {node.name}", hint="ask again")
     return None

@@ -189,3 +189,22 @@ def test_admission_release_and_bind_take_turns(world: RegionalWorld) -> None:
         world.settle(commit)
     assert all(set(done[i : i + 3]) == {"ADMIT-SHARE", "RELEASE", "BIND"} for i in (0, 3, 6)), done
     world.release_held()
+
+
+def test_the_moment_before_a_tenants_first_slice_is_no_alarm(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("web", task(), tenant="late")
+    what = "workload/late/web"
+    assert "NotPlaced" not in world.kinds(what)
+    world.grant("late", Vector(500, 512), seq=1)
+    assert world.kinds(what) == ["NotPlaced"], "what was granted is too little: that is worth telling"
+    world.grant("late", Vector(1_000, 512), seq=2)
+    assert world.kinds(what) == ["NotPlaced", "Bound"]
+
+
+def test_one_replica_is_not_some_replicas(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("web", task())
+    world.share("api", task(replicas=2))
+    said = [c.event.message for c in world.issued if isinstance(c, commands.Announce) and c.event.type == "Bound"]
+    assert said == ["main: 1 replica", "main: 2 replicas"]

@@ -75,7 +75,7 @@ def test_the_refusal_outlasts_the_leader_and_ends_with_the_last_certificate(worl
 def test_a_node_that_may_get_work_or_has_some_is_not_removed(world: RegionalWorld) -> None:
     world.join("n1")
     world.share("web", task())
-    for duty, said in ((0, "may get work"), (CORDON, "1 replicas")):
+    for duty, said in ((0, "may get work"), (CORDON, "has 1 replica")):
         world.change_node("n1", duty=duty)
         refusal = world.remove_node("n1").refusal
         assert isinstance(refusal, Conflict)
