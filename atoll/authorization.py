@@ -68,6 +68,8 @@ RULES: dict[str, Rule] = {
     _GLOBAL + "ListRegions": Rule(READERS, Scope.ANY),
     _GLOBAL + "UpdateRegion": Rule(OPERATORS, Scope.ANY),
     _GLOBAL + "CreateUserToken": Rule(ADMINS, Scope.ANY),
+    _GLOBAL + "ListUserTokens": Rule(ADMINS, Scope.ANY),
+    _GLOBAL + "RevokeUserToken": Rule(ADMINS, Scope.ANY),
     _GLOBAL + "WhoAmI": Rule(READERS, Scope.ANY),
     _REGIONAL + "ListNodes": Rule(OPERATORS, Scope.ANY),
     _REGIONAL + "ListSlots": Rule(READERS, Scope.OWN_TENANT, "tenant"),

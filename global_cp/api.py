@@ -19,7 +19,7 @@ from atoll.errors import AtollError, Busy, Conflict, Invalid, Mistake, NotFound,
 from atoll.model.selectors import mistake_in_requirement
 from atoll.rpc import Context, identity_of
 from global_cp.config import Settings
-from global_cp.core import views
+from global_cp.core import user_tokens, views
 from global_cp.core.commands import Reply
 from global_cp.core.events import MutationAsked
 from global_cp.core.records import Records
@@ -84,6 +84,13 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
         answer = pb.CreateUserTokenResponse(token=token.text())
         answer.MergeFrom(_as(pb.CreateUserTokenResponse, reply.answer))
         return answer
+
+    async def RevokeUserToken(self, request: pb.RevokeUserTokenRequest, context: Context) -> Any:
+        return (await self._change(request)).answer
+
+    async def ListUserTokens(self, request: pb.ListUserTokensRequest, context: Context) -> pb.ListUserTokensResponse:
+        records = await self._records()
+        return pb.ListUserTokensResponse(tokens=map(user_tokens.shown, records.tokens), revision=records.revision)
 
     async def _change(self, request: Any, token: objects_pb2.UserToken | None = None) -> Reply:
         await self._seat.leading()

@@ -11,6 +11,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.cli import output, views
 from atoll.cli.command import Group
 from atoll.cli.session import Seconds, connected
+from atoll.cli.workloads import mutation
 from atoll.manifest import scalars
 from atoll.sdk import contexts
 
@@ -32,11 +33,18 @@ def auth() -> None:
     """Tokens for people."""
 
 
-@auth.command("whoami", examples="  atoll auth whoami\n")
+@auth.command(
+    "whoami", examples="  atoll auth whoami\n  atoll auth whoami -o json\n  atoll auth whoami --context prod\n"
+)
+@click.option("-o", "--output", "style", type=click.Choice(("table", "json", "yaml")), default="table")
 @connected
-async def whoami(client: "AsyncClient") -> None:
+async def whoami(client: "AsyncClient", style: str) -> None:
     """Whom the server takes you for."""
     me = await client.tokens.whoami()
+    if style != "table":
+        found = {"name": me.name, "role": views.enum(me.role, objects_pb2.Role), "tenant": me.tenant}
+        output.write(output.documents([{**found, "cluster": me.cluster}], style, single=True))
+        return
     rows = [[me.name, views.enum(me.role, objects_pb2.Role), me.tenant, me.cluster]]
     output.write(output.table(["NAME", "ROLE", "TENANT", "CLUSTER"], rows))
 
@@ -54,7 +62,14 @@ def login() -> None:
     output.tell(f"kept in {contexts.save(contexts.with_context(known, known.current, changed))}")
 
 
-@auth.group("token", examples="  atoll auth token create ann --role user --for-tenant shop\n")
+@auth.group(
+    "token",
+    examples="""\
+  atoll auth token create ann --role user --for-tenant shop
+  atoll auth token list
+  atoll auth token revoke 6a1f0c5d2b3e4f70
+""",
+)
 def token() -> None:
     """User tokens."""
 
@@ -71,3 +86,30 @@ async def create(client: "AsyncClient", name: str, role: str, for_tenant: str, t
     answer = await client.tokens.create_user(name, number, tenant=for_tenant, ttl_s=round(ttl))
     output.tell(f"for {output.visible(name)}, good until {scalars.format_instant(answer.record.expires_ms)}")
     output.write(answer.token + "\n")
+
+
+@token.command(
+    "list", examples="  atoll auth token list\n  atoll auth token list -o json\n  atoll auth token list -o name\n"
+)
+@click.option("-o", "--output", "style", type=click.Choice(output.FORMATS), default="table")
+@connected
+async def list_(client: "AsyncClient", style: str) -> None:
+    """All user tokens. Never their secrets."""
+    output.write(output.render(views.USER_TOKENS, await client.tokens.list_user(), style))
+
+
+@token.command(
+    "revoke",
+    examples="""\
+  atoll auth token list                        shows the IDs
+  atoll auth token revoke 6a1f0c5d2b3e4f70
+  atoll auth token revoke 6a1f0c5d2b3e4f70 --request-id revoke-ann
+""",
+)
+@click.argument("id_", metavar="ID")
+@mutation
+@connected
+async def revoke(client: "AsyncClient", id_: str, request_id: str) -> None:
+    """Refuse the token from now on, in every region as soon as it hears of it. Calls under way end by themselves."""
+    record = await client.tokens.revoke_user(id_, request_id=request_id)
+    output.write(f"usertoken/{output.visible(record.id)} revoked: it was {output.visible(record.name)}'s\n")

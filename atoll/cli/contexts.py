@@ -23,10 +23,25 @@ def context() -> None:
     """Named clusters in ~/.config/atoll/config.toml, or $ATOLL_CONFIG."""
 
 
-@context.command("list", examples="  atoll context list\n")
-def list_() -> None:
-    """All contexts; the current one is marked."""
+@context.command(
+    "list",
+    examples="  atoll context list\n  atoll context list -o json\n  ATOLL_CONFIG=other.toml atoll context list\n",
+)
+@click.option("-o", "--output", "style", type=click.Choice(("table", "json", "yaml", "jsonl", "name")), default="table")
+def list_(style: str) -> None:
+    """All contexts; the current one is marked. Never their tokens."""
     known = contexts.load()
+    if style == "name":
+        output.write("".join(f"context/{output.visible(name)}\n" for name in known.named))
+        return
+    if style != "table":
+        shown = ("address", "ca", "certificate", "tenant", "etcd_endpoints")
+        found = [
+            {"name": name, "current": name == known.current, **{f: getattr(it, f) for f in shown if getattr(it, f)}}
+            for name, it in known.named.items()
+        ]
+        output.write(output.documents(found, style))
+        return
     rows = [
         [
             "*" if name == known.current else " ",

@@ -22,6 +22,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("atoll.cli.workloads:run", "Run a command without a manifest"),
         "get": ("atoll.cli.listing:get", "Show workloads, nodes, slots, tenants or regions"),
         "list": ("atoll.cli.listing:get", "The same as get"),
+        "plan": ("atoll.cli.plan:plan", "What apply would change, and whether there is room"),
         "wait": ("atoll.cli.workloads:wait", "Wait until a workload is ready, serving or gone"),
         "why": ("atoll.cli.placement:why", "Why a replica is where it is, or not placed"),
         "logs": ("atoll.cli.logs:logs", "What a replica wrote"),
@@ -29,6 +30,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "scale": ("atoll.cli.workloads:scale", "Change the number of replicas"),
         "delete": ("atoll.cli.workloads:delete", "Stop a workload and forget it"),
         "status": ("atoll.cli.status:status", "The cluster on one page"),
+        "top": ("atoll.cli.top:top", "How full regions, nodes and tenants are"),
     },
     "Set up": {
         "demo": ("atoll.cli.demo:demo", "Atoll in about a minute, on this machine"),
@@ -42,6 +44,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "node": ("atoll.cli.nodes:node", "Let nodes join, drain, mark and forget them"),
         "ca": ("atoll.cli.authority:ca", "The cluster's own certificate authority"),
         "verify": ("atoll.cli.verify:verify", "Check every invariant at every revision of the store"),
+        "completion": ("atoll.cli.completion:completion", "Completion of commands for your shell"),
         "version": ("atoll.cli.version:version", "Versions of this program and what it found"),
     },
 }

@@ -66,6 +66,15 @@ def render(view: View[Item], items: Sequence[Item], style: str, *, single: bool 
     return table(list(columns), rows, with_headers=headers)
 
 
+def documents(found: Sequence[dict[str, Any]], style: str, *, single: bool = False) -> str:
+    """What is no message of the API, as JSON, YAML or a line each. `single`: one thing, so no list."""
+    if style == "yaml":
+        return manifest.to_yaml(list(found))
+    if style == "jsonl":
+        return "".join(manifest.to_json(one, indent=None) + "\n" for one in found)
+    return manifest.to_json(found[0] if single else {"items": list(found)}) + "\n"
+
+
 def write(text: str) -> None:
     """Data, to standard output, at once."""
     sys.stdout.write(text)

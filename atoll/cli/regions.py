@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atoll.cli import output
+from atoll import errors
+from atoll.cli import output, views
 from atoll.cli.command import Group
 from atoll.cli.session import connected
 from atoll.cli.workloads import FORMATS, mutation, show
@@ -26,6 +27,32 @@ RESULT = click.option("-o", "--output", "style", type=FORMATS, default="name", h
 )
 def region() -> None:
     """Regions: keep new replicas out, move those that run to other regions, set labels."""
+
+
+STYLES = click.Choice(output.FORMATS)
+
+
+@region.command("list", examples="  atoll region list\n  atoll region list -o wide\n  atoll region list -o json\n")
+@click.option("-o", "--output", "style", type=STYLES, default="table")
+@connected
+async def list_(client: "AsyncClient", style: str) -> None:
+    """All regions: their state, nodes, and how full they are."""
+    output.write(output.render(views.REGIONS, await client.regions.list(), style))
+
+
+@region.command(
+    "get",
+    examples="  atoll region get eu-west\n  atoll region get eu-west -o yaml\n  atoll get nodes --region eu-west\n",
+)
+@click.argument("name")
+@click.option("-o", "--output", "style", type=STYLES, default="wide")
+@connected
+async def get(client: "AsyncClient", name: str, style: str) -> None:
+    """One region."""
+    found = [region for region in await client.regions.list() if region.metadata.name == name]
+    if not found:
+        raise errors.NotFound(f"there is no region {name!r}", hint="atoll region list")
+    output.write(output.render(views.REGIONS, found, style, single=True))
 
 
 @region.command("cordon", examples="  atoll region cordon eu-west\n")

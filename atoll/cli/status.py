@@ -1,35 +1,70 @@
 """`status`: the cluster on one page."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from atoll import manifest
 from atoll.api.v1 import objects_pb2
 from atoll.cli import output, views
 from atoll.cli.command import Command
 from atoll.cli.session import connected
+from atoll.model import explain
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
+AS_THEY_SHOULD_BE = ("serving", "done")
+SHOWN_REASONS = 3
 
-@click.command(cls=Command, examples="  atoll status\n")
+
+@click.command(cls=Command, examples="  atoll status\n  atoll status -o json\n  atoll status -t shop\n")
+@click.option("-o", "--output", "style", type=click.Choice(("text", "json", "yaml")), default="text")
 @connected
-async def status(client: "AsyncClient") -> None:
-    """Who you are, the regions, and the workloads that are not as they should be."""
+async def status(client: "AsyncClient", style: str) -> None:
+    """Who you are, the regions, the nodes that are not ready, the tenants, and the workloads that are not as they
+    should be, with the reasons. What your role may not see is left out."""
     me = await client.tokens.whoami()
+    everywhere = not me.tenant
+    regions = await client.regions.list()
+    workloads = await client.workloads.list(everywhere=everywhere)
+    tenants = await client.tenants.list() if everywhere else [await client.tenants.get(me.tenant)]
+    near = [region.metadata.name for region in regions if region.connected] if everywhere else []
+    nodes = [node for name in near for node in await client.nodes.list(region=name)]
+    late = [workload for workload in workloads if views.workload_state(workload) not in AS_THEY_SHOULD_BE]
+    troubled = [node for node in nodes if views.node_state(node) != "ready"]
+    if style != "text":
+        found: dict[str, Any] = {"cluster": me.cluster, "workloads": len(workloads), "nodes": len(nodes)}
+        found["regions"] = [manifest.tree(region, "Region") for region in regions]
+        found["tenants"] = [manifest.tree(tenant, "Tenant") for tenant in tenants]
+        found["notReady"] = [manifest.tree(node, "Node") for node in troubled]
+        found["waiting"] = [manifest.tree(workload, "Workload") for workload in late]
+        output.write(output.documents([found], style, single=True))
+        return
     role = views.enum(me.role, objects_pb2.Role)
     scope = f"tenant {me.tenant}" if me.tenant else "all tenants"
     line = f"cluster {me.cluster} at {client.connection.address}; you are {me.name} ({role}, {scope})"
-    output.write(output.visible(line) + "\n\n" + output.render(views.REGIONS, await client.regions.list(), "table"))
-    everywhere = not me.tenant
-    workloads = await client.workloads.list(everywhere=everywhere)
-    waiting = [workload for workload in workloads if views.workload_state(workload) not in ("serving", "done")]
-    count = f"{len(workloads)} workload{'s' * (len(workloads) != 1)}"
-    output.write(f"\n{count}, {len(workloads) - len(waiting)} as they should be\n" if workloads else "\nno workloads\n")
-    if waiting:
-        output.write(output.render(views.OF_ALL_TENANTS if everywhere else views.WORKLOADS, waiting, "table"))
-        first = waiting[0].metadata
+    output.write(output.visible(line) + "\n\n" + output.render(views.REGIONS, regions, "table"))
+    if nodes:
+        output.write(f"\n{explain.counted(len(nodes), 'node')}, {len(nodes) - len(troubled)} ready\n")
+        output.write(output.render(views.NODES, troubled, "table") if troubled else "")
+    if tenants:
+        output.write("\n" + output.render(views.TENANTS, tenants, "table"))
+    _show_workloads(client, workloads, late, everywhere)
+
+
+def _show_workloads(
+    client: "AsyncClient", workloads: list[objects_pb2.Workload], late: list[objects_pb2.Workload], everywhere: bool
+) -> None:
+    count = explain.counted(len(workloads), "workload")
+    output.write(f"\n{count}, {len(workloads) - len(late)} as they should be\n" if workloads else "\nno workloads\n")
+    if late:
+        output.write(output.render(views.OF_ALL_TENANTS if everywhere else views.WORKLOADS, late, "table"))
+        for workload in late:
+            reasons = [explain.sentence(reason) for reason in workload.status.pending[:SHOWN_REASONS]]
+            if reasons:
+                output.write(f"  {output.visible(workload.metadata.name)}: {output.visible(', '.join(reasons))}\n")
+        first = late[0].metadata
         tenant = f" -t {output.visible(first.tenant)}" * (first.tenant != client.connection.tenant)
         output.tell(f"Try   atoll why {output.visible(first.name)}{tenant}")
     elif not workloads:

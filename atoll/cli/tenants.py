@@ -13,6 +13,7 @@ from atoll.cli.command import Group
 from atoll.cli.session import connected
 from atoll.cli.workloads import FORMATS, mutation, show
 from atoll.model import resources
+from atoll.model.resources import DIMENSIONS
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
@@ -39,15 +40,16 @@ def amounts(verb: FC) -> FC:
 @tenant.command("create", examples="  atoll tenant create shop --cpu 20 --memory 64Gi\n")
 @click.argument("name")
 @amounts
+@click.option("--dry-run", is_flag=True, help="Only let the server check it.")
 @click.option("-o", "--output", "style", type=FORMATS, default="name", help="What to print of the result.")
 @mutation
 @connected
-async def create(client: "AsyncClient", name: str, style: str, request_id: str, **quota: str) -> None:
+async def create(client: "AsyncClient", name: str, style: str, dry_run: bool, request_id: str, **quota: str) -> None:
     """Create a tenant with its quota."""
     document = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name=name))
     _set(document.spec.quota, quota)
-    answer = await client.tenants.apply(document, request_id=request_id)
-    show(style, "Tenant", answer.tenant, answer.outcome)
+    answer = await client.tenants.apply(document, request_id=request_id, dry_run=dry_run)
+    show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)
 
 
 @tenant.command("get", examples="  atoll tenant get shop -o yaml\n")
@@ -82,18 +84,39 @@ async def delete(client: "AsyncClient", name: str, yes: bool, request_id: str) -
     output.write(f"tenant/{output.visible(name)} deleted\n")
 
 
+@quota.command(
+    "get", examples="  atoll quota get shop\n  atoll quota get shop -o json\n  atoll top tenants     all of them\n"
+)
+@click.argument("name")
+@click.option("-o", "--output", "style", type=click.Choice(("table", "json", "yaml")), default="table")
+@connected
+async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
+    """What a tenant may use, what is in effect, granted to regions, and used."""
+    tenant = await client.tenants.get(name)
+    status = tenant.status
+    parts = {"quota": tenant.spec.quota, "effective": status.effective, "granted": status.granted, "used": status.used}
+    if style != "table":
+        written = {key: views.quantities(amount) for key, amount in parts.items()}
+        output.write(output.documents([{"tenant": name, **written}], style, single=True))
+        return
+    rows = [[key, *(views.rounded(getattr(amount, d), d) for d in DIMENSIONS)] for key, amount in parts.items()]
+    output.write(output.table(["", *(d.partition("_")[0].upper() for d in DIMENSIONS)], rows))
+
+
 @quota.command("set", examples="  atoll quota set shop --cpu 40 --memory 128Gi\n")
 @click.argument("name")
 @amounts
+@click.option("--dry-run", is_flag=True, help="Only let the server check it.")
 @click.option("-o", "--output", "style", type=FORMATS, default="name", help="What to print of the result.")
 @mutation
 @connected
-async def set_(client: "AsyncClient", name: str, style: str, request_id: str, **quota: str) -> None:
+async def set_(client: "AsyncClient", name: str, style: str, dry_run: bool, request_id: str, **quota: str) -> None:
     """Change a tenant's quota; what is not given stays. A lower one takes effect as work ends."""
     document = await client.tenants.get(name)
     _set(document.spec.quota, quota)
-    answer = await client.tenants.apply(document, request_id=request_id, if_generation=document.metadata.generation)
-    show(style, "Tenant", answer.tenant, answer.outcome)
+    generation = document.metadata.generation
+    answer = await client.tenants.apply(document, request_id=request_id, dry_run=dry_run, if_generation=generation)
+    show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)
 
 
 def _set(quota: objects_pb2.Resources, texts: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.cli.output import View, age, span
 from atoll.manifest import scalars
 from atoll.manifest.taints import format_taint
-from atoll.model.resources import format_quantity, vector
+from atoll.model.resources import DIMENSIONS, format_quantity, vector
 from atoll.sdk import progress
 
 DEFAULT_TASK = "main"
@@ -44,14 +44,20 @@ def _ready(workload: objects_pb2.Workload) -> str:
 
 
 def _share(used: int, capacity: int, unit: str) -> str:
-    return f"{_rounded(used, unit)}/{_rounded(capacity, unit)}"
+    return f"{rounded(used, unit)}/{rounded(capacity, unit)}"
 
 
-def _rounded(amount: int, unit: str) -> str:
+def rounded(amount: int, unit: str) -> str:
     """A quantity for people: gigabytes to one decimal."""
     if unit.endswith("_mib") and amount >= 10 * 1024:
         return f"{amount / 1024:.1f}Gi"
     return format_quantity(amount, unit)
+
+
+def quantities(amount: objects_pb2.Resources) -> dict[str, str]:
+    """As people write them: `{cpu: 500m, memory: 1Gi}`; without what is zero."""
+    pairs = ((dimension, getattr(amount, dimension)) for dimension in DIMENSIONS)
+    return {dimension.partition("_")[0]: format_quantity(number, dimension) for dimension, number in pairs if number}
 
 
 def _labels(labels: Any) -> str:
@@ -177,6 +183,18 @@ REGIONS: View[objects_pb2.Region] = View(
         "TERM": lambda r: str(r.summary.term),
         "EVIDENCE": lambda r: r.evidence,
     },
+)
+USER_TOKENS: View[objects_pb2.UserToken] = View(
+    kind="UserToken",
+    name=lambda t: t.id,
+    columns={
+        "ID": lambda t: t.id,
+        "NAME": lambda t: t.name,
+        "ROLE": lambda t: enum(t.role, objects_pb2.Role),
+        "TENANT": lambda t: t.tenant,
+        "EXPIRES": lambda t: scalars.format_instant(t.expires_ms),
+    },
+    more={},
 )
 JOIN_TOKENS: View[objects_pb2.JoinToken] = View(
     kind="JoinToken",

@@ -1,7 +1,8 @@
 """Workloads: apply, run, wait, scale, delete."""
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,23 +124,26 @@ async def apply_documents(
         await _try_workloads(client, documents)
     for number, document in enumerate(sorted(documents, key=lambda document: document.kind != "Tenant")):
         numbered = f"{request_id}.{number}" if request_id and number else request_id
-        try:
+        with located(document):
             if isinstance(document.message, objects_pb2.Workload):
                 one = await client.workloads.apply(document.message, request_id=numbered, dry_run=dry_run)
                 show(style, "Workload", one.workload, one.outcome + " (dry run)" * dry_run)
                 applied.append(one)
             elif isinstance(document.message, objects_pb2.Tenant):
-                if dry_run:
-                    name = output.visible(document.message.metadata.name)
-                    output.tell(f"tenant/{name}: not sent; the server cannot try a tenant")
-                    continue
-                answer = await client.tenants.apply(document.message, request_id=numbered)
-                show(style, "Tenant", answer.tenant, answer.outcome)
-        except errors.Invalid as error:
-            if not error.mistakes:
-                raise
-            raise manifest.ManifestError(_marks(document, error)) from None
+                answer = await client.tenants.apply(document.message, request_id=numbered, dry_run=dry_run)
+                show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)
     return applied
+
+
+@contextlib.contextmanager
+def located(document: manifest.Document) -> Iterator[None]:
+    """A server's mistakes get their place in the text."""
+    try:
+        yield
+    except errors.Invalid as error:
+        if not error.mistakes:
+            raise
+        raise manifest.ManifestError(_marks(document, error)) from None
 
 
 async def _try_workloads(client: "AsyncClient", documents: list[manifest.Document]) -> None:

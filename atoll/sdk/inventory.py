@@ -17,12 +17,14 @@ class Tenants:
         self._stub = stub
 
     async def apply(
-        self, tenant: objects_pb2.Tenant, *, request_id: str = "", if_generation: int = 0
+        self, tenant: objects_pb2.Tenant, *, request_id: str = "", dry_run: bool = False, if_generation: int = 0
     ) -> global_pb2.ApplyTenantResponse:
         """Creates or updates. Raises Invalid, Conflict, NotAllowed, Unavailable, OutcomeUnknown."""
         message = schema.without_server_fields(tenant)
         request_id = request_id or new_request_id()
-        request = global_pb2.ApplyTenantRequest(tenant=message, request_id=request_id, if_generation=if_generation)
+        request = global_pb2.ApplyTenantRequest(
+            tenant=message, request_id=request_id, dry_run=dry_run, if_generation=if_generation
+        )
         return await self._caller.write(self._stub.ApplyTenant, request, request_id=request_id, deadline_s=DEADLINE_S)
 
     async def get(self, name: str) -> objects_pb2.Tenant:
@@ -184,6 +186,18 @@ class Tokens:
         return await self._caller.write(
             self._stub.CreateUserToken, request, request_id=request_id, deadline_s=DEADLINE_S
         )
+
+    async def list_user(self) -> list[objects_pb2.UserToken]:
+        """All, without their hashes."""
+        request = global_pb2.ListUserTokensRequest()
+        return list((await self._caller.read(self._stub.ListUserTokens, request, deadline_s=DEADLINE_S)).tokens)
+
+    async def revoke_user(self, token_id: str, *, request_id: str = "") -> objects_pb2.UserToken:
+        """The token is refused from then on, everywhere. Raises NotFound."""
+        request_id = request_id or new_request_id()
+        request = global_pb2.RevokeUserTokenRequest(id=token_id, request_id=request_id)
+        write = self._caller.write(self._stub.RevokeUserToken, request, request_id=request_id, deadline_s=DEADLINE_S)
+        return (await write).record
 
     async def create_join(
         self, *, region: str = "", pool: str = "", node: str = "", ttl_s: int, labels: Mapping[str, str] | None = None

@@ -18,7 +18,7 @@ from atoll.model import explain
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
-from global_cp.core import budgets, region_updates, transactions
+from global_cp.core import budgets, region_updates, transactions, user_tokens
 from global_cp.core.admission import (
     MOST_REPLICAS,
     mistakes_in_tenant,
@@ -30,8 +30,6 @@ from global_cp.core.events import MutationAsked
 from global_cp.core.records import Records, demand
 
 CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
-TOKEN_S = 30 * 86_400  # when nothing is said
-LONGEST_TOKEN_S = 365 * 86_400
 
 GENERATION_MOVED, REQUEST_REUSED, GOING, IN_USE = "E3002", "E3003", "E3004", "E3005"
 
@@ -63,7 +61,7 @@ def tenant_of(request: Message) -> str:
             return request.name
         case global_pb2.CreateUserTokenRequest():
             return request.tenant or transactions.CLUSTER
-        case global_pb2.UpdateRegionRequest():
+        case global_pb2.UpdateRegionRequest() | global_pb2.RevokeUserTokenRequest():
             return transactions.CLUSTER
     raise TypeError(f"{type(request).__name__} is no mutation")
 
@@ -84,6 +82,8 @@ def decide(world: World, asked: MutationAsked, uid: str, now_ms: int) -> Decided
             return _delete_tenant(world, request, now_ms)
         case global_pb2.CreateUserTokenRequest() if asked.token is not None:
             return _create_token(world, request, asked.token, now_ms)
+        case global_pb2.RevokeUserTokenRequest():
+            return _revoke_token(world, request, now_ms)
         case global_pb2.UpdateRegionRequest():
             return _update_region(world, request, now_ms)
     raise TypeError(f"{type(request).__name__} is no mutation")
@@ -122,6 +122,7 @@ _ANSWERS: dict[str, type[Message]] = {
     "ApplyTenantRequest": global_pb2.ApplyTenantResponse,
     "DeleteTenantRequest": global_pb2.DeleteTenantResponse,
     "CreateUserTokenRequest": global_pb2.CreateUserTokenResponse,
+    "RevokeUserTokenRequest": global_pb2.RevokeUserTokenResponse,
     "UpdateRegionRequest": global_pb2.UpdateRegionResponse,
 }
 
@@ -310,30 +311,24 @@ def _delete_tenant(world: World, request: global_pb2.DeleteTenantRequest, now_ms
 def _create_token(
     world: World, request: global_pb2.CreateUserTokenRequest, token: objects_pb2.UserToken, now_ms: int
 ) -> Decided | AtollError:
-    mistakes = []
-    if mistake := mistake_in_name(request.name):
-        mistakes.append(Mistake("name", mistake))
+    mistakes = user_tokens.mistakes(request)
     if request.tenant:
         mistakes += _tenant_mistakes(world, request.tenant, "tenant")
-    if request.role not in objects_pb2.Role.values():
-        mistakes.append(Mistake("role", f"{request.role} is no role"))
-    ttl_s = request.ttl_s or TOKEN_S
-    if not 1 <= ttl_s <= LONGEST_TOKEN_S:
-        mistakes.append(Mistake("ttl", f"{ttl_s}s is not allowed: 1s to {LONGEST_TOKEN_S}s"))
     if mistakes:
         return Invalid("the token asked for is not valid", mistakes=tuple(mistakes))
-    record = objects_pb2.UserToken(
-        id=token.id,
-        hash=token.hash,
-        name=request.name,
-        role=request.role,
-        tenant=request.tenant,
-        expires_ms=now_ms + ttl_s * 1000,
-    )
-    answer = global_pb2.CreateUserTokenResponse(record=record)
-    answer.record.ClearField("hash")
+    made = user_tokens.record(request, token, now_ms)
+    answer = global_pb2.CreateUserTokenResponse(record=user_tokens.shown(made))
     kept = _record(request, request.request_id, answer, now_ms)
-    return Decided(transactions.token(world.records, record, kept), answer)
+    return Decided(transactions.token(world.records, made, kept), answer)
+
+
+def _revoke_token(world: World, request: global_pb2.RevokeUserTokenRequest, now_ms: int) -> Decided | AtollError:
+    before = world.records.tokens.get(request.id)
+    if before is None:
+        return NotFound(f"there is no user token {request.id[:63]!r}", hint="atoll auth token list")
+    answer = global_pb2.RevokeUserTokenResponse(record=user_tokens.shown(before))
+    kept = _record(request, request.request_id, answer, now_ms)
+    return Decided(transactions.revoke_one(world.records, request.id, kept), answer)
 
 
 # ---- what documents have in common

@@ -66,7 +66,7 @@ class Requests:
 
     def ask(self, asked: MutationAsked, now_ms: int, out: list[Command]) -> None:
         request = asked.request
-        if isinstance(request, global_pb2.ApplyWorkloadRequest) and request.dry_run:
+        if isinstance(request, global_pb2.ApplyWorkloadRequest | global_pb2.ApplyTenantRequest) and request.dry_run:
             result = decide(self._world, asked, "", now_ms)
             answer = with_revision(result.answer, 0) if isinstance(result, Decided) else result
             out.append(Reply(asked.reply_to, answer))

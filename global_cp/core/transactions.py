@@ -70,6 +70,12 @@ def revoke(records: Records, token_ids: Iterable[str]) -> Plan:
     return Plan("TOKEN", _all_same(records, gone), tuple(Delete(key) for key in gone))
 
 
+def revoke_one(records: Records, token_id: str, request: objects_pb2.RequestRecord) -> Plan:
+    """TOKEN: as a user asks for it."""
+    key = keys.user_token(token_id)
+    return _with_request(records, "TOKEN", [key], [Delete(key)], CLUSTER, request)
+
+
 def set_share(records: Records, workload: objects_pb2.Workload, shares: Sequence[objects_pb2.Share]) -> Plan:
     """SET-SHARE: which regions run how much of one workload, absolute. Compares the workload (I9: a share never brings
     back an older generation) and each region (I6: its epoch is the present one)."""
@@ -172,7 +178,7 @@ def _with_request(
     records: Records,
     operation: str,
     compared: list[bytes],
-    writes: list[Put],
+    writes: Sequence[Put | Delete],
     tenant_name: str,
     request: objects_pb2.RequestRecord,
 ) -> Plan:

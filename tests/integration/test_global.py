@@ -214,6 +214,19 @@ async def test_users_see_their_tenant_only(plane: GlobalProcess, pki: Pki) -> No
                 pb.CreateUserTokenRequest(name="ann", role=objects_pb2.ROLE_USER, tenant="other", request_id="tok-1")
             )
         assert again.value.code() is grpc.StatusCode.ABORTED
+        (listed,) = (await admin.api.ListUserTokens(pb.ListUserTokensRequest())).tokens
+        assert (listed.name, listed.hash) == ("ann", b"")
+        revoke = pb.RevokeUserTokenRequest(id=listed.id, request_id="tok-2")
+        assert (await admin.api.RevokeUserToken(revoke)).record.name == "ann"
+        assert (await admin.api.RevokeUserToken(revoke)).record.name == "ann"  # asked again: the same answer
+        await until(lambda: not region.tokens.tokens)
+        async with Client(plane, created.token) as ann:
+            with pytest.raises(grpc.aio.AioRpcError) as nobody:
+                await ann.api.WhoAmI(pb.WhoAmIRequest())
+            assert nobody.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.aio.AioRpcError) as gone:
+            await admin.api.RevokeUserToken(pb.RevokeUserTokenRequest(id=listed.id, request_id="tok-3"))
+        assert gone.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_calls_for_a_region_pass_through(plane: GlobalProcess, pki: Pki) -> None:

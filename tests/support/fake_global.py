@@ -172,7 +172,8 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
 
     def _apply_tenant(self, request: global_pb2.ApplyTenantRequest) -> global_pb2.ApplyTenantResponse:
         outcome = "updated" if request.tenant.metadata.name in self.tenants else "created"
-        self.tenants[request.tenant.metadata.name] = request.tenant
+        if not request.dry_run:
+            self.tenants[request.tenant.metadata.name] = request.tenant
         return global_pb2.ApplyTenantResponse(tenant=request.tenant, revision=self.revision, outcome=outcome)
 
     def _delete_tenant(self, request: global_pb2.DeleteTenantRequest) -> global_pb2.DeleteTenantResponse:

@@ -100,6 +100,16 @@ class GlobalStub(object):
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.CreateUserTokenRequest.SerializeToString,
                 response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.CreateUserTokenResponse.FromString,
                 _registered_method=True)
+        self.ListUserTokens = channel.unary_unary(
+                '/atoll.api.v1.Global/ListUserTokens',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ListUserTokensRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ListUserTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeUserToken = channel.unary_unary(
+                '/atoll.api.v1.Global/RevokeUserToken',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.RevokeUserTokenRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.RevokeUserTokenResponse.FromString,
+                _registered_method=True)
         self.WhoAmI = channel.unary_unary(
                 '/atoll.api.v1.Global/WhoAmI',
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.WhoAmIRequest.SerializeToString,
@@ -189,6 +199,19 @@ class GlobalServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUserTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeUserToken(self, request, context):
+        """The token is refused from then on, by the global plane and, as soon as it is told, by every region.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WhoAmI(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -262,6 +285,16 @@ def add_GlobalServicer_to_server(servicer, server):
                     servicer.CreateUserToken,
                     request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.CreateUserTokenRequest.FromString,
                     response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.CreateUserTokenResponse.SerializeToString,
+            ),
+            'ListUserTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUserTokens,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ListUserTokensRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ListUserTokensResponse.SerializeToString,
+            ),
+            'RevokeUserToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeUserToken,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.RevokeUserTokenRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.RevokeUserTokenResponse.SerializeToString,
             ),
             'WhoAmI': grpc.unary_unary_rpc_method_handler(
                     servicer.WhoAmI,
@@ -620,6 +653,60 @@ class Global(object):
             '/atoll.api.v1.Global/CreateUserToken',
             atoll_dot_api_dot_v1_dot_global__pb2.CreateUserTokenRequest.SerializeToString,
             atoll_dot_api_dot_v1_dot_global__pb2.CreateUserTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUserTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/ListUserTokens',
+            atoll_dot_api_dot_v1_dot_global__pb2.ListUserTokensRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_global__pb2.ListUserTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeUserToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/RevokeUserToken',
+            atoll_dot_api_dot_v1_dot_global__pb2.RevokeUserTokenRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_global__pb2.RevokeUserTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

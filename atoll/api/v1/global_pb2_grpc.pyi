@@ -46,6 +46,9 @@ class GlobalStub:
     ListRegions: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListRegionsRequest, _global_pb2.ListRegionsResponse]
     UpdateRegion: _grpc.UnaryUnaryMultiCallable[_global_pb2.UpdateRegionRequest, _global_pb2.UpdateRegionResponse]
     CreateUserToken: _grpc.UnaryUnaryMultiCallable[_global_pb2.CreateUserTokenRequest, _global_pb2.CreateUserTokenResponse]
+    ListUserTokens: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListUserTokensRequest, _global_pb2.ListUserTokensResponse]
+    RevokeUserToken: _grpc.UnaryUnaryMultiCallable[_global_pb2.RevokeUserTokenRequest, _global_pb2.RevokeUserTokenResponse]
+    """The token is refused from then on, by the global plane and, as soon as it is told, by every region."""
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_global_pb2.WhoAmIRequest, _global_pb2.WhoAmIResponse]
 
 @_typing.type_check_only
@@ -65,6 +68,9 @@ class GlobalAsyncStub(GlobalStub):
     ListRegions: _aio.UnaryUnaryMultiCallable[_global_pb2.ListRegionsRequest, _global_pb2.ListRegionsResponse]  # type: ignore[assignment]
     UpdateRegion: _aio.UnaryUnaryMultiCallable[_global_pb2.UpdateRegionRequest, _global_pb2.UpdateRegionResponse]  # type: ignore[assignment]
     CreateUserToken: _aio.UnaryUnaryMultiCallable[_global_pb2.CreateUserTokenRequest, _global_pb2.CreateUserTokenResponse]  # type: ignore[assignment]
+    ListUserTokens: _aio.UnaryUnaryMultiCallable[_global_pb2.ListUserTokensRequest, _global_pb2.ListUserTokensResponse]  # type: ignore[assignment]
+    RevokeUserToken: _aio.UnaryUnaryMultiCallable[_global_pb2.RevokeUserTokenRequest, _global_pb2.RevokeUserTokenResponse]  # type: ignore[assignment]
+    """The token is refused from then on, by the global plane and, as soon as it is told, by every region."""
     WhoAmI: _aio.UnaryUnaryMultiCallable[_global_pb2.WhoAmIRequest, _global_pb2.WhoAmIResponse]  # type: ignore[assignment]
 
 class GlobalServicer(metaclass=_abc_1.ABCMeta):
@@ -159,6 +165,21 @@ class GlobalServicer(metaclass=_abc_1.ABCMeta):
         request: _global_pb2.CreateUserTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_global_pb2.CreateUserTokenResponse, _abc.Awaitable[_global_pb2.CreateUserTokenResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListUserTokens(
+        self,
+        request: _global_pb2.ListUserTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_global_pb2.ListUserTokensResponse, _abc.Awaitable[_global_pb2.ListUserTokensResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RevokeUserToken(
+        self,
+        request: _global_pb2.RevokeUserTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_global_pb2.RevokeUserTokenResponse, _abc.Awaitable[_global_pb2.RevokeUserTokenResponse]]:
+        """The token is refused from then on, by the global plane and, as soon as it is told, by every region."""
 
     @_abc_1.abstractmethod
     def WhoAmI(

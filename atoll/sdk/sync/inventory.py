@@ -12,10 +12,10 @@ class Tenants:
         self._noun = noun
 
     def apply(
-        self, tenant: objects_pb2.Tenant, *, request_id: str = "", if_generation: int = 0
+        self, tenant: objects_pb2.Tenant, *, request_id: str = "", dry_run: bool = False, if_generation: int = 0
     ) -> global_pb2.ApplyTenantResponse:
         """Creates or updates. Raises Invalid, Conflict, NotAllowed, Unavailable, OutcomeUnknown."""
-        return wait_for(self._noun.apply(tenant, request_id=request_id, if_generation=if_generation))
+        return wait_for(self._noun.apply(tenant, request_id=request_id, dry_run=dry_run, if_generation=if_generation))
 
     def get(self, name: str) -> objects_pb2.Tenant:
         """Raises NotFound."""
@@ -127,6 +127,14 @@ class Tokens:
         self, name: str, role: objects_pb2.Role.ValueType, *, tenant: str = "", ttl_s: int = 0, request_id: str = ""
     ) -> global_pb2.CreateUserTokenResponse:
         return wait_for(self._noun.create_user(name, role, tenant=tenant, ttl_s=ttl_s, request_id=request_id))
+
+    def list_user(self) -> list[objects_pb2.UserToken]:
+        """All, without their hashes."""
+        return wait_for(self._noun.list_user())
+
+    def revoke_user(self, token_id: str, *, request_id: str = "") -> objects_pb2.UserToken:
+        """The token is refused from then on, everywhere. Raises NotFound."""
+        return wait_for(self._noun.revoke_user(token_id, request_id=request_id))
 
     def create_join(
         self, *, region: str = "", pool: str = "", node: str = "", ttl_s: int, labels: Mapping[str, str] | None = None

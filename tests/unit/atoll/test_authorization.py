@@ -49,7 +49,7 @@ MAY: dict[Role.ValueType, set[str]] = {
     | TENANT_WRITES
     | CLUSTER_READS
     | OPERATIONS
-    | {"ApplyTenant", "DeleteTenant", "CreateUserToken"},
+    | {"ApplyTenant", "DeleteTenant", "CreateUserToken", "ListUserTokens", "RevokeUserToken"},
     ROLE_NODE: NODE_CALLS,
     ROLE_REGION: {"Uplink/Session"},
     ROLE_GLOBAL: set(),

@@ -1,0 +1,160 @@
+"""`plan`: what `apply` would change, and whether there is room for it. Changes nothing."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from atoll import errors, manifest
+from atoll.api.v1 import objects_pb2
+from atoll.cli import output
+from atoll.cli.command import Command
+from atoll.cli.failure import EXIT_CHANGES
+from atoll.cli.session import connected
+from atoll.cli.top import demand
+from atoll.cli.workloads import located, manifests
+from atoll.model.resources import DIMENSIONS, Vector, format_quantity, vector
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import AsyncClient
+
+SIGNS = {"created": "+", "updated": "~", "unchanged": "="}
+Planned = tuple[str, str, str, list[str]]  # kind, name, outcome, what differs
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll plan -f hello.yaml
+  atoll plan -f deploy/ -o json
+  atoll plan -f deploy/ && echo nothing to do
+""",
+)
+@manifests(required=True, help="File, folder, or - for standard input.")
+@click.option("-o", "--output", "style", type=click.Choice(("text", "json", "yaml")), default="text")
+@connected
+async def plan(client: "AsyncClient", documents: list[manifest.Document], style: str) -> None:
+    """What apply would create or change, line by line, checked by the server; and what would wait for quota or for a
+    node that is large enough. Exit code 0: nothing would change; 9: something would."""
+    planned: list[Planned] = []
+    after: list[objects_pb2.Workload] = []
+    tenants: dict[str, objects_pb2.Tenant] = {}
+    for document in sorted(documents, key=lambda document: document.kind != "Tenant"):
+        with located(document):
+            if isinstance(document.message, objects_pb2.Workload):
+                planned.append(await _plan_workload(client, document.message, after, tenants))
+            elif isinstance(document.message, objects_pb2.Tenant):
+                planned.append(await _plan_tenant(client, document.message, tenants))
+    notes = [*await _quota_notes(client, after, tenants), *await _room_notes(client, after)]
+    if style == "text":
+        for kind, name, outcome, lines in planned:
+            output.write(f"{SIGNS[outcome]} {kind.lower()}/{output.visible(name)} {outcome}\n")
+            output.write("".join(f"    {output.visible(line)}\n" for line in lines))
+        output.write("".join(f"! {output.visible(note)}\n" for note in notes))
+    else:
+        changes = [dict(zip(("kind", "name", "outcome", "changes"), one, strict=True)) for one in planned]
+        output.write(output.documents([{"plan": changes, "notes": notes}], style))
+    if any(outcome != "unchanged" for _, _, outcome, _ in planned):
+        sys.exit(EXIT_CHANGES)
+
+
+async def _plan_workload(
+    client: "AsyncClient",
+    wanted: objects_pb2.Workload,
+    after: list[objects_pb2.Workload],
+    tenants: dict[str, objects_pb2.Tenant],
+) -> Planned:
+    name, tenant = wanted.metadata.name, wanted.metadata.tenant or client.connection.tenant
+    if tenant in tenants and not tenants[tenant].metadata.uid:  # planned here too: the server does not know it yet
+        return "Workload", name, "created", [f"checked when tenant {tenant} is there"]
+    answer = await client.workloads.apply(wanted, dry_run=True)
+    after.append(answer.workload)
+    try:
+        before: Any = await client.workloads.get(name, tenant=tenant)
+    except errors.NotFound:
+        before = None
+    return "Workload", name, answer.outcome, _differences("Workload", before, answer.workload)
+
+
+async def _plan_tenant(
+    client: "AsyncClient", wanted: objects_pb2.Tenant, tenants: dict[str, objects_pb2.Tenant]
+) -> Planned:
+    name = wanted.metadata.name
+    answer = await client.tenants.apply(wanted, dry_run=True)
+    tenants[name] = answer.tenant
+    try:
+        before: Any = await client.tenants.get(name)
+    except errors.NotFound:
+        before = None
+        tenants[name].metadata.uid = ""
+    return "Tenant", name, answer.outcome, _differences("Tenant", before, answer.tenant)
+
+
+def _differences(kind: str, before: Any, after: Any) -> list[str]:
+    """`spec.tasks[0].replicas: 2 → 3`, of what users write; nothing for a document that is new."""
+    if before is None:
+        return []
+    old, new = (dict(_leaves(_written(manifest.tree(message, kind)), "")) for message in (before, after))
+    paths = [*old, *(path for path in new if path not in old)]
+    return [
+        f"{path}: {_shown(old.get(path))} → {_shown(new.get(path))}" for path in paths if old.get(path) != new.get(path)
+    ]
+
+
+def _written(tree: dict[str, Any]) -> dict[str, Any]:
+    metadata = {key: value for key, value in tree.get("metadata", {}).items() if key in ("labels", "annotations")}
+    return {"metadata": metadata, "spec": tree.get("spec", {})}
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+async def _quota_notes(
+    client: "AsyncClient", after: list[objects_pb2.Workload], tenants: dict[str, objects_pb2.Tenant]
+) -> list[str]:
+    """What would wait because the tenant asks for more than its quota."""
+    notes = []
+    for tenant in sorted({workload.metadata.tenant for workload in after}):
+        quota = vector((tenants.get(tenant) or await client.tenants.get(tenant)).spec.quota)
+        mine = {w.metadata.name: demand(w) for w in await client.workloads.list(tenant=tenant)}
+        mine |= {w.metadata.name: demand(w) for w in after if w.metadata.tenant == tenant}
+        asked = sum(mine.values(), Vector())
+        missing = [
+            f"{dimension.partition('_')[0]} {format_quantity(want - have, dimension)}"
+            for dimension, want, have in zip(DIMENSIONS, asked.amounts(), quota.amounts(), strict=True)
+            if want > have
+        ]
+        if missing:
+            notes.append(
+                f"quota: tenant {tenant} would ask for {', '.join(missing)} more than it has; some replicas would wait"
+            )
+    return notes
+
+
+async def _room_notes(client: "AsyncClient", after: list[objects_pb2.Workload]) -> list[str]:
+    """Tasks whose replica is larger than any node of the regions they may run in, as far as regions have told."""
+    notes = []
+    regions = {region.metadata.name: vector(region.summary.largest_node) for region in await client.regions.list()}
+    for workload in after:
+        known = {name: regions[name] for name in workload.spec.regions or regions if regions.get(name)}
+        for task in workload.spec.tasks:
+            request = vector(task.resources.requests)
+            if known and not any(request.fits(largest) for largest in known.values()):
+                notes.append(
+                    f"room: no node of {', '.join(sorted(known))} is as large as a replica of "
+                    f"{workload.metadata.name}/{task.name} ({request}); it would wait"
+                )
+    return notes

@@ -1,0 +1,72 @@
+"""plan, top, status, quota, region and completion against the in-memory cluster."""
+
+import json
+from pathlib import Path
+
+from tests.support.fake_global import FakeCluster
+from tests.unit.atoll.cli.conftest import Run
+
+TENANT = "apiVersion: atoll/v1\nkind: Tenant\nmetadata: {name: default}\nspec: {quota: {cpu: 1, memory: 1Gi}}\n"
+WORKLOAD = (
+    "apiVersion: atoll/v1\nkind: Workload\nmetadata: {name: web}\n"
+    "spec: {task: {command: [x], replicas: %d, resources: {requests: {cpu: 400m, memory: 64Mi}}}}\n"
+)
+
+
+def test_a_plan_says_what_would_change_and_changes_nothing(atoll: Run, cluster: FakeCluster, home: Path) -> None:
+    (home / "tenant.yaml").write_text(TENANT)
+    (home / "web.yaml").write_text(WORKLOAD % 2)
+    assert atoll("apply", "-f", "tenant.yaml").code == 0
+    first = atoll("plan", "-f", "web.yaml")
+    assert (first.code, first.out) == (9, "+ workload/web created\n")
+    assert not cluster.plane.workloads
+    assert atoll("apply", "-f", "web.yaml", "--no-wait").code == 0
+    same = atoll("plan", "-f", "web.yaml")
+    assert (same.code, same.out) == (0, "= workload/web unchanged\n")
+    (home / "web.yaml").write_text(WORKLOAD % 3)
+    more = atoll("plan", "-f", "web.yaml")
+    assert more.code == 9
+    assert "~ workload/web updated\n" in more.out
+    assert "replicas: 2 → 3" in more.out
+    assert "! quota: tenant default would ask for cpu 200m more than it has; some replicas would wait" in more.out
+    document = json.loads(atoll("plan", "-f", "web.yaml", "-o", "json").out)["items"][0]
+    assert [change["outcome"] for change in document["plan"]] == ["updated"]
+    assert len(document["notes"]) == 1
+
+
+def test_top_counts_what_is_asked_for(atoll: Run, cluster: FakeCluster, home: Path) -> None:
+    (home / "all.yaml").write_text(TENANT + "---\n" + WORKLOAD % 2)
+    assert atoll("apply", "-f", "all.yaml", "--no-wait").code == 0
+    result = atoll("top", "tenants")
+    assert result.code == 0
+    assert [line.split() for line in result.out.splitlines()[:2]] == [
+        ["TENANTS", "RESOURCE", "USED", "ASKED", "OF", "FULL"],
+        ["default", "cpu", "0", "800m", "1", "0", "%"],
+    ]
+    (row,) = json.loads(atoll("top", "tenants", "-o", "json").out)["items"]
+    assert row["asked"]["cpu"] == "800m"
+
+
+def test_status_and_whoami_and_contexts_as_json(atoll: Run, cluster: FakeCluster, home: Path) -> None:
+    status = json.loads(atoll("status", "-o", "json").out)
+    assert [region["metadata"]["name"] for region in status["regions"]] == ["r1"]
+    assert json.loads(atoll("auth", "whoami", "-o", "json").out)["name"] == "root"
+    (context,) = json.loads(atoll("context", "list", "-o", "json").out)["items"]
+    assert context["current"] is True
+    assert "token" not in context
+
+
+def test_quota_get_and_a_quota_that_is_only_tried(atoll: Run, cluster: FakeCluster, home: Path) -> None:
+    assert atoll("tenant", "create", "shop", "--cpu", "2").code == 0
+    assert "(dry run)" in atoll("quota", "set", "shop", "--cpu", "4", "--dry-run").out
+    assert json.loads(atoll("quota", "get", "shop", "-o", "json").out)["quota"] == {"cpu": "2"}
+
+
+def test_regions_are_listed_and_named(atoll: Run, cluster: FakeCluster, home: Path) -> None:
+    assert atoll("region", "list", "-o", "name").out == "region/r1\n"
+    assert atoll("region", "get", "nowhere").code == 1
+
+
+def test_completion_is_for_this_program(atoll: Run) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "_ATOLL_COMPLETE" in atoll("completion", shell).out
