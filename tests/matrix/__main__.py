@@ -7,6 +7,7 @@ is not good.
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_args()
     chosen = [cell for members in (1, 3) for cell in matrix(members) if arguments.only in str(cell)]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended either way, it ends what it has started
     keep = arguments.json.write_text if arguments.json else lambda text: None
     sys.exit(0 if asyncio.run(play(chosen, keep)) else 1)
 
