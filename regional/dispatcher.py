@@ -39,6 +39,7 @@ class _Session:
         self.number = number
         self.identity = identity
         self.opened_term = opened_term
+        self.introduced = False  # it has been told who leads
         self.said_hello = False
         self.heard_term = 0  # of the reign in which the core was told its Hello
         self.closed = ""
@@ -118,9 +119,13 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
             found.close(reason)
 
     def lead(self, authority: Authority) -> None:
-        """Every agent that is connected is called: one message each."""
+        """Every agent that is connected is called: one message each. One that was not told yet that we did not lead
+        may have said hello unasked, which counts for nothing, and would wait for its answer."""
         self._authority = authority
         for session in self._sessions.values():
+            if not session.introduced:
+                session.send(agent_pb2.RegionMessage(not_leader=agent_pb2.NotLeader()))
+            session.introduced = True
             session.send(_leading(authority))
 
     def stand_by(self) -> None:
@@ -160,10 +165,12 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
     async def _introduce(self, session: _Session) -> None:
         """Says who leads, unless that has just changed: then everybody is told."""
         if self._authority:
+            session.introduced = True
             session.send(_leading(self._authority))
             return
         address = await self._leadership.leader_address()
-        if not self._authority:
+        if not session.introduced:
+            session.introduced = True
             session.send(agent_pb2.RegionMessage(not_leader=agent_pb2.NotLeader(address=address)))
 
     def _open(self, identity: Identity) -> _Session:

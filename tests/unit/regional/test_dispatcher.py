@@ -18,7 +18,7 @@ from atoll.lane import Authority
 from atoll.leadership import Leadership
 from atoll.store import keys
 from atoll.store.memory import MemoryStore
-from atoll.store.store import Put, Txn
+from atoll.store.store import KeyValue, Put, Txn
 from regional.core.events import Event, NodeHeartbeat, NodeHello, NodeSessionEnded, NodeStatus
 from regional.dispatcher import Dispatcher
 from regional.join import Enrolment
@@ -29,12 +29,33 @@ from tests.support.wait import until
 Message = agent_pb2.AgentMessage
 
 
+class SlowStore(MemoryStore):
+    """Answers no read while it is held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 0
+        self._free = asyncio.Event()
+        self._free.set()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        self._free.clear()
+        yield
+        self._free.set()
+
+    async def get(self, key: bytes, *, deadline_s: float = 5.0) -> tuple[KeyValue | None, int]:
+        self.waiting += 1
+        await self._free.wait()
+        return await super().get(key, deadline_s=deadline_s)
+
+
 class Gateway:
     """A dispatcher behind a server; what it posts is kept."""
 
     def __init__(self, pki: Pki, folder: Path, **changes: Any) -> None:
         self.pki = pki
-        self.store = MemoryStore()
+        self.store = SlowStore()
         self.clock = SystemClock()
         self.posted: list[Event] = []
         self.announced: list[objects_pb2.Event] = []
@@ -216,6 +237,19 @@ async def test_a_standby_names_the_leader_and_keeps_the_session_until_it_leads(g
         await opened(gateway)
     assert [event.hello.answers_term for event in gateway.posted if isinstance(event, NodeHello)] == [9]
     assert gateway.of_kind(NodeHeartbeat) == []
+
+
+async def test_an_agent_that_says_hello_while_leadership_is_being_won_is_asked_again(gateway: Gateway) -> None:
+    gateway.dispatcher.stand_by()
+    async with gateway.agent("n1", hello()) as agent:
+        async with gateway.store.held():
+            await until(lambda: gateway.store.waiting)
+            gateway.dispatcher.lead(Authority(b"", term=9))
+        assert (await agent.hear_all()).HasField("not_leader")  # behind it no answer comes to what it has said
+        assert (await agent.hear_all()).leading.term == 9
+        await agent.say(hello(answers_term=9))
+        await opened(gateway)
+    assert [event.hello.answers_term for event in gateway.of_kind(NodeHello)] == [9]
 
 
 async def test_lost_leadership_keeps_every_session_and_drops_what_was_to_be_sent(gateway: Gateway) -> None:
