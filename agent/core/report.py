@@ -77,7 +77,7 @@ class Report:
         for replica in self._slots.replicas(slot):
             status = found[replica.run.rank] = replica.status()
             if status.phase == ACCEPTED and self._storage_failure:
-                status.message = f"not started: {self._storage_failure}"
+                status.message = f"StorageFailed: not started: {self._storage_failure}"
         return found
 
 

@@ -280,7 +280,7 @@ class DockerDriver:
             why = container.why_not_started(refused.status, str(refused), spec.task)
             await self._failed(run, live, why, certain=begun)
         except OSError as error:
-            await self._failed(run, live, f"its folder cannot be written: {error}")
+            await self._failed(run, live, f"StorageFailed: its folder cannot be written: {error}")
         except EngineDown as down:
             if begun and down.sent:
                 await self._resolve(run, live, str(down))

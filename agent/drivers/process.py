@@ -95,7 +95,8 @@ class ProcessDriver:
             )
         except (OSError, ValueError) as error:
             os.close(report)
-            self._failed(run, str(error))
+            word = "StorageFailed: its folder cannot be written: " if isinstance(error, OSError) else ""
+            self._failed(run, f"{word}{error}")
             return
         finally:
             os.close(into)
@@ -228,9 +229,10 @@ class ProcessDriver:
         task = spec.task
         argv = [*task.command, *task.args]
         if task.driver not in (objects_pb2.DRIVER_UNSPECIFIED, objects_pb2.DRIVER_PROCESS) or task.image:
-            raise ValueError("this node runs plain processes only")  # never an image's command outside its image
+            # never an image's command outside its image
+            raise ValueError("DriverMissing: this node runs plain processes only")
         if not argv:
-            raise ValueError("a process needs a command")
+            raise ValueError("CommandMissing: a process needs a command")
         memory_mib = task.resources.limits.memory_mib or task.resources.requests.memory_mib
         environment = {"PATH": PATH, "HOME": str(folder.path / "work"), **dict(spec.environment), **self._marker(run)}
         return {

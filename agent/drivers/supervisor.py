@@ -21,6 +21,7 @@ import time
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 CHUNK = 65536
+RESERVED = 4096
 SWEEP_S = 0.01
 
 
@@ -29,12 +30,23 @@ def prctl(option: int, value: int) -> None:
 
 
 def write_record(path: str, record: dict[str, object]) -> None:
-    """Atomic and durable: a job's exit must survive the host."""
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump(record, file)
-        file.flush()
+    """Atomic and durable: a job's exit must survive the host. Takes the room that was reserved for it."""
+    data = json.dumps(record).encode()
+    with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT, 0o600), "wb", buffering=0) as file:
+        done = 0
+        while done < len(data):
+            done += file.write(data[done:])
+        file.truncate(done)
         os.fsync(file.fileno())
     os.rename(path + ".new", path)
+
+
+def reserve(path: str) -> None:
+    """Room for a record of this name, so that a disk that is full by then does not cost it."""
+    with open(path + ".new", "wb") as file:
+        file.write(b" " * RESERVED)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def start_ticks(pid: int) -> int:
@@ -99,7 +111,10 @@ def spawn(spec: dict[str, object], output: int) -> tuple[int, str]:
                 signal.signal(number, signal.SIG_DFL)
             argv: list[str] = spec["argv"]  # type: ignore[assignment]
             environment: dict[str, str] = spec["environment"]  # type: ignore[assignment]
-            os.execvpe(argv[0], argv, environment)
+            try:
+                os.execvpe(argv[0], argv, environment)
+            except (FileNotFoundError, PermissionError) as error:
+                os.write(report, f"CommandNotFound: {argv[0]!r} cannot be started: {error.strerror}".encode())
         except (OSError, ValueError) as error:
             os.write(report, str(error).encode())
         finally:
@@ -185,9 +200,14 @@ def main() -> None:
         "boot_id": boot_id,
         "at_ms": time.time_ns() // 1_000_000,
     }
-    write_record(os.path.join(folder, "started.json"), started)
+    try:
+        reserve(os.path.join(folder, "exit.json"))
+        write_record(os.path.join(folder, "started.json"), started)
+        log = Output(folder, spec["log_bytes"])
+    except OSError as error:
+        os.write(report, f"failed StorageFailed: its folder cannot be written: {error}".encode())
+        return
     output, into = os.pipe2(os.O_CLOEXEC)
-    log = Output(folder, spec["log_bytes"])
     pid, failure = spawn(spec, into)
     if failure:
         os.waitpid(pid, 0)

@@ -94,6 +94,7 @@ class TaskEntry:
     copies: dict[int, int] = field(default_factory=dict)  # bound, or about to be, by row of the node table
     cls: SchedulingClass | None = None
     tally: Tally = field(default_factory=Tally)
+    ailing: dict[int, SlotEntry] = field(default_factory=dict)  # placed, and not well: see ailing.py
 
     def admit(self, spec: objects_pb2.Task | None, template_generation: int) -> None:
         """As the share now says, which was admitted before."""
@@ -128,6 +129,7 @@ class WorkloadEntry:
     busy: bool = False
     doubted: bool = False  # its slots' range was not as known: they are compared one by one
     report: bytes = b""  # as last sent up
+    ailments: set[str] = field(default_factory=set)  # codes that were announced since all of it was well
     # of the share, see `admit`
     uid: str = ""
     generation: int = 0

@@ -6,7 +6,8 @@ All absolute, sent when changed and at most once a period, and all of it again w
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
-from regional.core import slices
+from regional.core import ailing, slices
+from regional.core.binding import announce
 from regional.core.commands import SendUp
 from regional.core.filters import Cure
 from regional.core.queue import NEVER_MS
@@ -65,6 +66,7 @@ def _report(state: State, workload: WorkloadEntry, turn: Turn) -> None:
         return  # not admitted yet
     known = state.workloads.get((workload.tenant, workload.name))
     closed = workload.share.removed and known is not workload
+    _announce_ailments(state, workload, turn)
     if known is not None and known is not workload:
         return  # forgotten, and admitted anew since
     report = regional_pb2.WorkloadReport(
@@ -81,6 +83,24 @@ def _report(state: State, workload: WorkloadEntry, turn: Turn) -> None:
     if digest != workload.report:
         workload.report = digest
         turn.do(SendUp(regional_pb2.UplinkMessage(workload=report)))
+
+
+def _announce_ailments(state: State, workload: WorkloadEntry, turn: Turn) -> None:
+    """Each code once, until all of it is well."""
+    tasks = [task for task in workload.tasks.values() if task.ailing]
+    if not tasks:
+        if workload.ailments and all(
+            t.tally.serving + t.tally.succeeded >= t.replicas for t in workload.tasks.values()
+        ):
+            workload.ailments.clear()
+            announce(turn, state, workload.tenant, workload.name, "Well", "every replica is well again")
+        return
+    for task in tasks:
+        for reason in ailing.ailments(task.ailing.values()):
+            if reason.code not in workload.ailments:
+                workload.ailments.add(reason.code)
+                text = f"{task.name}: {reason.message} ({reason.code})"
+                announce(turn, state, workload.tenant, workload.name, "Ailing", text)
 
 
 def _task(task: TaskEntry) -> regional_pb2.TaskReport:
@@ -112,16 +132,19 @@ def counts(workload: WorkloadEntry) -> objects_pb2.SlotCounts:
 
 
 def pending(workload: WorkloadEntry) -> list[objects_pb2.PendingReason]:
-    """Why replicas wait, over all tasks; at most one entry a reason."""
+    """Why replicas wait, or are placed and not well, over all tasks; at most one entry a reason, the latter first."""
+    ill: dict[str, objects_pb2.PendingReason] = {}
     found: dict[str, objects_pb2.PendingReason] = {}
     for task in workload.tasks.values():
+        for reason in ailing.ailments(task.ailing.values()):
+            ill.setdefault(reason.code, reason)
         cls = task.cls
         if cls and cls.parked and cls.size:
             for reason in cls.reasons:
                 found.setdefault(reason.code, reason)
         if cls and cls.delayed:
             found.setdefault(explain.BACK_OFF, explain.reason(explain.BACK_OFF))
-    return [found[code] for code in sorted(found)]
+    return [*(ill[code] for code in sorted(ill)), *(found[code] for code in sorted(found) if code not in ill)]
 
 
 def summary(state: State) -> objects_pb2.RegionSummary:

@@ -14,6 +14,7 @@ from atoll.model.lifecycle import SLOT, step
 from atoll.model.resources import Vector, vector
 from atoll.store import keys
 from regional.config import CoreSettings
+from regional.core.ailing import ails
 from regional.core.commands import Command
 from regional.core.events import NodeChangeAsked
 from regional.core.filters import Request, driver_labels
@@ -204,6 +205,7 @@ class State:
         for entry in entries:
             self._leave_node(entry, freed)
             entry.task.tally.move(entry.marks, 0)
+            entry.task.ailing.pop(entry.index, None)
             del entry.task.entries[entry.index]
         self._free(freed)
 
@@ -227,6 +229,10 @@ class State:
         """Counts the entry anew after its record, status or share changed."""
         before, entry.marks = entry.marks, marks_of(entry)
         entry.task.tally.move(before, entry.marks)
+        if ails(entry):
+            entry.task.ailing[entry.index] = entry
+        elif entry.task.ailing:
+            entry.task.ailing.pop(entry.index, None)
         self.mark_changed(entry.task.owner)
 
     def mark_changed(self, workload: WorkloadEntry) -> None:

@@ -9,6 +9,7 @@ from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
 from regional.core import draining
+from regional.core.ailing import ailment
 from regional.core.placement import explain_node, explain_refusals
 from regional.core.records import NodeEntry, TaskEntry
 from regional.core.reports import summary as region_summary
@@ -132,11 +133,12 @@ def _why(task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int)
     answer = regional_pb2.SlotWhy(id=record.id, state=record.state, region=common.region)
     if common.HasField("on_node"):
         answer.on_node.CopyFrom(common.on_node)
+    if entry := task.ailing.get(index):
+        answer.reasons.append(ailment(entry))
     if record.state == objects_pb2.SLOT_STATE_BOUND:
         answer.node = record.node
     elif record.not_before_ms > now_ms:
-        detail = f"{record.exit.reason}, try {record.tries}"
-        answer.reasons.append(explain.reason(explain.BACK_OFF, detail=detail))
+        answer.reasons.append(explain.reason(explain.BACK_OFF, detail=f"{record.exit.reason}, try {record.tries}"))
     elif record.state != objects_pb2.SLOT_STATE_DONE:
         answer.waiting_ms, answer.queue_position = common.waiting_ms, common.queue_position
         answer.reasons.extend(common.reasons)

@@ -201,7 +201,7 @@ async def test_a_checkpoint_that_cannot_be_written_holds_starts_back_and_says_so
         NAME,
         1,
         phase=agent_pb2.ATTEMPT_PHASE_ACCEPTED,
-        message="not started: the checkpoint cannot be written: Is a directory",
+        message="StorageFailed: not started: the checkpoint cannot be written: Is a directory",
     )
     assert status.exit.code == 0
     assert node.pids() == []

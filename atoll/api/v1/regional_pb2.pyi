@@ -280,7 +280,7 @@ class SlotWhy(_message.Message):
 
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.PendingReason]:
-        """as of now, for a waiting slot"""
+        """as of now: why it waits, or is placed and not well"""
 
     @_builtins.property
     def on_node(self) -> _objects_pb2.PendingReason:

@@ -43,7 +43,7 @@ def test_a_failed_checkpoint_is_told_and_tried_again() -> None:
     done = world.post(events.CheckpointFailed(world.writing.version, "no space left"))
     assert of(done, commands.WriteCheckpoint) == []
     (status,) = world.report()
-    assert (status.phase, status.message) == (ACCEPTED, "not started: no space left")
+    assert (status.phase, status.message) == (ACCEPTED, "StorageFailed: not started: no space left")
     world.disk, world.writing = True, None
     assert starts(world.wait(5_000)) == [1]
 

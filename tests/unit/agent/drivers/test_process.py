@@ -108,12 +108,12 @@ async def test_an_images_command_is_never_run_outside_its_image(bench: Bench) ->
     for task in (objects_pb2.Task(image="busybox"), objects_pb2.Task(driver=objects_pb2.DRIVER_DOCKER)):
         task.command.append("true")
         bench.driver.start(run(), RunSpec(task, ()))
-        assert await bench.queue.get() == DriverStartFailed(run(), "this node runs plain processes only")
+        assert await bench.queue.get() == DriverStartFailed(run(), "DriverMissing: this node runs plain processes only")
 
 
 async def test_without_a_command_nothing_starts(bench: Bench) -> None:
     bench.driver.start(run(), RunSpec(objects_pb2.Task(), ()))
-    assert await bench.queue.get() == DriverStartFailed(run(), "a process needs a command")
+    assert await bench.queue.get() == DriverStartFailed(run(), "CommandMissing: a process needs a command")
 
 
 async def test_folders_of_finished_runs_are_bounded(bench: Bench) -> None:
