@@ -86,7 +86,7 @@ def shortfall(workload: objects_pb2.Workload, stage: str, waited_s: float) -> st
         head = f"{now.desired - count} of {now.desired} replicas of {name} are not {stage}{where} ({waited_s:.0f} s)"
     several = len(workload.status.regions) > 1
     reasons = [
-        f"{reason.region}: " * bool(several and reason.region) + explain.sentence(reason)
+        f"{reason.region}: " * bool(several and reason.region) + f"{explain.sentence(reason)} ({reason.code})"
         for reason in workload.status.pending
     ]
     return "\n  ".join([head, " · ".join(reasons)]) if reasons else head
