@@ -12,6 +12,7 @@ DOCKER_SOCKET = "/var/run/docker.sock"
 PORTS = {7070: "global, people", 7071: "global, programs", 7170: "region, people", 7171: "region, programs"}
 OLDEST_PYTHON = (3, 11)
 LOOK_S = 2.0
+WITHOUT_DOCKER = "commands run as processes; tasks with an image wait (DriverMissing): apt install docker.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,11 @@ def etcd() -> Finding:
 
 
 def docker() -> Finding:
-    """Asks the engine's socket whether it answers. Without one, workloads run as processes."""
+    """Asks the engine's socket whether it answers. Tasks without an image need none: so it is never bad."""
     host = os.environ.get("DOCKER_HOST", f"unix://{DOCKER_SOCKET}")
     path = host.removeprefix("unix://")
     if path == host:
-        return Finding("Docker", None, f"DOCKER_HOST is {host}, which is not looked at")
+        return Finding("Docker", None, f"DOCKER_HOST is {host}, which is not looked at", "agents use a local socket")
     try:
         with socket.socket(socket.AF_UNIX) as engine:
             engine.settimeout(LOOK_S)
@@ -56,8 +57,10 @@ def docker() -> Finding:
             engine.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
             answered = engine.recv(64).startswith((b"HTTP/1.0 200", b"HTTP/1.1 200"))
     except OSError as error:
-        return Finding("Docker", None, f"no engine at {path} ({error.strerror or error})", "workloads run as processes")
-    return Finding("Docker", None, f"an engine answers at {path}" if answered else f"{path} does not speak Docker")
+        return Finding("Docker", None, f"no engine answers at {path} ({error.strerror or error})", WITHOUT_DOCKER)
+    if not answered:
+        return Finding("Docker", None, f"what answers at {path} is no Docker engine", WITHOUT_DOCKER)
+    return Finding("Docker", True, f"an engine answers at {path}")
 
 
 def ports() -> list[Finding]:

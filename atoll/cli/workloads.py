@@ -193,6 +193,7 @@ async def wait_for(client: "AsyncClient", workload: objects_pb2.Workload, until:
     examples="""\
   atoll run hello --replicas 3 --cpu 100m --memory 64Mi -- sh -c 'while true; do date; sleep 1; done'
   atoll run web --memory 64Mi --http 8080/ -- python3 -m http.server 8080
+  atoll run box --image atoll-busybox:1 --port 8080 -- httpd -f -p 8080    as a container
   atoll run import --job -- sh -c 'echo once'
 """,
 )
@@ -201,6 +202,8 @@ async def wait_for(client: "AsyncClient", workload: objects_pb2.Workload, until:
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(0, 10_000))
 @click.option("--cpu", default="100m", show_default=True)
 @click.option("--memory", default="64Mi", show_default=True)
+@click.option("--image", default="", help="Run it as a container of this image; COMMAND may be left out then.")
+@click.option("--port", "ports", multiple=True, type=click.IntRange(1, 65_535), help="Publish it; may be repeated.")
 @click.option("--http", default="", metavar="PORT/PATH", help="Publish this port and ask this path until it answers.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE")
 @click.option("--region", "regions", multiple=True, help="Allowed regions, the preferred one first.")
@@ -220,7 +223,7 @@ async def run(
     timeout: float,
     **spelled: Any,
 ) -> None:
-    """Run a command. The same as applying a manifest with one task."""
+    """Run a command or an image. The same as applying a manifest with one task."""
     pairs = [text.partition("=") for text in env]
     if any(not separator for _, separator, _ in pairs):
         raise click.BadParameter("--env wants NAME=VALUE")

@@ -13,7 +13,8 @@ from atoll.model import resources
 class Workload:
     """A workload with one task. Quantities, durations and selectors are texts, as in a manifest.
 
-    `http` is PORT or PORT/PATH: the port is published and the path is asked until it answers.
+    With an `image` it runs as a container. `http` is PORT or PORT/PATH: the port is published, as `ports` are, and the
+    path is asked until it answers.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Workload:
     gpu: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    ports: Sequence[int] = ()
     http: str = ""
     job: bool = False
     priority: str = ""
@@ -77,13 +79,16 @@ class Workload:
                 mistakes.append(errors.Mistake("spec.spread.strategy", str(error)))
 
     def _publish(self, task: objects_pb2.Task, mistakes: list[errors.Mistake]) -> None:
+        for number in dict.fromkeys(self.ports):
+            task.ports.add(number=number)
         if not self.http:
             return
         port, _, path = self.http.partition("/")
         if not port.isascii() or not port.isdecimal() or not 1 <= int(port[:6]) <= 65_535:
             mistakes.append(errors.Mistake("http", f"{self.http!r} is not PORT or PORT/PATH"))
             return
-        task.ports.add(name="http", number=int(port))
+        if int(port) not in self.ports:
+            task.ports.add(name="http", number=int(port))
         task.readiness.http.CopyFrom(objects_pb2.HttpCheck(port=int(port), path="/" + path))
 
 

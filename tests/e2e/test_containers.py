@@ -15,10 +15,12 @@ from atoll import errors, manifest
 from atoll.api.v1 import objects_pb2
 from atoll.cli.children import Program
 from atoll.sdk.client import AsyncClient
+from atoll.sdk.specs import Workload
 from tests.support import docker
 from tests.support.cluster import Cluster
 from tests.support.etcd import free_ports
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.etcd, pytest.mark.docker, pytest.mark.timeout(180)]
 
 
@@ -132,3 +134,21 @@ async def test_both_drivers_run_side_by_side(cluster: Containers, client: AsyncC
     for name in ("plain", "boxed"):
         await client.workloads.delete(name)
     await until(lambda: not docker.containers(cluster.folder), "something is left")
+
+
+async def test_the_example_serves_and_so_does_what_run_makes(cluster: Containers, client: AsyncClient) -> None:
+    (document,) = manifest.parse((ROOT / "examples/container.yaml").read_bytes(), "container.yaml")
+    assert isinstance(document.message, objects_pb2.Workload)
+    assert document.message.spec.tasks[0].image == docker.image()
+    await client.workloads.apply(document.message)
+    script = "echo well > /tmp/well; exec httpd -f -p 8080 -h /tmp"
+    spec = Workload(
+        name="ran", image=docker.image(), command=("sh", "-c", script), cpu="50m", memory="16Mi", http="8080/well"
+    )
+    await client.workloads.apply(spec)
+    await until(lambda: serving(client, "box", 2), "the example does not serve")
+    await until(lambda: serving(client, "ran", 1), "what run makes does not serve")
+    for name in ("box", "ran"):
+        await client.workloads.delete(name)
+    await until(lambda: not docker.containers(cluster.folder), "something is left")
+    assert not (await cluster.verdict()).violations

@@ -63,6 +63,14 @@ class TestApply:
             (home / "again").write_text(atoll("get", "workload", "hello", "-o", style).out)
             assert atoll("apply", "-f", "again").out == "workload/hello unchanged\n"
 
+    def test_an_image_without_a_command(self, atoll: Run, cluster: FakeCluster) -> None:
+        done = atoll("run", "box", "--image", "some/image:1", "--port", "8080", "--http", "9090/well", "-o", "json")
+        assert done.code == 0
+        (task,) = json.loads(done.out)["spec"]["tasks"]
+        assert (task["image"], task.get("command")) == ("some/image:1", None)
+        assert [port["number"] for port in task["ports"]] == [8080, 9090]
+        assert atoll("run", "box", "--image", "some/image:1", "--port", "0").code == 2
+
 
 class TestExitCodes:
     def test_not_placed_in_time(self, atoll: Run, cluster: FakeCluster) -> None:

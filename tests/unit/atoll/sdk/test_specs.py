@@ -2,7 +2,7 @@
 
 import pytest
 
-from atoll import errors
+from atoll import errors, manifest
 from atoll.api.v1 import objects_pb2
 from atoll.sdk.specs import Workload
 
@@ -26,3 +26,24 @@ def test_every_mistake_is_told() -> None:
         Workload(name="a", spread="evn", residency=["a b"], requires=["c d"]).to_proto()
     paths = [mistake.path for mistake in caught.value.mistakes]
     assert paths == ["spec.tasks[0].requires[0]", "spec.spread.residency[0]", "spec.spread.strategy"]
+
+
+def test_an_image_with_ports_as_in_a_manifest() -> None:
+    text = """
+apiVersion: atoll/v1
+kind: Workload
+metadata: {name: box}
+spec:
+  task:
+    replicas: 1
+    image: some/image:1
+    resources: {cpu: 200m, memory: 64Mi}
+    ports: [8080, 9090]
+    readiness: {http: {port: 8080, path: /well}}
+"""
+    (document,) = manifest.parse(text, "box.yaml")
+    box = Workload(
+        name="box", image="some/image:1", cpu="200m", memory="64Mi", ports=(8080, 9090, 8080), http="8080/well"
+    )
+    assert isinstance(document.message, objects_pb2.Workload)
+    assert box.to_proto().spec.tasks == document.message.spec.tasks
