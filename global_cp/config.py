@@ -6,6 +6,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from atoll.model import strategies
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreSettings:
@@ -24,6 +26,7 @@ class CoreSettings:
     overflow_settle_ms: int = 10_000  # replicas that wait for room so long go to another region that has some
     overflow_hold_ms: int = 300_000  # and none come back for so long
     refused_pause_ms: int = 1_000  # after the store refused a plan for its form
+    default_strategy: str = strategies.DEFAULT  # of placement, for tasks that name none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,5 +77,7 @@ class Settings(CoreSettings):
         return self.etcd_ca, self.etcd_certificate, self.etcd_key
 
     def __post_init__(self) -> None:
+        if self.default_strategy not in strategies.STRATEGIES:
+            raise ValueError(f"default_strategy must be one of {', '.join(strategies.STRATEGIES)}")
         if any(self.etcd_tls) and not all(self.etcd_tls):
             raise ValueError("etcd_ca, etcd_certificate and etcd_key belong together")

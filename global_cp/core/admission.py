@@ -16,6 +16,7 @@ from atoll.errors import Mistake
 from atoll.model.names import TRUSTED, mistake_in_label_key, mistake_in_label_value, mistake_in_name
 from atoll.model.resources import DIMENSIONS, LARGEST, Vector, format_quantity, vector
 from atoll.model.selectors import mistake_in_requirement
+from atoll.model.strategies import STRATEGIES
 from global_cp.core.spread_rules import allowed, mistakes_in_spread
 
 MOST_REPLICAS = 10_000
@@ -28,7 +29,6 @@ LONGEST_GRACE_S = 3_600
 LONGEST_BOUNDED_S = 7 * 86_400
 LONGEST_PROBE_MS = 3_600_000
 SHORTEST_PROBE_MS = 100
-STRATEGIES = ("bin-pack", "spread")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _RESERVED_ENV = "ATOLL_"

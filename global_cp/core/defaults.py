@@ -5,15 +5,17 @@ two spellings of the same spec are equal.
 """
 
 from atoll.api.v1 import objects_pb2
+from atoll.model import strategies
 from atoll.model.resources import DIMENSIONS
 
 TERMINATION_GRACE_S = 10
 PROBE_INTERVAL_MS, PROBE_TIMEOUT_MS, PROBE_FAILURES, PROBE_SUCCESSES = 2_000, 1_000, 3, 1
 LOCAL_RESTARTS, BACKOFF_MS, BACKOFF_MAX_MS = 3, 1_000, 60_000
-STRATEGY = "bin-pack"
 
 
-def complete_workload(workload: objects_pb2.Workload) -> objects_pb2.Workload:
+def complete_workload(
+    workload: objects_pb2.Workload, default_strategy: str = strategies.DEFAULT
+) -> objects_pb2.Workload:
     """A new document with what users may say and nothing else: metadata of the server and status are dropped."""
     said = workload.metadata
     result = objects_pb2.Workload(
@@ -34,6 +36,7 @@ def complete_workload(workload: objects_pb2.Workload) -> objects_pb2.Workload:
         spec.tasks[0].name = spec.tasks[0].name or "main"
     _complete_spread(spec)
     for task in spec.tasks:
+        task.strategy = task.strategy or default_strategy
         _complete_task(task, spec.type)
     return result
 
@@ -65,7 +68,6 @@ def _complete_spread(spec: objects_pb2.WorkloadSpec) -> None:
 def _complete_task(task: objects_pb2.Task, workload_type: "objects_pb2.WorkloadType.ValueType") -> None:
     by_image = objects_pb2.DRIVER_DOCKER if task.image else objects_pb2.DRIVER_PROCESS
     task.driver = task.driver or by_image
-    task.strategy = task.strategy or STRATEGY
     task.termination_grace_s = task.termination_grace_s or TERMINATION_GRACE_S
     requests, limits = task.resources.requests, task.resources.limits
     for dimension in DIMENSIONS:

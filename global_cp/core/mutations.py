@@ -46,6 +46,7 @@ class World:
 
     records: Records
     summaries: Mapping[str, objects_pb2.RegionSummary]
+    default_strategy: str  # of tasks that name none
 
 
 def tenant_of(request: Message) -> str:
@@ -143,7 +144,7 @@ def _record(request: Message, request_id: str, answer: Message, now_ms: int) -> 
 def _apply_workload(
     world: World, request: global_pb2.ApplyWorkloadRequest, uid: str, now_ms: int
 ) -> Decided | AtollError:
-    wanted = complete_workload(request.workload)
+    wanted = complete_workload(request.workload, world.default_strategy)
     metadata = wanted.metadata
     before = world.records.workloads.get(metadata.tenant, metadata.name)
     mistakes = mistakes_in_workload(wanted, {r.metadata.name: r for r in world.records.regions}, world.summaries)

@@ -57,7 +57,7 @@ class Requests:
     ) -> None:
         """`reign`: tells this leader from every other, in the uids it gives."""
         self._records = records
-        self._world = World(records, summaries)
+        self._world = World(records, summaries, settings.default_strategy)
         self._settings = settings
         self._reign = reign
         self._queue: deque[Pending] = deque()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atoll.api.v1 import objects_pb2
+from atoll.model import strategies
 from regional.core.filters import Request, satisfied, untolerated
 from regional.core.node_table import Integers, NodeTable, Rows, Scores
 
@@ -38,6 +39,39 @@ def _fullness(table: NodeTable, request: Request, rows: Rows, used: Integers, co
 def _emptiness(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
     """The opposite of fullness: room to grow, and a small loss when the node dies."""
     return np.float32(1) - _fullness(table, request, rows, used, copies)
+
+
+def _tightness(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """Mean over the dimensions asked for of 1 / (1 + what is left, in requests): 1 when the last bit is taken. Unlike
+    fullness it does not ask how large the node is."""
+    asked = [d for d, amount in enumerate(request.vector.amounts()) if amount]
+    if not asked:
+        return np.zeros(len(rows), np.float32)
+    left = np.maximum(table.capacity[rows][:, asked] - used[..., asked], 0)
+    amounts = np.array(request.vector.amounts(), np.int64)[asked]
+    tight = (amounts / (amounts + left)).mean(axis=-1)
+    tightness: Scores = tight.astype(np.float32)
+    return tightness
+
+
+def _looseness(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    return np.float32(1) - _tightness(table, request, rows, used, copies)
+
+
+def _evenness(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """1 less the distance between the largest and the smallest share in use, over the dimensions asked for: none runs
+    out while another lies idle."""
+    asked = [d for d, amount in enumerate(request.vector.amounts()) if amount]
+    if not asked:
+        return np.zeros(len(rows), np.float32)
+    share = np.minimum(used[..., asked] / np.maximum(table.capacity[rows][:, asked], 1), 1.0)
+    even: Scores = (1 - (share.max(axis=-1) - share.min(axis=-1))).astype(np.float32)
+    return even
+
+
+def _alike(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """All nodes are as good: the first one that fits is taken."""
+    return np.zeros(len(rows), np.float32)
 
 
 def _apart(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
@@ -67,17 +101,28 @@ APART = Score("apart", _apart)
 PREFERRED = Score("preferred", _preferred)
 UNTAINTED = Score("untainted", _untainted)
 
-BIN_PACK = "bin-pack"
-SPREAD = "spread"
+TIGHTNESS = Score("tightness", _tightness)
+LOOSENESS = Score("looseness", _looseness)
+EVENNESS = Score("evenness", _evenness)
+ALIKE = Score("alike", _alike)
+
+_WISHES = ((PREFERRED, 2.0), (UNTAINTED, 4.0))  # what the user and the operator said counts under every strategy
 STRATEGIES: dict[str, tuple[tuple[Score, float], ...]] = {
-    BIN_PACK: ((FULLNESS, 1.0), (PREFERRED, 2.0), (UNTAINTED, 4.0)),
-    SPREAD: ((APART, 2.0), (EMPTINESS, 1.0), (PREFERRED, 2.0), (UNTAINTED, 4.0)),
+    strategies.BIN_PACK: ((FULLNESS, 1.0), *_WISHES),
+    strategies.SPREAD: ((APART, 2.0), (EMPTINESS, 1.0), *_WISHES),
+    strategies.BALANCED: ((EVENNESS, 1.0), *_WISHES),
+    strategies.LEAST_LOADED: ((EMPTINESS, 1.0), *_WISHES),
+    strategies.BEST_FIT: ((TIGHTNESS, 1.0), *_WISHES),
+    strategies.WORST_FIT: ((LOOSENESS, 1.0), *_WISHES),
+    strategies.FIRST_FIT: ((ALIKE, 1.0), *_WISHES),
+    strategies.ROUND_ROBIN: ((APART, 1.0), *_WISHES),  # the n-th replica on every node before any gets one more
 }
+_COUNTING = frozenset(name for name, parts in STRATEGIES.items() if any(score is APART for score, _ in parts))
 
 
 def terms(table: NodeTable, request: Request) -> tuple[tuple[Score, float], ...]:
     """The scores that can tell nodes apart for this class, with their weights."""
-    strategy = STRATEGIES.get(request.strategy, STRATEGIES[BIN_PACK])
+    strategy = STRATEGIES.get(request.strategy, STRATEGIES[strategies.DEFAULT])
     idle = set()
     if not request.prefers:
         idle.add(PREFERRED.name)
@@ -88,7 +133,7 @@ def terms(table: NodeTable, request: Request) -> tuple[tuple[Score, float], ...]
 
 def counts_copies(request: Request) -> bool:
     """Whether the class's scores depend on where its own replicas are, so that its row is its own."""
-    return request.strategy == SPREAD
+    return request.strategy in _COUNTING
 
 
 def total(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:

@@ -1415,7 +1415,7 @@ class Task(_message.Message):
     termination_grace_s: _builtins.int
     """default 10"""
     strategy: _builtins.str
-    """bin-pack (default), spread"""
+    """a name of atoll/model/strategies.py; bin-pack when nothing else is the default"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.api.v1 import objects_pb2
-from atoll.model import explain
+from atoll.model import explain, strategies
 from atoll.model.resources import DIMENSIONS, Vector
 from atoll.model.selectors import matches, tolerates
 from regional.core import scores
 from regional.core.filters import FILTERS, HARD_TAINTS, Request, driver_labels, request_of
 from regional.core.node_table import NodeTable
-from regional.core.placement import ClassRow, Filling, explain_refusals
+from regional.core.placement import ClassRow, Filling, explain_refusals, show_scores
 
 KEYS, VALUES = ("zone", "disk", "slots"), ("a", "b", "7", "12", "-3")
 Effect = objects_pb2.TaintEffect
@@ -73,7 +73,7 @@ tasks = st.builds(
     st.lists(requirements, max_size=1),
     st.lists(st.tuples(requirements, st.integers(1, 100)), max_size=2),
     st.lists(st.tuples(st.sampled_from(("", *KEYS)), st.sampled_from(("", *VALUES)), st.integers(0, 3)), max_size=2),
-    st.sampled_from(["", scores.BIN_PACK, scores.SPREAD]),
+    st.sampled_from(["", *strategies.STRATEGIES]),
     st.sampled_from([objects_pb2.DRIVER_UNSPECIFIED, objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_DOCKER]),
 )
 
@@ -120,6 +120,61 @@ def test_refusals_are_those_of_the_plain_definition(plain: list[PlainNode], task
     assert found == [first_refusal(node, node.used, task) for node in plain]
     counted = {r.code: r.nodes for r in explain_refusals(row, {}).reasons}
     assert counted == {code: found.count(code) for code in found if code}
+
+
+def plain_terms(
+    node: PlainNode, used: list[int], copies: int, task: objects_pb2.Task, tainted: bool
+) -> dict[str, tuple[float, float]]:
+    """Value and weight of every term of the score of a node that would then have `used` in use, and has `copies`
+    already: the definitions, one node at a time. `tainted`: a node has a taint."""
+    asked = [(i, amount) for i, amount in enumerate(request_of(task).vector.amounts()) if amount]
+    shares = [min(used[i] / max(node.capacity[i], 1), 1.0) for i, _ in asked]
+    fullness = sum(shares) / len(shares) if shares else 0.0
+    fits = [amount / (amount + max(node.capacity[i] - used[i], 0)) for i, amount in asked]
+    tightness = sum(fits) / len(fits) if fits else 0.0
+    own: dict[str, dict[str, tuple[float, float]]] = {
+        strategies.BIN_PACK: {"fullness": (fullness, 1)},
+        strategies.SPREAD: {"apart": (1 / (1 + copies), 2), "emptiness": (1 - fullness, 1)},
+        strategies.BALANCED: {"evenness": (1 - (max(shares) - min(shares)) if shares else 0.0, 1)},
+        strategies.LEAST_LOADED: {"emptiness": (1 - fullness, 1)},
+        strategies.BEST_FIT: {"tightness": (tightness, 1)},
+        strategies.WORST_FIT: {"looseness": (1 - tightness, 1)},
+        strategies.FIRST_FIT: {"alike": (0, 1)},
+        strategies.ROUND_ROBIN: {"apart": (1 / (1 + copies), 1)},
+    }
+    terms = dict(own[task.strategy or strategies.BIN_PACK])
+    if task.prefers:
+        satisfied = sum(p.weight for p in task.prefers if matches(p.requirement, node.labels))
+        terms["preferred"] = (satisfied / sum(p.weight for p in task.prefers), 2)
+    if tainted:
+        soft = [t for t in node.taints if t[2] in scores.SOFT_TAINTS]
+        count = sum(not any(tolerates(toleration, *taint) for toleration in task.tolerations) for taint in soft)
+        terms["untainted"] = (1 / (1 + count), 4)
+    return terms
+
+
+@given(nodes, tasks, st.lists(st.integers(0, 3), min_size=14, max_size=14))
+def test_scores_are_those_of_the_plain_definition(
+    plain: list[PlainNode], task: objects_pb2.Task, copies: list[int]
+) -> None:
+    table, request = table_of(plain), request_of(task)
+    row = ClassRow(table, request)
+    held = {i: count for i, count in enumerate(copies[: len(plain)]) if count}
+    row.refresh(held)
+    counted = held if scores.counts_copies(request) else {}
+    for shown in show_scores(row, range(len(plain)), held):
+        at = table.row_of[shown.node]
+        used = [u + a for u, a in zip(plain[at].used, request.vector.amounts(), strict=True)]
+        expected = plain_terms(plain[at], used, counted.get(at, 0), task, any(node.taints for node in plain))
+        assert {t.name: t.weight for t in shown.terms} == {name: weight for name, (_, weight) in expected.items()}
+        for term in shown.terms:
+            assert abs(term.value - expected[term.name][0]) < 1e-5, term.name
+        mean = sum(v * w for v, w in expected.values()) / sum(w for _, w in expected.values())
+        assert abs(shown.total - mean) < 1e-5
+
+
+def test_every_strategy_has_its_weights() -> None:
+    assert tuple(scores.STRATEGIES) == strategies.STRATEGIES
 
 
 def reference(table: NodeTable, plain: list[PlainNode], task: objects_pb2.Task, count: int) -> list[int]:

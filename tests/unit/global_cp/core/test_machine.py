@@ -1,6 +1,7 @@
 """The global core end to end, without a loop: what users and regions ask, what is stored, sent and published."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from atoll.model.resources import Vector
 from global_cp.config import CoreSettings
 from global_cp.core import events
 from global_cp.core.budgets import granted
-from tests.support.global_core import GlobalCore, ack, report, tenant, workload
+from tests.support.global_core import DEFAULTS, GlobalCore, ack, report, tenant, workload
 
 UNIT = Vector(500, 256)
 
@@ -50,6 +51,15 @@ def test_a_workload_gets_a_share_a_grant_and_a_status(core: GlobalCore) -> None:
     assert status is not None and status.conditions[0].type == "Admitted"
     revisions = [event.revision for event in core.published]
     assert revisions == sorted(revisions) and core.published[-1].workload.status == status
+
+
+def test_a_task_that_names_no_strategy_gets_that_of_the_settings() -> None:
+    core = GlobalCore(replace(DEFAULTS, default_strategy="spread"))
+    core.elect()
+    core.tenant()
+    core.apply(workload())
+    stored = core.records.workloads.get("acme", "web")
+    assert stored is not None and stored.spec.tasks[0].strategy == "spread"
 
 
 def test_the_same_spec_again_is_unchanged_and_labels_alone_raise_no_generation(core: GlobalCore) -> None:
