@@ -17,14 +17,18 @@ from atoll.model.slots import SlotName, slot_name
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
 from atoll.store.store import prefix_end
+from global_cp.core.shares import planned
+from global_cp.core.spread import meets
 from regional.config import CoreSettings
 from regional.core.machine import Machine
+from simulation.operators import DRAIN, SERVE
 
 if TYPE_CHECKING:
     from simulation.node import Node
     from simulation.world import World
 
 BOUND = objects_pb2.SLOT_STATE_BOUND
+NO_SCHEDULE, NO_EXECUTE = objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE
 ROLLING_DOWN_PERCENT = CoreSettings().rolling_down_percent
 M = TypeVar("M", bound=Message)
 Workload = tuple[str, str]
@@ -44,6 +48,14 @@ def _all(state: MemoryState, prefix: bytes, kind: type[M]) -> list[M]:
     return [kind.FromString(item.value) for item in state.range(prefix, prefix_end(prefix)).items]
 
 
+def _has(node: objects_pb2.Node, effect: int) -> bool:
+    return any(taint.effect == effect for taint in node.taints)
+
+
+def _count(share: objects_pb2.Share, task: str) -> int:
+    return sum(each.replicas for each in share.spec.tasks if each.name == task)
+
+
 class _RegionView:
     def __init__(self, world: "World", region: str) -> None:
         root, state = keys.region_root(region), world.state_of[region]
@@ -54,6 +66,8 @@ class _RegionView:
         self.slots = {slot_name(slot.id): slot for slot in _all(state, root + b"slot/", objects_pb2.Slot)}
         self.slices = {slice_.tenant: slice_ for slice_ in _all(state, root + b"slice/", objects_pb2.RegionSlice)}
         self.zombies = _all(state, root + b"zombie/", objects_pb2.Zombie)
+        self.records = {node.metadata.name: node for node in _all(state, root + b"node/", objects_pb2.Node)}
+        self.duties = world.operators.duties
         self.running = Counter(run.slot for node in self.nodes for run in node.alive_runs())
 
     def missing(self) -> str:
@@ -69,7 +83,18 @@ class _RegionView:
                 return f"I7: {slot} runs in {self.region} without a binding"
         if self.zombies:
             return f"{len(self.zombies)} zombies are left in {self.region}, first of {self.zombies[0].slot}"
-        return self._sums()
+        return self._duties() or self._sums()
+
+    def _duties(self) -> str:
+        """What operators asked of nodes is in force, and nothing is left on those that drain."""
+        for name, record in self.records.items():
+            _, duty = self.duties.get(name, (0, SERVE))
+            if (record.cordoned, record.draining) != (duty != SERVE, duty == DRAIN):
+                return f"{name} has another duty than its operators asked for"
+            bound = [slot for slot, of in self.slots.items() if of.state == BOUND and of.node == name]
+            if bound and (record.draining or _has(record, NO_EXECUTE)):
+                return f"{bound[0]} is still on {name}, which it had to leave"
+        return ""
 
     def _named(self, share: objects_pb2.Share) -> str:
         return f"{share.metadata.tenant}/{share.metadata.name} in {self.region}"
@@ -92,6 +117,11 @@ class _RegionView:
                 outdated = f"{slot} runs {self._args(slot)} in {self.region}, its template is {tuple(task.args)}"
         return outdated if down < max(1, task.replicas * ROLLING_DOWN_PERCENT // 100) else ""
 
+    def waits(self, workload: objects_pb2.Workload, task: objects_pb2.Task, told: int) -> bool:
+        """Whether fewer of the task than `told` run here."""
+        of = (workload.metadata.tenant, workload.metadata.name, task.name)
+        return sum(self.running[slot] for slot in self.running if slot[:3] == of) < told
+
     def is_current(self, slot: SlotName, workload: objects_pb2.Workload) -> bool:
         """Bound for the workload, and at its present template: statuses count no other."""
         record, tasks = self.slots[slot], {task.name: task for task in workload.spec.tasks}
@@ -109,14 +139,18 @@ class _RegionView:
         """Some node and the tenant's slice could take one more of these. Above its target nothing new is bound, though
         A may still be more."""
         slice_ = self.slices.get(tenant, objects_pb2.RegionSlice())
-        target = total([vector(limit.target) for limit in slice_.limits])
+        target = total([vector(limit.limit if slice_.frozen else limit.target) for limit in slice_.limits])
         if not (self.used(tenant) + request).fits(target):
             return False
         on_node: dict[str, Vector] = {}
         for slot in self.slots.values():
             if slot.state == BOUND:
                 on_node[slot.node] = on_node.get(slot.node, Vector()) + vector(slot.vector)
-        return any((on_node.get(node.name, Vector()) + request).fits(vector(node.capacity)) for node in self.nodes)
+        return any(
+            (on_node.get(name, Vector()) + request).fits(vector(record.capacity))
+            for name, record in self.records.items()
+            if not record.cordoned and not _has(record, NO_SCHEDULE) and not _has(record, NO_EXECUTE)
+        )
 
     def _sums(self) -> str:
         """The leaders' sums agree with their records, and limits have come down to targets or to what is in use."""
@@ -137,12 +171,13 @@ class _GlobalView:
         self.regions = [_RegionView(world, region) for region in world.regions]
         self.workloads = world.promises.workloads
         self.tenants = world.promises.tenants
+        self.places = {region.metadata.name: region for region in _all(state, b"/g/region/", objects_pb2.Region)}
         self.shares = _all(state, b"/g/share/", objects_pb2.Share)
         self.slices = _all(state, b"/g/slice/", objects_pb2.Slice)
         self.budgets = {budget.tenant: budget for budget in _all(state, b"/g/budget/", objects_pb2.Budget)}
 
     def missing(self) -> str:
-        if waiting := self.world.users.unanswered():
+        if waiting := self.world.users.unanswered() or self.world.operators.unanswered():
             return f"I11: {waiting[0]} has no answer"
         for path, workload in sorted(self.workloads.items()):
             if missing := self._workload(path, workload):
@@ -154,11 +189,12 @@ class _GlobalView:
             return f"workload {path} is deleted and not gone"
         shares = [s for s in self.shares if (s.metadata.tenant, s.metadata.name) == path]
         for task in workload.spec.tasks:
-            shared = sum(t.replicas for share in shares for t in share.spec.tasks if t.name == task.name)
-            if shared != task.replicas:
-                return f"I11: workload {path} asks for {task.replicas} replicas, its regions for {shared}"
+            if missing := self._spread(workload, task, shares):
+                return missing
         item = self.world.global_state.get(keys.status(*path))
         status = objects_pb2.WorkloadStatus.FromString(item.value if item else b"")
+        if not shares:
+            return ""  # no region takes any: nothing is observed
         if status.observed_generation != workload.metadata.generation:
             return f"the status of {path} is of generation {status.observed_generation}"
         own = [(view, slot) for view in self.regions for slot in view.slots if view.is_current(slot, workload)]
@@ -167,6 +203,35 @@ class _GlobalView:
             return f"the status of {path} says {counts.bound} of {counts.desired} are bound, {len(own)} are"
         serving = sum(view.running[slot] for view, slot in own)
         return "" if counts.serving == serving else f"{serving} of {path} run, its status says {counts.serving} serve"
+
+    def _spread(self, workload: objects_pb2.Workload, task: objects_pb2.Task, shares: list[objects_pb2.Share]) -> str:
+        """Only regions that meet the residency run any. The plan adds up: to less only where a region that the task
+        needs takes none. A move that still goes on waits for room for one of its replicas."""
+        name, spread = workload.metadata.name, workload.spec.spread
+        told = {share.region: _count(share, task.name) for share in shares}
+        strays = [
+            region for region, count in told.items() if count and not meets(spread.residency, self.places[region])
+        ]
+        if strays:
+            return f"{name} runs in {strays[0]}, against its residency"
+        plan = sum(planned(share, task.name) for share in shares)
+        if plan > task.replicas or (plan < task.replicas and self._all_take(workload)):
+            return f"I11: workload {name} asks for {task.replicas} replicas, its regions for {plan}"
+        moving = any(share.targets for share in shares)
+        if moving and not any(view.waits(workload, task, told.get(view.region, 0)) for view in self.regions):
+            return f"the move of {name} to {[list(share.targets) for share in shares]} has stopped half-way"
+        return ""
+
+    def _all_take(self, workload: objects_pb2.Workload) -> bool:
+        """Each fixed region, or one of the others, takes work of this workload."""
+        spec = workload.spec
+        fixed = [count.region for count in spec.spread.fixed]
+        takes = [
+            meets(spec.spread.residency, region) and not region.cordoned
+            for name, region in sorted(self.places.items())
+            if name in (spec.regions or fixed or self.places)
+        ]
+        return all(takes) if fixed else any(takes)
 
     def _admitted(self) -> str:
         """Every region has admitted exactly the shares there are, each of a workload there is."""

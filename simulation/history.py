@@ -13,6 +13,7 @@ from simulation.world import Shape, World
 CONVERGE_WITHIN_MS = 600_000  # virtual; back-off of failing starts reaches 300 s
 CONVERGE_WITHIN_EVENTS = 50_000  # what runs in circles does not converge either
 STEP_MS = 2_000
+SHORT_VALIDITY_MS = 240_000  # of slices, in some histories: they freeze when the global plane is long away
 ALONE = 0.3  # of the histories have their regions converge once while the global plane is away
 
 
@@ -71,7 +72,9 @@ def run(seed: int, events: int, *, regions: int = 0, **faults_of: float) -> Outc
 def _shape(rng: random.Random) -> Shape:
     regions = rng.choice([1, 2, 3])
     nodes = rng.randint(3, 8) if regions == 1 else rng.randint(2, 4)
-    return Shape(regions, nodes, lanes=rng.choice([1, 1, 4]), stores_apart=rng.random() < 0.3)
+    lanes, apart, short = rng.choice([1, 1, 4]), rng.random() < 0.3, rng.random() < 0.4
+    validity_ms = SHORT_VALIDITY_MS if short else Shape().slice_validity_ms
+    return Shape(regions, nodes, lanes, apart, validity_ms)
 
 
 def _converge(world: World, look: Callable[[World], str], when: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.store import keys
 from atoll.store.store import Batch, Change
+from global_cp.core import transactions
 from simulation.users import Call
 from simulation.violated import Violated
 
@@ -23,6 +24,7 @@ RESPONSES: dict[str, Any] = {
     "DeleteWorkloadRequest": global_pb2.DeleteWorkloadResponse,
     "ApplyTenantRequest": global_pb2.ApplyTenantResponse,
     "DeleteTenantRequest": global_pb2.DeleteTenantResponse,
+    "UpdateRegionRequest": global_pb2.UpdateRegionResponse,
 }
 
 
@@ -126,6 +128,8 @@ def path_of(call: Call) -> tuple[str, str]:
             return asked.tenant.metadata.name, asked.request_id
         case global_pb2.DeleteTenantRequest() as asked:
             return asked.name, asked.request_id
+        case global_pb2.UpdateRegionRequest() as asked:
+            return transactions.CLUSTER, asked.request_id
         case asked:
             return asked.tenant, asked.request_id  # type: ignore[attr-defined]  # of a workload
 
@@ -136,4 +140,5 @@ def wish(spec: objects_pb2.WorkloadSpec) -> tuple[object, ...]:
         (task.name, task.replicas, tuple(task.command), tuple(task.args), task.resources.requests.SerializeToString())
         for task in spec.tasks
     ]
-    return (spec.type, spec.priority, spec.run_class, tuple(spec.regions), tuple(tasks))
+    spread = spec.spread.SerializeToString(deterministic=True)
+    return (spec.type, spec.priority, spec.run_class, tuple(spec.regions), spread, tuple(tasks))

@@ -6,7 +6,7 @@ silence, back-off; what cannot be sent is dropped, because a welcome has everyth
 
 from typing import TYPE_CHECKING, Any
 
-from atoll.api.v1 import agent_pb2, regional_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.lane import Authority
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
@@ -15,6 +15,7 @@ from regional.core import commands, events
 from regional.core.machine import Machine
 from simulation.candidate import Candidate
 from simulation.network import Stream
+from simulation.operators import COUNTRY
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -57,8 +58,10 @@ class RegionalCandidate(Candidate):
             case commands.SendUp(message=message):
                 if self._welcomed:
                     self.network.up(self._uplink, message)
+            case commands.Reply():
+                self.kernel.after(self.network.delay(), b"reply", lambda: self.world.operators.hear(command))
             case _:
-                pass  # journal, timeline, answers to callers of the API
+                pass  # journal, timeline
 
     # ---- nodes
 
@@ -92,7 +95,11 @@ class RegionalCandidate(Candidate):
             return
         self._heard_ms = self.clock_ms()
         hello = regional_pb2.RegionHello(
-            region=self.region, term=authority.term, epoch=self.machine.epoch, store_life=authority.store_life
+            region=self.region,
+            term=authority.term,
+            epoch=self.machine.epoch,
+            store_life=authority.store_life,
+            labels=[objects_pb2.Label(key=COUNTRY, value=self.region.partition("-")[0])],
         )
         self.network.up(self._uplink, regional_pb2.UplinkMessage(hello=hello))
         self._beat(self._uplink)

@@ -1,4 +1,4 @@
-"""Users of the global plane: they create, scale, update and delete workloads and tenants, and change quotas.
+"""Users of the global plane: they create, scale, update, spread and delete workloads and tenants, and change quotas.
 
 Each change has a request id and is asked again, word for word, until it has an answer; some users give up, and some ask
 again though they have one. Decides what users want in this history. What they were promised is held by promises.py.
@@ -12,12 +12,15 @@ from google.protobuf.message import Message
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Busy, OutcomeUnknown, Unavailable
 from atoll.model.resources import Vector
+from simulation.operators import COUNTRIES, COUNTRY
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 TENANTS = ("acme", "globex", "initech")
 MOST_REPLICAS = 12
+PREFERRED, EVEN = objects_pb2.SPREAD_STRATEGY_PREFERRED, objects_pb2.SPREAD_STRATEGY_EVEN
+FIXED = objects_pb2.SPREAD_STRATEGY_FIXED
 PATIENCE_MS = 10_000
 NOT_FINAL = {kind("").code for kind in (Busy, OutcomeUnknown, Unavailable)}
 
@@ -61,16 +64,16 @@ class Users:
         elif choice < 0.5:
             tenant, name = rng.choice(live)
             replicas = rng.randint(0, MOST_REPLICAS)
-            self._want(global_pb2.ScaleWorkloadRequest(tenant=tenant, name=name, replicas=replicas))
+            self.want(global_pb2.ScaleWorkloadRequest(tenant=tenant, name=name, replicas=replicas))
         elif choice < 0.65:
             self._update(*rng.choice(live))
         elif choice < 0.75:
             tenant, name = rng.choice(live)
-            self._want(global_pb2.DeleteWorkloadRequest(tenant=tenant, name=name))
+            self.want(global_pb2.DeleteWorkloadRequest(tenant=tenant, name=name))
         elif choice < 0.93:
             self._set_quota(rng.choice(TENANTS))
         elif choice < 0.96:
-            self._want(global_pb2.DeleteTenantRequest(name=rng.choice(TENANTS)))
+            self.want(global_pb2.DeleteTenantRequest(name=rng.choice(TENANTS)))
         else:
             self._send(self.calls[rng.choice(list(self.calls))])
 
@@ -85,21 +88,36 @@ class Users:
         task.restart.backoff_ms = 200
         task.restart.backoff_max_ms = 2_000
         task.termination_grace_s = 1
-        regions = rng.sample(self.world.regions, rng.randint(0, len(self.world.regions)))
-        spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_SERVICE, tasks=[task], regions=regions)
+        spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_SERVICE, tasks=[task])
         spec.priority = rng.choice([objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_DEFAULT, objects_pb2.PRIORITY_HIGH])
         spec.run_class = rng.choice([objects_pb2.RUN_CLASS_KEEP, objects_pb2.RUN_CLASS_EXCLUSIVE])
+        self._spread(spec)
         self._apply(objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec))
+
+    def _spread(self, spec: objects_pb2.WorkloadSpec) -> None:
+        """A policy of its own: by preference, evenly, or in fixed counts; some may run in one country only."""
+        rng, spread, task = self.world.kernel.random, spec.spread, spec.tasks[0]
+        spec.regions[:] = rng.sample(self.world.regions, rng.randint(0, len(self.world.regions)))
+        spread.Clear()
+        spread.strategy = rng.choice([PREFERRED, PREFERRED, EVEN, FIXED])
+        if spread.strategy == FIXED:
+            for region in spec.regions or self.world.regions[:1]:
+                spread.fixed.add(region=region, replicas=rng.randint(0, MOST_REPLICAS // 2))
+            task.replicas = sum(count.replicas for count in spread.fixed)
+        if rng.random() < 0.2:
+            spread.residency.add(key=COUNTRY, operator=objects_pb2.SELECTOR_OPERATOR_IN, values=[rng.choice(COUNTRIES)])
 
     def _update(self, tenant: str, name: str) -> None:
         workload = objects_pb2.Workload()
         workload.CopyFrom(self.world.promises.workloads[tenant, name])
+        if self.world.kernel.chance(0.5):
+            self._spread(workload.spec)
         self._apply(workload)
 
     def _apply(self, workload: objects_pb2.Workload) -> None:
         """Each template is another one, so that what runs tells which it is."""
         workload.spec.tasks[0].args[:] = [str(self._changes)]
-        self._want(global_pb2.ApplyWorkloadRequest(workload=workload))
+        self.want(global_pb2.ApplyWorkloadRequest(workload=workload))
 
     def _set_quota(self, name: str) -> None:
         cpu = self.world.kernel.random.choice([2_000, 8_000, 40_000]) * len(self.world.regions)
@@ -107,11 +125,11 @@ class Users:
         tenant = objects_pb2.Tenant(
             metadata=objects_pb2.Metadata(name=name), spec=objects_pb2.TenantSpec(quota=quota, weight=1)
         )
-        self._want(global_pb2.ApplyTenantRequest(tenant=tenant))
+        self.want(global_pb2.ApplyTenantRequest(tenant=tenant))
 
     # ---- how they ask
 
-    def _want(self, request: Message) -> None:
+    def want(self, request: Message) -> None:
         self._changes += 1
         request_id = f"change-{self._changes}"
         request.request_id = request_id  # type: ignore[attr-defined]  # every change has one

@@ -1,4 +1,4 @@
-"""One history: a global plane and regions of two candidates each, nodes, users, the network, and the faults.
+"""One history: a global plane and regions of two candidates each, nodes, users, operators, the network, and the faults.
 
 Decides when faults strike; what the programs do is theirs, how messages travel is the network's. The planes share one
 store, or each has one of its own.
@@ -19,6 +19,7 @@ from simulation.faults import NO_FAULTS, Faults
 from simulation.kernel import Kernel
 from simulation.network import Network
 from simulation.node import Node
+from simulation.operators import Operators
 from simulation.plane import GlobalCandidate
 from simulation.process import Process
 from simulation.promises import Promises
@@ -38,6 +39,7 @@ class Shape:
     nodes: int = 3  # in each region
     lanes: int = 1
     stores_apart: bool = False  # a store for each plane, else one for all
+    slice_validity_ms: int = GlobalSettings().slice_validity_ms
 
 
 class World:
@@ -49,13 +51,14 @@ class World:
         self.checkers = Checkers(self)
         self.promises = Promises(self)
         self.users = Users(self)
+        self.operators = Operators(self)
         self.global_state = MemoryState()
         self.state_of = {r: MemoryState() if shape.stores_apart else self.global_state for r in self.regions}
         self.states = list(dict.fromkeys((self.global_state, *self.state_of.values())))
         for state in self.states:
             self.checkers.watch(state)
         rate, settings = self._rate, CoreSettings(lanes=shape.lanes)
-        global_settings = GlobalSettings(lanes=shape.lanes)
+        global_settings = GlobalSettings(lanes=shape.lanes, slice_validity_ms=shape.slice_validity_ms)
         self.planes = [GlobalCandidate(self, n, self.global_state, global_settings, rate()) for n in (1, 2)]
         self.candidates_of = {
             region: [RegionalCandidate(self, region, n, self.state_of[region], settings, rate()) for n in (1, 2)]
@@ -88,6 +91,7 @@ class World:
         self.users.begin()
         self._repeat(EXPIRY_CHECK_MS, b"leases", self._expire)
         self._sometimes(2_000, b"users", self.users.act)
+        self._sometimes(15_000, b"operators", self.operators.act)
         faults, planes, candidates, nodes = self.faults, self.planes, self.candidates, self.nodes
         self._sometimes(faults.session_break_every_ms, b"break", self.network.cut_some)
         self._sometimes(faults.session_stall_every_ms, b"stall", self.network.stall_some)

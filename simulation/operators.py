@@ -1,0 +1,94 @@
+"""Operators: they cordon, drain and label regions, and cordon, drain and taint nodes.
+
+Changes of regions go the way of users' changes (users.py). A change of a node is asked of a leader of its region, word
+for word, until it has an answer. Decides what operators want in this history; that it is in force in the end, and that
+drained nodes are empty then, is checked in convergence.py.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
+from regional.core.commands import Reply
+from regional.core.events import NodeChangeAsked
+
+if TYPE_CHECKING:
+    from simulation.node import Node
+    from simulation.world import World
+
+SERVE, CORDON, DRAIN = regional_pb2.NODE_DUTY_SERVE, regional_pb2.NODE_DUTY_CORDON, regional_pb2.NODE_DUTY_DRAIN
+COUNTRY = "country"  # the label of regions that residency goes by
+COUNTRIES = ("eu", "us")
+TAINTS = (objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE)
+LONGEST_DRAIN_S = 120
+AGAIN_MS = 5_000
+
+
+@dataclass(slots=True)
+class Operators:
+    world: "World"
+    duties: dict[str, tuple[int, int]] = field(default_factory=dict)  # node -> revision, duty, as last answered
+    _waiting: dict[int, regional_pb2.UpdateNodeRequest] = field(default_factory=dict)
+    _asked: int = 0
+
+    def act(self) -> None:
+        """One random change."""
+        if self.world.kernel.chance(0.4):
+            self._change_region()
+        else:
+            self._change_node(self.world.kernel.random.choice(self.world.nodes))
+
+    def _change_region(self) -> None:
+        rng = self.world.kernel.random
+        request = global_pb2.UpdateRegionRequest(name=rng.choice(self.world.regions))
+        choice = rng.random()
+        if choice < 0.5:
+            request.cordoned = False
+        elif choice < 0.65:
+            request.cordoned = True
+        elif choice < 0.85:
+            request.draining = True
+        else:
+            request.labels.add(key=COUNTRY, value=rng.choice(COUNTRIES))
+        self.world.users.want(request)
+
+    def _change_node(self, node: "Node") -> None:
+        rng = self.world.kernel.random
+        self._asked += 1
+        request = regional_pb2.UpdateNodeRequest(
+            region=node.region, name=node.name, request_id=f"node-change-{self._asked}", reason="maintenance"
+        )
+        choice = rng.random()
+        if choice < 0.8:
+            request.duty = rng.choice([SERVE, SERVE, CORDON, DRAIN])
+            request.deadline_s = rng.randint(1, LONGEST_DRAIN_S)
+        elif choice < 0.9:
+            request.set_taints.add(key="broken", value="disk", effect=rng.choice(TAINTS))
+        else:
+            request.remove_taints.add(key="broken")
+        self._waiting[self._asked] = request
+        self._ask(self._asked)
+
+    def _ask(self, number: int) -> None:
+        request = self._waiting.get(number)
+        if request is None:
+            return
+        kernel = self.world.kernel
+        leaders = self.world.leading(self.world.candidates_of[request.region])
+        if leaders:
+            leader = kernel.random.choice(leaders)
+            asked = NodeChangeAsked(number, request)
+            kernel.after(self.world.network.delay(), b"node change", lambda: leader.post(asked), leader)
+        kernel.after(AGAIN_MS, b"node change again", lambda: self._ask(number))
+
+    def hear(self, reply: Reply) -> None:
+        """The leader's answer; what is not known, or not sent, is asked again."""
+        if reply.error or reply.reply_to not in self._waiting:
+            return
+        request = self._waiting.pop(reply.reply_to)
+        before, _ = self.duties.get(request.name, (0, SERVE))
+        if request.duty and reply.refusal is None and reply.revision > before:
+            self.duties[request.name] = reply.revision, request.duty
+
+    def unanswered(self) -> list[str]:
+        return [request.request_id for request in self._waiting.values()]
