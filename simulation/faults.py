@@ -24,6 +24,7 @@ class Faults:
     agent_pause_every_ms: int = 0
     node_reboot_every_ms: int = 0
     node_isolation_every_ms: int = 0
+    node_freeze_every_ms: int = 0  # the agent stands still while its link fails: it finds old answers; not drawn
     leader_crash_every_ms: int = 0
     leader_pause_every_ms: int = 0
     store_cut_every_ms: int = 0  # one regional process and its store; all else goes on

@@ -99,6 +99,7 @@ class World:
         self._strike(faults.agent_pause_every_ms, b"agent pause", nodes, self._pause)
         self._strike(faults.node_reboot_every_ms, b"reboot", nodes, self._reboot)
         self._strike(faults.node_isolation_every_ms, b"isolation", nodes, self._isolate)
+        self._strike(faults.node_freeze_every_ms, b"freeze", nodes, self._freeze)
         self._strike(faults.leader_crash_every_ms, b"leader crash", candidates, self._restart)
         self._strike(faults.leader_pause_every_ms, b"leader pause", candidates, self._pause)
         self._strike(faults.store_cut_every_ms, b"store cut", candidates, self._cut_off)
@@ -190,6 +191,11 @@ class World:
             node.isolated = False
 
         self.kernel.after(self.kernel.between(1_000, 60_000), b"rejoin " + node.label, rejoin)
+
+    def _freeze(self, node: Node) -> None:
+        """Not for so long that the agent leaves its session before it reads what waits there."""
+        node.pause(self.kernel.between(6_000, 9_000))
+        self._isolate(node)
 
     def _cut_off(self, candidate: Candidate) -> None:
         store = candidate.store

@@ -355,10 +355,26 @@ def certifies_what_is_still_alive(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(
-    "I2", "I7", events=8_000, agent_pause_every_ms=2_000, session_stall_every_ms=5_000, node_isolation_every_ms=10_000
+    "I2",
+    events=8_000,
+    message_delay_ms=1_000,
+    node_freeze_every_ms=5_000,
+    session_break_every_ms=0,
+    session_stall_every_ms=0,
+    agent_crash_every_ms=0,
+    agent_pause_every_ms=0,
+    node_reboot_every_ms=0,
+    node_isolation_every_ms=0,
+    leader_crash_every_ms=0,
+    leader_pause_every_ms=0,
+    store_cut_every_ms=0,
+    global_absence_every_ms=0,
+    replica_exit_every_ms=0,
+    start_failure=0.0,
 )
 def lease_counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
-    """T_a from the receipt of the acknowledgement, not from the sending of the heartbeat."""
+    """T_a from the receipt of the acknowledgement, not from the sending of the heartbeat. Harm needs an answer that is
+    read more than T_s - T_a late, about 5 s, and then silence: an agent that stood still while its link failed."""
     acknowledged = Lease.acknowledged
 
     def later(self: Lease, seq: int, now_ms: int, *, extends: bool) -> bool:
