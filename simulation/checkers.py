@@ -74,6 +74,8 @@ class Checkers:
             slice_ = objects_pb2.RegionSlice.FromString(change.item.value)
             limits = [vector(limit.limit) for limit in slice_.limits]
             self._check_limit(self._limits, region, slice_.tenant, total(limits))
+        elif kind == b"node" and change.item:
+            self._world.operators.look(change)
         elif kind == b"workload" and change.item:
             self._check_removal(region, objects_pb2.Share.FromString(change.item.value))
 

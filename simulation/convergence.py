@@ -21,7 +21,6 @@ from global_cp.core.shares import planned
 from global_cp.core.spread import meets
 from regional.config import CoreSettings
 from regional.core.machine import Machine
-from simulation.operators import DRAIN, SERVE
 
 if TYPE_CHECKING:
     from simulation.node import Node
@@ -67,7 +66,6 @@ class _RegionView:
         self.slices = {slice_.tenant: slice_ for slice_ in _all(state, root + b"slice/", objects_pb2.RegionSlice)}
         self.zombies = _all(state, root + b"zombie/", objects_pb2.Zombie)
         self.records = {node.metadata.name: node for node in _all(state, root + b"node/", objects_pb2.Node)}
-        self.duties = world.operators.duties
         self.running = Counter(run.slot for node in self.nodes for run in node.alive_runs())
 
     def missing(self) -> str:
@@ -86,11 +84,8 @@ class _RegionView:
         return self._duties() or self._sums()
 
     def _duties(self) -> str:
-        """What operators asked of nodes is in force, and nothing is left on those that drain."""
+        """Nothing is left on nodes that drain."""
         for name, record in self.records.items():
-            _, duty = self.duties.get(name, (0, SERVE))
-            if (record.cordoned, record.draining) != (duty != SERVE, duty == DRAIN):
-                return f"{name} has another duty than its operators asked for"
             bound = [slot for slot, of in self.slots.items() if of.state == BOUND and of.node == name]
             if bound and (record.draining or _has(record, NO_EXECUTE)):
                 return f"{bound[0]} is still on {name}, which it had to leave"

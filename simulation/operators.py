@@ -1,16 +1,19 @@
 """Operators: they cordon, drain and label regions, and cordon, drain and taint nodes.
 
 Changes of regions go the way of users' changes (users.py). A change of a node is asked of a leader of its region, word
-for word, until it has an answer. Decides what operators want in this history; that it is in force in the end, and that
-drained nodes are empty then, is checked in convergence.py.
+for word, until it has an answer. Decides what operators want in this history, and checks at every revision that a node
+record says what the last request of an operator said: hellos and losses change nothing of it, and no request is done
+twice. That drained nodes are empty in the end is checked in convergence.py.
 """
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
+from atoll.store.store import Change
 from regional.core.commands import Reply
 from regional.core.events import NodeChangeAsked
+from simulation.violated import Violated
 
 if TYPE_CHECKING:
     from simulation.node import Node
@@ -27,8 +30,9 @@ AGAIN_MS = 5_000
 @dataclass(slots=True)
 class Operators:
     world: "World"
-    duties: dict[str, tuple[int, int]] = field(default_factory=dict)  # node -> revision, duty, as last answered
     _waiting: dict[int, regional_pb2.UpdateNodeRequest] = field(default_factory=dict)
+    _requests: dict[str, regional_pb2.UpdateNodeRequest] = field(default_factory=dict)  # by id
+    _done: set[str] = field(default_factory=set)
     _asked: int = 0
 
     def act(self) -> None:
@@ -66,7 +70,7 @@ class Operators:
             request.set_taints.add(key="broken", value="disk", effect=rng.choice(TAINTS))
         else:
             request.remove_taints.add(key="broken")
-        self._waiting[self._asked] = request
+        self._waiting[self._asked] = self._requests[request.request_id] = request
         self._ask(self._asked)
 
     def _ask(self, number: int) -> None:
@@ -86,9 +90,27 @@ class Operators:
         if reply.error or reply.reply_to not in self._waiting:
             return
         request = self._waiting.pop(reply.reply_to)
-        before, _ = self.duties.get(request.name, (0, SERVE))
-        if request.duty and reply.refusal is None and reply.revision > before:
-            self.duties[request.name] = reply.revision, request.duty
+        if reply.refusal is None and request.request_id not in self._done:
+            raise Violated(f"I11: {request.request_id} of {request.name} was answered, and is not done")
+
+    def look(self, change: Change) -> None:
+        """At a node record's new revision."""
+        before, after = (
+            objects_pb2.Node.FromString(item.value if item else b"") for item in (change.previous, change.item)
+        )
+        known, name = {one.id for one in before.requests}, after.metadata.name
+        done = [one.id for one in after.requests if one.id not in known]
+        if len(done) > 1 or self._done.intersection(done):
+            raise Violated(f"I11: {done[-1]} of {name} is done twice")
+        self._done.update(done)
+        request = self._requests[done[0]] if done else regional_pb2.UpdateNodeRequest()
+        wanted = (before.cordoned, before.draining)
+        if request.duty:
+            wanted = (request.duty != SERVE, request.duty == DRAIN)
+        if (after.cordoned, after.draining) != wanted:
+            raise Violated(f"I11: {name} has a duty that no operator asked for")
+        if not (request.set_taints or request.remove_taints) and list(after.taints) != list(before.taints):
+            raise Violated(f"I11: {name} has taints that no operator asked for")
 
     def unanswered(self) -> list[str]:
         return [request.request_id for request in self._waiting.values()]

@@ -6,7 +6,7 @@ nothing of it is bound anywhere. At every answer: what it promises is recorded a
 request id has the same answer. So no accepted change is ever lost, done twice, or undone by a later leader.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.store import keys
@@ -26,6 +26,7 @@ RESPONSES: dict[str, Any] = {
     "DeleteTenantRequest": global_pb2.DeleteTenantResponse,
     "UpdateRegionRequest": global_pb2.UpdateRegionResponse,
 }
+FLAGS: tuple[Literal["cordoned", "draining"], ...] = ("cordoned", "draining")
 
 
 class Promises:
@@ -45,6 +46,8 @@ class Promises:
             _, _, kind, *path = change.key.decode().split("/")
             if kind == "workload":
                 self._workload((path[0], path[1]), change, request)
+            elif kind == "region":
+                self._region(change, request)
             elif kind == "tenant":
                 self._tenant(path[0], change, request)
 
@@ -86,6 +89,22 @@ class Promises:
             raise Violated(f"I11: workload {path} has become what nobody asked for")
         if before is not None and before.metadata.deleted_ms and not after.metadata.deleted_ms:
             raise Violated(f"I11: workload {path} is back though its deletion was accepted")
+
+    @staticmethod
+    def _region(change: Change, call: Call | None) -> None:
+        """A region's record is its own word until an operator changes it; from then on only operators do."""
+        before, after = (
+            objects_pb2.Region.FromString(item.value if item else b"") for item in (change.previous, change.item)
+        )
+        name, asked = after.metadata.name, call.request if call else None
+        if after.metadata.generation == before.metadata.generation or change.previous is None:
+            done = (after.cordoned, after.draining) == (before.cordoned, before.draining)
+        elif isinstance(asked, global_pb2.UpdateRegionRequest) and asked.name == name:
+            done = all(getattr(after, flag) == getattr(asked, flag) for flag in FLAGS if asked.HasField(flag))
+        else:
+            done = False
+        if not done:
+            raise Violated(f"I11: region {name} has become what nobody asked for")
 
     def _tenant(self, name: str, change: Change, call: Call | None) -> None:
         before = self.tenants.pop(name, None)
