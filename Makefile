@@ -15,7 +15,7 @@ help:  ## this list
 setup: .venv/installed etcd docker  ## install everything: .venv with Atoll in it; etcd, and as root a Docker engine, where there is none
 
 .venv/installed: pyproject.toml
-	@$(PYTHON) -m venv .venv 2>/dev/null || { apt-get update -q && apt-get install -qy python3-venv && $(PYTHON) -m venv .venv; }
+	@$(PYTHON) -m venv .venv 2>/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy python3-venv && $(PYTHON) -m venv .venv; }
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@
 

@@ -30,7 +30,7 @@ class WriteCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class StartReplica:
-    """Answered by exactly one DriverStarted or DriverStartFailed."""
+    """Answered by exactly one DriverStarted or DriverStartFailed, maybe after some DriverDelayed."""
 
     run: RunName
     assign: agent_pb2.Assign

@@ -61,6 +61,14 @@ class DriversOffered:
 
 
 @dataclass(frozen=True, slots=True)
+class DriverDelayed:
+    """The start was not answered yet. For people; the answer comes."""
+
+    run: RunName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DriverStarted:
     run: RunName
 
@@ -109,6 +117,7 @@ Event = (
     | CheckpointWritten
     | CheckpointFailed
     | DriversOffered
+    | DriverDelayed
     | DriverStarted
     | DriverStartFailed
     | DriverExited

@@ -153,6 +153,7 @@ _EVENTS: dict[type, Callable[[Machine, Any, int], None]] = {
     events.CheckpointWritten: Machine._on_written,
     events.CheckpointFailed: Machine._on_write_failed,
     events.DriversOffered: lambda m, e, now_ms: m._streams.offers(e.drivers, now_ms),
+    events.DriverDelayed: lambda m, e, now_ms: m._slots.delayed(e.run, e.reason),
     events.DriverStarted: lambda m, e, now_ms: m._slots.started(e.run, now_ms),
     events.DriverStartFailed: lambda m, e, now_ms: m._slots.start_failed(e.run, e.reason, now_ms),
     events.DriverExited: lambda m, e, now_ms: m._slots.ended(e.run, e.exit, now_ms),

@@ -41,6 +41,7 @@ class Replica:
     ready_ms: int = 0
     next_start_ms: int = 0
     health: Health | None = None
+    delayed: str = ""  # what the answer to its start waits for
     unhealthy: str = ""  # why its liveness ended the run
 
     @property
@@ -96,6 +97,7 @@ class Replica:
 
     def status(self) -> agent_pb2.AttemptStatus:
         health = self.health if self.phase == RUNNING else None
+        delayed = self.delayed if self.phase == STARTING else ""
         return agent_pb2.AttemptStatus(
             slot=self.run.slot.to_proto(),
             attempt=self.run.rank.attempt.to_proto(),
@@ -107,7 +109,7 @@ class Replica:
             exit=self.exit.to_proto() if self.exit else None,
             started_ms=self.started_ms,
             ready_ms=self.ready_ms,
-            message=self.closing or self.unhealthy or (health.message if health else ""),
+            message=self.closing or delayed or self.unhealthy or (health.message if health else ""),
         )
 
     def next_deadline(self) -> int | None:

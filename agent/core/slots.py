@@ -121,6 +121,11 @@ class Slots:
 
     # ------------------------------------------------------------------ what drivers and probes say
 
+    def delayed(self, run: RunName, reason: str) -> None:
+        if replica := self._find(run):
+            replica.delayed = reason
+            self.touch(run.slot)
+
     def started(self, run: RunName, now_ms: int) -> None:
         if replica := self._find(run):
             replica.started(now_ms)
@@ -210,7 +215,7 @@ class Slots:
         if replica.phase == BACKOFF and now_ms >= replica.next_start_ms:
             replica.phase = ACCEPTED
         if replica.phase == ACCEPTED and not late and self._may_start(replica):
-            replica.phase = STARTING
+            replica.phase, replica.delayed = STARTING, ""
             assert replica.assign is not None
             return [StartReplica(replica.run, replica.assign)]
         if replica.phase != RUNNING or replica.stopping:

@@ -1,5 +1,6 @@
 """A container that exists and can be started: its image pulled when it is not here, its command found in it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from agent.config import DockerSettings
@@ -9,13 +10,17 @@ from agent.drivers.engine import Engine, EngineRefused
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-async def create(engine: Engine, name: str, request: dict[str, Any], settings: DockerSettings) -> str:
-    """Its id. Raises Refused, EngineRefused, EngineDown; what was created may be there then."""
+async def create(
+    engine: Engine, name: str, request: dict[str, Any], settings: DockerSettings, delayed: Callable[[str], None]
+) -> str:
+    """Its id; `delayed` hears why it takes long. Raises Refused, EngineRefused, EngineDown; what was created may be
+    there then."""
     try:
         made = await engine.create(name, request)
     except EngineRefused as refused:
         if refused.status != 404 or settings.pull == "never":
             raise
+        delayed(f"pulling {request['Image']}")
         await _pull(engine, request["Image"], settings.pull_s)
         made = await engine.create(name, request)
     await _find_command(engine, made)

@@ -6,8 +6,9 @@ intervals, and its events shorten the wait: so ends are noticed whoever caused t
 the engine. Once an end is known its output is kept in the folder and the container removed; containers with this state
 folder's label that no folder knows are removed before anything is started.
 
-An answer to a start that never came leaves the run starting until the engine says what became of it, or has removed
-the container. Never told: an end that was not seen by the engine or by there being no process left in the cgroup.
+An answer to a start that never came leaves the run starting, which is told with the reason, until the engine says what
+became of it, or has removed the container. Never told: an end that was not seen by the engine or by there being no
+process left in the cgroup.
 """
 
 import asyncio
@@ -15,49 +16,27 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from agent.config import DockerSettings
-from agent.core.events import DriverExited, DriverStarted, DriverStartFailed, DriverStopped
+from agent.core.events import DriverDelayed, DriverExited, DriverStarted, DriverStartFailed, DriverStopped
 from agent.core.runs import Exit, Found, RunName
-from agent.drivers import container, container_check, container_create, container_log
-from agent.drivers.container_kill import FOLDER, RECORD, kill_processes, processes_of, read_record
+from agent.drivers import container, container_check, container_create, container_log, container_stop
+from agent.drivers.container_kill import FOLDER, RECORD, read_record
 from agent.drivers.driver import Cursor, Notify, RunSpec
 from agent.drivers.engine import Engine, EngineDown, EngineRefused
-from agent.drivers.run_folder import RunFolder, RunFolders
-from agent.drivers.supervisor import write_record
+from agent.drivers.live_run import LiveRun
+from agent.drivers.run_folder import RunFolders
 from atoll.errors import Unavailable
 from atoll.model.slots import SlotName
 
 log = structlog.get_logger()
 
 AGAIN_S = 1.0
-LISTENS_LOOK_S = 0.05
-LISTENS_S = 2.0
-
-
-@dataclass(slots=True)
-class _Live:
-    """A run that may have something alive."""
-
-    folder: RunFolder
-    name: str
-    id: str = ""  # empty until it was created
-    began: asyncio.Event = field(
-        default_factory=asyncio.Event
-    )  # its start was answered: it runs, as far as is known, or has ended
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    stopping: bool = False
-    checking: bool = False
-    died: bool = False  # an event said so, maybe before its start was answered
-
-    @property
-    def container(self) -> str:
-        return self.id or self.name
 
 
 class DockerDriver:
@@ -93,7 +72,7 @@ class DockerDriver:
             calls_at_once=settings.calls_at_once,
             pulls_at_once=settings.pulls_at_once,
         )
-        self._live: dict[RunName, _Live] = {}
+        self._live: dict[RunName, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun = False
         self._looked = False  # at least once since this agent's start
@@ -125,7 +104,7 @@ class DockerDriver:
 
     def start(self, run: RunName, spec: RunSpec) -> None:
         self._begin()
-        live = self._live[run] = _Live(self._folders.of(run), container.name_of(run, self._node))
+        live = self._live[run] = LiveRun(self._folders.of(run), container.name_of(run, self._node))
         self._folders.prune({*self._live})
         self._task(self._start(run, spec, live))
 
@@ -134,7 +113,8 @@ class DockerDriver:
         if live is None or live.stopping:
             return
         live.stopping = True
-        self._task(self._stop(run, live, grace_ms / 1000))
+        check, finish = partial(self._check, run), partial(self._finish, run, live)
+        self._task(container_stop.stop(self._engine, live, grace_ms / 1000, check, finish))
 
     async def logs(self, slot: SlotName, tail_lines: int, after: Cursor | None = None) -> tuple[bytes, Cursor]:
         runs = [run for run in self._folders.names() if run.slot == slot]
@@ -179,7 +159,7 @@ class DockerDriver:
             if not record:
                 self._folders.remove(run)  # nothing of it was ever started
                 continue
-            live = self._live[run] = _Live(folder, container.name_of(run, self._node), str(record.get("id", "")))
+            live = self._live[run] = LiveRun(folder, container.name_of(run, self._node), str(record.get("id", "")))
             live.began.set()
         self._task(self._watch(self._look_at_intervals))
         self._task(self._watch(self._follow_events))
@@ -243,7 +223,7 @@ class DockerDriver:
         finally:
             live.checking = False
 
-    async def _finish(self, run: RunName, live: _Live, exit: Exit) -> None:
+    async def _finish(self, run: RunName, live: LiveRun, exit: Exit) -> None:
         """Nothing of the run is alive."""
         try:
             live.folder.write_exit(exit)
@@ -268,7 +248,7 @@ class DockerDriver:
 
     # ------------------------------------------------------------------ starting
 
-    async def _start(self, run: RunName, spec: RunSpec, live: _Live) -> None:
+    async def _start(self, run: RunName, spec: RunSpec, live: LiveRun) -> None:
         begun = False
         try:
             await self._create(run, spec, live)
@@ -289,27 +269,32 @@ class DockerDriver:
         else:
             self._started(run, live)
 
-    async def _create(self, run: RunName, spec: RunSpec, live: _Live) -> None:
+    async def _create(self, run: RunName, spec: RunSpec, live: LiveRun) -> None:
         request = container.create_request(run, spec, self._node, self._own_address(run))
         live.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         live.folder.clear()
-        self._record(live)
+        live.record(self._settings.socket)
         if not self._looked:
             await self._look()
         await self._clear(live.name, run)
-        live.id = await container_create.create(self._engine, live.name, request, self._settings)
-        self._record(live)
+        live.id = await container_create.create(
+            self._engine, live.name, request, self._settings, lambda why: self._notify(DriverDelayed(run, why))
+        )
+        live.record(self._settings.socket)
 
-    def _started(self, run: RunName, live: _Live) -> None:
+    def _started(self, run: RunName, live: LiveRun) -> None:
         with contextlib.suppress(OSError):
-            self._record(live, _now_ms())
+            live.record(self._settings.socket, _now_ms())
         live.began.set()
         self._notify(DriverStarted(run))
         if live.died:
             self._task(self._check(run))
 
-    async def _resolve(self, run: RunName, live: _Live, why: str) -> None:
+    async def _resolve(self, run: RunName, live: LiveRun, why: str) -> None:
         """A start was not answered: it runs, or it was removed before it could."""
+        self._notify(
+            DriverDelayed(run, f"EngineDown: whether it started is not known before the engine answers: {why}")
+        )
         while True:
             await asyncio.sleep(AGAIN_S)
             try:
@@ -324,7 +309,7 @@ class DockerDriver:
             except (EngineDown, EngineRefused) as error:
                 log.warning("whether a run started is not known yet", run=str(run), reason=str(error))
 
-    async def _failed(self, run: RunName, live: _Live, reason: str, certain: bool = False) -> None:
+    async def _failed(self, run: RunName, live: LiveRun, reason: str, certain: bool = False) -> None:
         """Nothing of the run exists. `certain`: a start was tried, so its container must be seen to go."""
         while True:
             try:
@@ -333,6 +318,7 @@ class DockerDriver:
             except (EngineDown, EngineRefused):
                 if not certain:
                     break  # created at most: a look removes it later
+                self._notify(DriverDelayed(run, f"{reason}; its container is still to be removed"))
                 await asyncio.sleep(AGAIN_S)
         with contextlib.suppress(OSError):
             (live.folder.path / RECORD).unlink(missing_ok=True)
@@ -342,53 +328,7 @@ class DockerDriver:
         live.ended.set()
         self._notify(DriverStartFailed(run, reason))
 
-    # ------------------------------------------------------------------ stopping
-
-    async def _stop(self, run: RunName, live: _Live, grace_s: float) -> None:
-        """SIGTERM, SIGKILL, then the cgroup, until the end has been told."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + grace_s
-        await live.began.wait()
-        asked = False
-        while not live.ended.is_set():
-            kill = loop.time() >= deadline
-            try:
-                if not kill and not asked:
-                    await self._until_it_listens(live)
-                if kill or not asked:
-                    await self._engine.signal(live.container, "SIGKILL" if kill else "SIGTERM")
-                    asked = True
-            except EngineRefused:  # it does not run any more
-                await self._check(run)
-            except EngineDown as down:
-                if kill:
-                    await self._kill_without_engine(run, live, str(down))
-            pause_s = AGAIN_S if kill or not asked else deadline - loop.time()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(pause_s, 0)):
-                    await live.ended.wait()
-
-    async def _until_it_listens(self, live: _Live) -> None:
-        """The engine's init drops a SIGTERM that comes before it has a child, and says nothing."""
-        end = asyncio.get_running_loop().time() + LISTENS_S
-        while asyncio.get_running_loop().time() < end and not live.ended.is_set():
-            if len(await asyncio.to_thread(processes_of, live.id)) > 1:
-                return
-            await asyncio.sleep(LISTENS_LOOK_S)
-
-    async def _kill_without_engine(self, run: RunName, live: _Live, why: str) -> None:
-        if not live.id:
-            return
-        await asyncio.to_thread(kill_processes, live.id)
-        if not await asyncio.to_thread(processes_of, live.id):
-            await self._finish(run, live, Exit(137, "Failed", f"killed through its cgroup: {why}", _now_ms()))
-
     # ------------------------------------------------------------------ small things
-
-    def _record(self, live: _Live, started_ms: int = 0) -> None:
-        """For the next agent and for the guard. Raises OSError."""
-        record = {"name": live.name, "id": live.id, "socket": str(self._settings.socket), "started_ms": started_ms}
-        write_record(str(live.folder.path / RECORD), record)
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

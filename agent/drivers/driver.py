@@ -1,21 +1,21 @@
 """What runs replicas: the protocol that every driver keeps, proved by one contract suite (tests/contracts/drivers).
 
 A driver does what it is told and says what happened; it never restarts anything by itself. Everything it runs outlives
-the agent and is found again by `adopt`. For each start it answers once: started or start failed. A started run ends
-with exactly one notice: exited when it ended by itself, stopped when `stop` was asked before its end was seen. Both
-mean that nothing of the run is alive.
+the agent and is found again by `adopt`. For each start it answers once: started or start failed; before that it may say
+what the answer waits for. A started run ends with exactly one notice: exited when it ended by itself, stopped when
+`stop` was asked before its end was seen. Both mean that nothing of the run is alive.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.core.events import DriverExited, DriverStarted, DriverStartFailed, DriverStopped
+from agent.core.events import DriverDelayed, DriverExited, DriverStarted, DriverStartFailed, DriverStopped
 from agent.core.runs import Found, RunName
 from atoll.api.v1 import objects_pb2
 from atoll.model.slots import SlotName
 
-Notice = DriverStarted | DriverStartFailed | DriverExited | DriverStopped
+Notice = DriverDelayed | DriverStarted | DriverStartFailed | DriverExited | DriverStopped
 Notify = Callable[[Notice], None]
 
 

@@ -12,8 +12,12 @@ if ! command -v dockerd >/dev/null || ! [ -x /bin/busybox ]; then
     apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy docker.io busybox-static || exit 1
 fi
 if ! timeout 20 docker info >/dev/null 2>&1; then
-    say "starting dockerd; its log is $log"
-    setsid nohup dockerd >"$log" 2>&1 </dev/null &
+    if [ -d /run/systemd/system ] && systemctl start docker; then
+        say "started the service docker"
+    else
+        say "starting dockerd; its log is $log"
+        setsid nohup dockerd >"$log" 2>&1 </dev/null &
+    fi
 fi
 for _ in $(seq 60); do
     timeout 20 docker info >/dev/null 2>&1 && exit 0

@@ -9,7 +9,7 @@ import pytest
 
 from agent import guard
 from agent.config import DockerSettings
-from agent.core.events import DriverExited, DriverStarted, DriverStartFailed, DriverStopped
+from agent.core.events import DriverDelayed, DriverExited, DriverStarted, DriverStartFailed, DriverStopped
 from agent.core.runs import RunName
 from agent.drivers import container_kill
 from agent.drivers.docker import DockerDriver
@@ -174,6 +174,23 @@ async def test_a_hung_engine_stops_nothing_else_and_heals(engine: Dockerd, tmp_p
     assert await changes.get() is True
     await node.runs(3)
     node.driver.stop(run(3), 100)
+    assert isinstance(await node.next(), DriverStopped)
+    node.driver.close()
+
+
+async def test_a_start_without_an_answer_is_told_and_settled(engine: Dockerd, tmp_path: Path) -> None:
+    node = Node(tmp_path, engine.socket, call_s=2.0)
+    stopped = await node.runs(1)
+    node.driver.stop(stopped, 100)
+    assert isinstance(await node.next(), DriverStopped)
+    with engine.deaf_below():
+        started = node.start(2, "sleep", "1000")
+        delayed = await node.next()
+        assert isinstance(delayed, DriverDelayed)
+        assert (delayed.run, delayed.reason.split(":")[0]) == (started, "EngineDown")
+    assert await node.next() == DriverStarted(started)
+    assert len(docker.running(tmp_path, engine.socket)) == 1
+    node.driver.stop(started, 100)
     assert isinstance(await node.next(), DriverStopped)
     node.driver.close()
 

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -94,6 +96,16 @@ class Dockerd:
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def deaf_below(self) -> Iterator[None]:
+        """The engine answers, but what it needs to start a container (its containerd) is paused."""
+        assert self._below is not None
+        self._below.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._below.send_signal(signal.SIGCONT)
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:

@@ -31,10 +31,15 @@ class Recorded:
 
 @dataclass
 class RecordingEngine:
-    """`async with RecordingEngine(path) as engine`: `engine.requests` has all of them."""
+    """`async with RecordingEngine(path) as engine`: `engine.requests` has all of them.
+
+    `silent`: paths that get no answer. `instead`: answers other than the usual ones, by method and path.
+    """
 
     socket: Path
     requests: list[Recorded] = field(default_factory=list)
+    silent: set[str] = field(default_factory=set)
+    instead: dict[tuple[str, str], tuple[int, Any]] = field(default_factory=dict)
     _server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,7 +65,10 @@ class RecordingEngine:
                 url = urlsplit(target)
                 path = url.path.removeprefix(f"/v{VERSION}")
                 self.requests.append(Recorded(method, path, parse_qs(url.query), body))
-                status, answer = answer_to(method, path)
+                if path in self.silent:
+                    await reader.read()
+                    break
+                status, answer = self.instead.get((method, path)) or answer_to(method, path)
                 text = b"" if answer is None else json.dumps(answer).encode()
                 reply = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
                 writer.write(reply.encode() + text)

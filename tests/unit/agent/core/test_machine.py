@@ -271,6 +271,18 @@ def test_a_start_that_fails_counts_as_a_restart() -> None:
     assert (status.phase, status.exit.reason, status.exit.message) == (BACKOFF, "StartFailed", "no such file")
 
 
+def test_what_a_start_waits_for_is_told_until_it_is_answered() -> None:
+    world = World().boot()
+    world.connect()
+    world.sync(assign())
+    world.post(events.DriverDelayed(run(), "EngineDown: no answer"))
+    (status,) = world.report()
+    assert (status.phase, status.message) == (STARTING, "EngineDown: no answer")
+    world.post(events.DriverStarted(run()))
+    (status,) = world.report()
+    assert (status.phase, status.message) == (RUNNING, "")
+
+
 def test_exclusive_work_waits_for_a_lease_and_is_guarded_before_it_starts() -> None:
     world = World().boot()
     done = world.connect() + world.sync(assign(run_class=EXCLUSIVE))
