@@ -7,7 +7,7 @@ fresh list, at a revision not older than the win. Decides nothing.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,17 +20,18 @@ from atoll.compaction import compact_behind
 from atoll.election import Election, LaneWriter, lane_revisions
 from atoll.errors import Unavailable
 from atoll.lane import Authority
-from atoll.reign import Commit, LeadershipLost, LeadershipWon, PlanSettled
+from atoll.reign import Commit, LeadershipLost, LeadershipWon, PlanSettled, RecordsRead
 from atoll.store import keys
-from atoll.store.store import Compacted, Store, StoreUnavailable, list_all
+from atoll.store.store import Compacted, KeyValue, Store, StoreUnavailable, list_all
 
 LEADING = Gauge("atoll_leading", "1 while this process leads.")
 REIGNS = Counter("atoll_reigns", "Elections won by this process.")
 
+RECORDS_AT_ONCE = 500  # that a core reads before the renewal of the lease gets its turn
 _ADDRESS_REMEMBERED_MS = 1_000
 _log = structlog.get_logger()
 
-Post = Callable[[LeadershipWon | LeadershipLost | PlanSettled], None]
+Post = Callable[[RecordsRead | LeadershipWon | LeadershipLost | PlanSettled], None]
 Beside = Callable[[Authority], contextlib.AbstractAsyncContextManager[None]]
 
 
@@ -165,10 +166,14 @@ class Leadership:
         reason = "stopping"
         async with asyncio.TaskGroup() as tasks:
             committer = Committer(writer, tasks, self._post, self._clock)
-            reign = self._reigns[authority.term] = _Reign(committer)
-            self._post(LeadershipWon(authority, records.items, records.revision))
             compacting = tasks.create_task(compact_behind(self._store, self._history_s)) if self._history_s else None
             try:
+                await self._hand_over(authority, records.items, holding)
+                if holding.done():
+                    reason = holding.result()
+                    return reason
+                reign = self._reigns[authority.term] = _Reign(committer)
+                self._post(LeadershipWon(authority, (), records.revision))
                 async with self._beside(authority):
                     done, _ = await asyncio.wait({holding, reign.resigned}, return_when=asyncio.FIRST_COMPLETED)
                     reason = done.pop().result()
@@ -178,3 +183,11 @@ class Leadership:
                     compacting.cancel()
                 self._post(LeadershipLost(reason))
         return reason
+
+    async def _hand_over(self, authority: Authority, records: Sequence[KeyValue], holding: asyncio.Task[str]) -> None:
+        """Gives the core the records in parts, while leadership lasts; whatever else runs has its turn in between."""
+        for start in range(0, len(records), RECORDS_AT_ONCE):
+            if holding.done():
+                return
+            self._post(RecordsRead(authority, tuple(records[start : start + RECORDS_AT_ONCE])))
+            await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """What a leading core is told of its leadership, and what it asks of its lanes: the same for every leader.
 
 Values only. A reign lasts from LeadershipWon to LeadershipLost; a command of one reign is never carried out in another.
+Most of the list comes before the win is told, in parts, so that no event takes long: the lease is renewed meanwhile.
 """
 
 from dataclasses import dataclass
@@ -10,8 +11,18 @@ from atoll.store.store import KeyValue
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsRead:
+    """A part of what the next LeadershipWon would have to carry, in the order of the keys. Followed by that, or by
+    LeadershipLost; until then the core is a standby's."""
+
+    authority: Authority
+    records: tuple[KeyValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LeadershipWon:
-    """The election is won and everything under the root was listed at `revision` ≥ the election's."""
+    """The election is won and everything under the root was listed at `revision` ≥ the election's. `records`: what
+    RecordsRead has not brought."""
 
     authority: Authority
     records: tuple[KeyValue, ...]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Authority, Deposed, Lane
-from atoll.reign import Commit, LeadershipLost, LeadershipWon, PlanSettled, Resign
+from atoll.reign import Commit, LeadershipLost, LeadershipWon, PlanSettled, RecordsRead, Resign
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
 from atoll.store.store import Applied, Get, LeaseGone, Outcome, Put, Read, Txn, absent
@@ -119,7 +119,9 @@ class Candidate(End):
         lanes = {item.key: item.mod_revision for item in read.items}
         self._lanes = {i: Lane(authority, i, lanes.get(keys.lane(self.root, i), 0)) for i in range(self._lane_count)}
         self.leading = True
-        self.post(LeadershipWon(authority, read.items, read.revision))
+        middle = len(read.items) // 2
+        self.post(RecordsRead(authority, read.items[:middle]))
+        self.post(LeadershipWon(authority, read.items[middle:], read.revision))
         self.leads(authority)
 
     def _keep_alive(self) -> None:

@@ -8,6 +8,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.reign import LeadershipLost as LeadershipLost
 from atoll.reign import LeadershipWon as LeadershipWon
 from atoll.reign import PlanSettled as PlanSettled
+from atoll.reign import RecordsRead as RecordsRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +51,14 @@ class Woke:
     """The deadline the core asked for has come."""
 
 
-Event = LeadershipWon | LeadershipLost | PlanSettled | RegionConnected | RegionSaid | RegionGone | MutationAsked | Woke
+Event = (
+    RecordsRead
+    | LeadershipWon
+    | LeadershipLost
+    | PlanSettled
+    | RegionConnected
+    | RegionSaid
+    | RegionGone
+    | MutationAsked
+    | Woke
+)

@@ -10,7 +10,7 @@ from typing import Any
 
 from atoll.api.v1 import regional_pb2
 from atoll.errors import Unavailable
-from atoll.lane import Committed, Deposed, Rejected
+from atoll.lane import Authority, Committed, Deposed, Rejected
 from global_cp.config import CoreSettings
 from global_cp.core import events
 from global_cp.core.commands import CloseSession, Command, Reply, Resign, SendDown
@@ -26,9 +26,11 @@ class Machine:
     def __init__(self, settings: CoreSettings) -> None:
         self._settings = settings
         self._reign: Reign | None = None
+        self._read: tuple[Authority, Records] | None = None  # before the win is told
         self._plans = 0
         self._now_ms = 0
         self._table: dict[type, Callable[[Any, list[Command]], None]] = {
+            events.RecordsRead: self._records_read,
             events.LeadershipWon: self._won,
             events.LeadershipLost: lambda event, out: self._lose(out),
             events.PlanSettled: self._settled,
@@ -61,16 +63,25 @@ class Machine:
         return min((at for topic in reign.topics if (at := topic.deadline()) is not None), default=None)
 
     def _won(self, event: events.LeadershipWon, out: list[Command]) -> None:
+        records = self._records_of(event.authority)
         self._lose(out)
-        records = Records()
         records.load(event.records, event.revision)
         self._reign = Reign(event.authority, records, self._settings)
+
+    def _records_read(self, event: events.RecordsRead, out: list[Command]) -> None:
+        self._records_of(event.authority).load(event.records, 0)
+
+    def _records_of(self, authority: Authority) -> Records:
+        """What was read of this reign's list so far."""
+        if self._read is None or self._read[0] != authority:
+            self._read = authority, Records()
+        return self._read[1]
 
     def _lose(self, out: list[Command]) -> None:
         if self._reign:
             self._reign.requests.lost(out)
             self._reign.regions.lost(out)
-        self._reign = None
+        self._reign = self._read = None
 
     def _connected(self, event: events.RegionConnected, out: list[Command]) -> None:
         if self._reign:

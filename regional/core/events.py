@@ -7,6 +7,7 @@ from atoll.lane import Plan
 from atoll.reign import LeadershipLost as LeadershipLost
 from atoll.reign import LeadershipWon as LeadershipWon
 from atoll.reign import PlanSettled as PlanSettled
+from atoll.reign import RecordsRead as RecordsRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ class Woke:
 
 
 Event = (
-    LeadershipWon
+    RecordsRead
+    | LeadershipWon
     | LeadershipLost
     | PlanSettled
     | NodeHello

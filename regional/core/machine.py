@@ -26,6 +26,7 @@ from regional.core import (
 from regional.core import commands as do
 from regional.core import transactions as tx
 from regional.core.reports import Reporter
+from regional.core.standby import Standby
 from regional.core.state import State, Turn
 from regional.core.transactions import Operation
 
@@ -45,9 +46,9 @@ _BULK: tuple[_Source, ...] = (shares.next_admission, releasing.next_release, bin
 
 class Machine:
     def __init__(self, region: str, settings: CoreSettings) -> None:
-        self.region = region
         self.settings = settings
         self.state: State | None = None
+        self._standby = Standby(region, settings)
         self._lanes: list[int] = []  # the plan in flight, 0 = free
         self._paused_ms: list[int] = []  # a lane rests until then
         self._plans = 0
@@ -64,10 +65,9 @@ class Machine:
     def handle(self, event: events.Event, now_ms: int) -> list[do.Command]:
         require(now_ms >= self._handled_ms, "time never goes back")
         turn = Turn(now_ms)
-        if isinstance(event, events.LeadershipWon):
-            self._win(event, turn)
-        elif self.state is None:
-            authority.refuse(event, turn)
+        if self.state is None:
+            if won := self._standby.handle(event, turn):
+                self._begin(won, turn)
         elif isinstance(event, events.LeadershipLost):
             self._lose(self.state, turn)
         else:
@@ -117,6 +117,8 @@ class Machine:
                 shares.listed(state, event.listed)
             case events.GlobalLost():
                 state.uplink = False
+            case events.RecordsRead() | events.LeadershipWon():
+                require(False, "I5: a leader wins once a term")
         if turn.now_ms >= self._checked_ms + self.settings.node_check_ms:
             self._checked_ms = turn.now_ms
             node_life.check(state, turn)
@@ -125,13 +127,11 @@ class Machine:
 
     # ---- leadership
 
-    def _win(self, event: events.LeadershipWon, turn: Turn) -> None:
-        require(self.state is None, "I5: a leader wins once a term")
-        self.state = takeover.take_over(self.region, self.settings, event, turn)
+    def _begin(self, state: State, turn: Turn) -> None:
+        self.state = state
         self._lanes = [0] * self.settings.lanes
         self._paused_ms = [0] * self.settings.lanes
-        self._checked_ms = turn.now_ms
-        self._reporter = Reporter(turn.now_ms)
+        self._reporter, self._checked_ms = Reporter(turn.now_ms), turn.now_ms
 
     def _lose(self, state: State, turn: Turn) -> None:
         """Forgets everything: only the store knows what the next leader does. Agents say hello again, callers ask."""

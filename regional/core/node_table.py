@@ -5,7 +5,7 @@ history gives the same placement. `changed[row]` is the table's version at the r
 scores repairs only what is newer than itself. Decides nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,12 @@ class NodeTable:
     def charge(self, row: int, amounts: Amounts) -> None:
         self.used[row] += amounts
         self._touch(row)
+
+    def charge_all(self, rows: Sequence[int], amounts: Sequence[Amounts]) -> None:
+        """One amount a row; a row may come more than once."""
+        np.add.at(self.used, rows, np.array(amounts, np.int64))
+        self.version += 1
+        self.changed[rows] = self.version
 
     def credit(self, row: int, amounts: Amounts) -> None:
         used = self.used[row]

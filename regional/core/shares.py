@@ -13,7 +13,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
 from regional.core import closing, forgetting, releasing, transactions
 from regional.core.queue import SchedulingClass
-from regional.core.records import TaskEntry, WorkloadEntry
+from regional.core.records import TaskEntry, WorkloadEntry, marks_of
 from regional.core.state import State, Turn
 from regional.core.transactions import AdmitShare
 
@@ -143,7 +143,8 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
     for index in sorted(task.entries):
         entry = task.entries[index]
         entry.derive()
-        state.retally(entry)
+        before, entry.marks = entry.marks, marks_of(entry)
+        task.tally.move(before, entry.marks)
         if not entry.bound:
             if index not in task.in_flight:
                 releasing.requeue(state, entry, turn.now_ms)

@@ -42,12 +42,12 @@ class Turn:
 
 
 class State:
-    def __init__(self, region: str, settings: CoreSettings, authority: Authority, revision: int, now_ms: int) -> None:
+    def __init__(self, region: str, settings: CoreSettings, authority: Authority, now_ms: int) -> None:
         self.region = region
         self.settings = settings
         self.authority = authority
         self.root = authority.root
-        self.revision = revision  # everything committed up to here is known
+        self.revision = 0  # everything committed up to here is known
         self.epoch = 0
         self.table = NodeTable()
         self.liveness = Liveness(now_ms)
@@ -198,6 +198,25 @@ class State:
                 self.table.charge(node.row, one * count)
                 task.move_copies(node.row, count)
         return entries
+
+    def adopt_slots(self, task: TaskEntry, stored: Iterable[tuple[int, objects_pb2.Slot, int]]) -> None:
+        """Slots of one task with their revisions, as a takeover finds them. Each is counted when its share is known."""
+        rows: list[int] = []
+        amounts: list[Vector] = []
+        for index, record, mod_revision in stored:
+            entry = SlotEntry(task.slot_key(index), task, index, record, mod_revision, vector(record.vector))
+            task.entries[index] = entry
+            if record.state == objects_pb2.SLOT_STATE_BOUND:
+                entry.bound = True
+                node = self.node(record.node)
+                node.slots[entry.key] = entry
+                rows.append(node.row)
+                amounts.append(entry.vector)
+                task.move_copies(node.row, 1)
+        if rows:
+            account = self.account(task.owner.tenant)
+            account.bound += Vector(*map(sum, zip(*amounts, strict=True)))
+            self.table.charge_all(rows, amounts)
 
     def drop_slots(self, entries: Iterable[SlotEntry]) -> None:
         """The slots' records were deleted."""

@@ -1,90 +1,126 @@
 """Records as stored, read into memory: all of them when leadership is won, single ones when a refusal read them.
 
 The list of a takeover is complete: it was read at a revision not before the election, and older leaders' transactions
-are dead by the compare of the term. Bound slots stay bound; phases and readiness come back with the agents' hellos.
-Every node gets a full grace period, and exclusive work counts as running until T_l + T_s after the takeover at least.
+are dead by the compare of the term. It comes in parts, in the order of its keys: slots before the workloads that they
+are counted for. Bound slots stay bound; phases and readiness come back with the agents' hellos. Every node gets a full
+grace period, and exclusive work counts as running until T_l + T_s after the takeover at least.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import groupby
 
 from atoll.api.v1 import objects_pb2
+from atoll.errors import require
 from atoll.lane import Authority
 from atoll.model.resources import total, vector
 from atoll.store.store import KeyValue
-from regional.config import CoreSettings
 from regional.core import liveness, resting, shares, slices
-from regional.core.events import LeadershipWon
 from regional.core.state import State, Turn
 
 
-def take_over(region: str, settings: CoreSettings, event: LeadershipWon, turn: Turn) -> State:
-    state = State(region, settings, event.authority, event.revision, turn.now_ms)
-    by_kind = _by_kind(event.authority, event.records)
-    for item in by_kind.get(b"node", ()):
-        _read_node(state, item, turn.now_ms)
-    for item in by_kind.get(b"removed", ()):
-        state.removed[objects_pb2.RemovedNode.FromString(item.value).name] = (
-            objects_pb2.RemovedNode.FromString(item.value),
-            item.mod_revision,
-        )
-    for item in by_kind.get(b"slice", ()):
-        record = objects_pb2.RegionSlice.FromString(item.value)
-        slices.adopt(state, state.account(record.tenant), record, item.mod_revision)
-    for item in by_kind.get(b"used", ()):
-        _read_use(state, item)
-    for item in by_kind.get(b"slot", ()):
-        _read_slot(state, item)
-    for item in by_kind.get(b"zombie", ()):
-        state.put_zombie(item.key, objects_pb2.Zombie.FromString(item.value), item.mod_revision)
-    for item in by_kind.get(b"workload", ()):
-        share = objects_pb2.Share.FromString(item.value)
-        workload = state.workload(share.metadata.tenant, share.metadata.name)
-        state.epoch = max(state.epoch, share.epoch)
-        shares.open_slots(state, workload, share, item.mod_revision, turn)
-    for workload in state.workloads.values():
-        if not workload.mod_revision:  # slots that nobody accounts for: closed and forgotten
-            nobody = objects_pb2.Metadata(tenant=workload.tenant, name=workload.name)
-            shares.open_slots(state, workload, objects_pb2.Share(metadata=nobody, removed=True), 0, turn)
-        state.forgettable[workload.tenant, workload.name] = workload
-    return state
+class Takeover:
+    """A state in the making: nothing is decided by it before it is complete."""
 
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._last_key = b""
 
-def _by_kind(authority: Authority, records: Iterable[KeyValue]) -> dict[bytes, list[KeyValue]]:
-    kinds: dict[bytes, list[KeyValue]] = {}
-    for item in records:
-        kinds.setdefault(_kind(authority, item.key), []).append(item)
-    return kinds
+    def read(self, records: Iterable[KeyValue], turn: Turn) -> None:
+        for kind, items in groupby(self._in_order(records), lambda item: _kind(self.state.authority, item.key)):
+            if reader := _READERS.get(kind):
+                reader(self.state, items, turn)
+
+    def _in_order(self, records: Iterable[KeyValue]) -> Iterable[KeyValue]:
+        for item in records:
+            require(item.key > self._last_key, "I7: a takeover reads each key once, in their order")
+            self._last_key = item.key
+            yield item
+
+    def complete(self, revision: int, turn: Turn) -> State:
+        """All records have been read, as of `revision`."""
+        state, live = self.state, self.state.liveness
+        state.revision = revision
+        live.grace_from_ms = turn.now_ms
+        rows = slice(state.table.size)
+        live.heard_ms[rows] = turn.now_ms
+        live.acknowledged_ms[rows] = turn.now_ms + state.settings.acknowledge_within_ms  # by the leader before us
+        for workload in state.workloads.values():
+            if not workload.mod_revision:  # slots that nobody accounts for: closed and forgotten
+                nobody = objects_pb2.Metadata(tenant=workload.tenant, name=workload.name)
+                shares.open_slots(state, workload, objects_pb2.Share(metadata=nobody, removed=True), 0, turn)
+        state.forgettable = dict(state.workloads)
+        return state
 
 
 def _kind(authority: Authority, key: bytes) -> bytes:
     return key.removeprefix(authority.root).partition(b"/")[0]
 
 
-def _read_node(state: State, item: KeyValue, now_ms: int) -> None:
-    record = objects_pb2.Node.FromString(item.value)
-    node = state.node(record.metadata.name)
-    state.put_node(node, record, item.mod_revision)
+def _read_nodes(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
     live = state.liveness
-    live.heartbeat_ms[node.row] = record.heartbeat_ms or state.settings.heartbeat_ms
-    live.fence_after_ms[node.row] = liveness.recorded_fence_ms(state.settings, record)
-    live.heard_ms[node.row] = now_ms
-    live.acknowledged_ms[node.row] = now_ms + state.settings.acknowledge_within_ms  # by the leader before us
-    if record.state == objects_pb2.NODE_STATE_LOST:
-        live.lost[node.row] = True
-        state.lost[node.name] = node
+    for item in items:
+        record = objects_pb2.Node.FromString(item.value)
+        node = state.node(record.metadata.name)
+        state.put_node(node, record, item.mod_revision)
+        live.heartbeat_ms[node.row] = record.heartbeat_ms or state.settings.heartbeat_ms
+        live.fence_after_ms[node.row] = liveness.recorded_fence_ms(state.settings, record)
+        if record.state == objects_pb2.NODE_STATE_LOST:
+            live.lost[node.row] = True
+            state.lost[node.name] = node
 
 
-def _read_use(state: State, item: KeyValue) -> None:
-    tenant, _, lane = item.key.removeprefix(state.root + b"used/").decode().partition("/")
-    use = objects_pb2.LaneUse.FromString(item.value)
-    state.account(tenant).lane_use[int(lane)] = total([vector(charge.charged) for charge in use.charges])
+def _read_removed(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
+    for item in items:
+        record = objects_pb2.RemovedNode.FromString(item.value)
+        state.removed[record.name] = record, item.mod_revision
 
 
-def _read_slot(state: State, item: KeyValue) -> None:
-    record = objects_pb2.Slot.FromString(item.value)
-    workload = state.workload(record.id.tenant, record.id.workload)
-    task = state.task(workload, record.id.task)
-    state.put_slot(task, record.id.index, record, item.mod_revision)
+def _read_slices(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
+    for item in items:
+        record = objects_pb2.RegionSlice.FromString(item.value)
+        slices.adopt(state, state.account(record.tenant), record, item.mod_revision)
+
+
+def _read_slots(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
+    for slots, of_task in groupby(items, lambda item: item.key.rpartition(b"/")[0]):
+        tenant, name, task = slots.removeprefix(state.root + b"slot/").decode().split("/")
+        stored = ((_index(item.key), objects_pb2.Slot.FromString(item.value), item.mod_revision) for item in of_task)
+        state.adopt_slots(state.task(state.workload(tenant, name), task), stored)
+
+
+def _index(key: bytes) -> int:
+    return int(key.rpartition(b"/")[2])
+
+
+def _read_uses(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
+    for item in items:
+        tenant, _, lane = item.key.removeprefix(state.root + b"used/").decode().partition("/")
+        use = objects_pb2.LaneUse.FromString(item.value)
+        state.account(tenant).lane_use[int(lane)] = total([vector(charge.charged) for charge in use.charges])
+
+
+def _read_shares(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
+    for item in items:
+        share = objects_pb2.Share.FromString(item.value)
+        workload = state.workload(share.metadata.tenant, share.metadata.name)
+        state.epoch = max(state.epoch, share.epoch)
+        shares.open_slots(state, workload, share, item.mod_revision, turn)
+
+
+def _read_zombies(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
+    for item in items:
+        state.put_zombie(item.key, objects_pb2.Zombie.FromString(item.value), item.mod_revision)
+
+
+_READERS: dict[bytes, Callable[[State, Iterable[KeyValue], Turn], None]] = {
+    b"node": _read_nodes,
+    b"removed": _read_removed,
+    b"slice": _read_slices,
+    b"slot": _read_slots,
+    b"used": _read_uses,
+    b"workload": _read_shares,
+    b"zombie": _read_zombies,
+}
 
 
 def adopt(state: State, stale: Iterable[tuple[bytes, KeyValue | None]], turn: Turn) -> bool:

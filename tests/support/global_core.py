@@ -67,7 +67,9 @@ class GlobalCore:
             index: Lane(authority, index, revisions.get(keys.lane(keys.GLOBAL, index), 0))
             for index in range(self.settings.lanes)
         }
-        self.post(events.LeadershipWon(authority, listed.items, listed.revision))
+        middle = len(listed.items) // 2
+        self.post(events.RecordsRead(authority, listed.items[:middle]))
+        self.post(events.LeadershipWon(authority, listed.items[middle:], listed.revision))
         return authority
 
     def crash(self, applied: int) -> None:

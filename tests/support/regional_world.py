@@ -116,7 +116,9 @@ class RegionalWorld:
         mods = {item.key: item.mod_revision for item in listed.items}
         self.lanes = [Lane(authority, i, mods.get(keys.lane(ROOT, i), 0)) for i in range(self.settings.lanes)]
         self._audit()
-        self.tell(events.LeadershipWon(authority, listed.items, listed.revision))
+        middle = len(listed.items) // 2
+        self.tell(events.RecordsRead(authority, listed.items[:middle]))
+        self.tell(events.LeadershipWon(authority, listed.items[middle:], listed.revision))
 
     def take_over(self) -> None:
         """The process dies; another one, that knows nothing, wins."""

@@ -29,11 +29,18 @@ class _Jumping(selectors.DefaultSelector):
 
 class _VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
-        self._jumping = _Jumping()
-        super().__init__(self._jumping)
+        self.jumping = _Jumping()
+        super().__init__(self.jumping)
 
     def time(self) -> float:
-        return self._jumping.now_s
+        return self.jumping.now_s
+
+
+def compute(seconds: float) -> None:
+    """A computation took so long on the running loop: nothing else ran meanwhile."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _VirtualLoop)
+    loop.jumping.now_s += seconds
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -1,11 +1,15 @@
 """From a share to bound slots and back, against a store that really compares."""
 
+import pytest
+
 from atoll.api.v1 import agent_pb2, objects_pb2
-from atoll.lane import Plan
+from atoll.errors import InvariantBroken
+from atoll.lane import Authority, Plan
 from atoll.model.resources import Vector
-from atoll.store.store import Put, absent
+from atoll.store.store import Put, absent, prefix_end
 from regional.core import commands, events
-from tests.support.regional_world import RegionalWorld, task
+from regional.core.machine import Machine
+from tests.support.regional_world import REGION, ROOT, RegionalWorld, task
 
 
 def test_a_share_is_bound_and_its_node_is_told(world: RegionalWorld) -> None:
@@ -140,6 +144,41 @@ def test_a_new_leader_keeps_what_is_bound_and_binds_the_rest(world: RegionalWorl
     assert len(world.slots()) == 4
     after = {s.id.index: s.attempt for s in world.slots()}
     assert all(after[i] == a for i, a in before.items())
+
+
+def test_nothing_happens_before_all_records_are_in(world: RegionalWorld) -> None:
+    world.join("n1")
+    world.share("web", task(replicas=2))
+    listed = world.store.range(ROOT, prefix_end(ROOT))
+    heir, authority = Machine(REGION, world.settings), Authority(ROOT, listed.revision)
+    for item in listed.items:
+        assert heir.handle(events.RecordsRead(authority, (item,)), world.now_ms) == []
+        assert heir.state is None
+        assert heir.next_deadline() is None
+    heir.handle(events.LeadershipWon(authority, (), listed.revision), world.now_ms)
+    assert heir.state is not None
+    assert {e.record.id.index for e in heir.state.nodes["n1"].slots.values()} == {0, 1}
+    heir.state.check()
+
+
+def test_what_was_read_for_a_reign_that_never_began_is_no_part_of_the_next(world: RegionalWorld) -> None:
+    world.join("n1")
+    listed = world.store.range(ROOT, prefix_end(ROOT))
+    heir = Machine(REGION, world.settings)
+    heir.handle(events.RecordsRead(Authority(ROOT, 5), listed.items), world.now_ms)
+    heir.handle(events.LeadershipLost("the lease is gone"), world.now_ms)
+    heir.handle(events.LeadershipWon(Authority(ROOT, 7), (), 7), world.now_ms)
+    assert heir.state is not None
+    assert not heir.state.nodes
+
+
+def test_records_out_of_order_break_an_invariant(world: RegionalWorld) -> None:
+    world.join("n1")
+    listed = world.store.range(ROOT, prefix_end(ROOT))
+    heir, authority = Machine(REGION, world.settings), Authority(ROOT, listed.revision)
+    heir.handle(events.RecordsRead(authority, listed.items), world.now_ms)
+    with pytest.raises(InvariantBroken):
+        heir.handle(events.LeadershipWon(authority, listed.items, listed.revision), world.now_ms)
 
 
 def test_same_input_same_output() -> None:
