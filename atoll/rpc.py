@@ -15,7 +15,7 @@ import inspect
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -60,6 +60,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 3_000),
     ("grpc.max_receive_message_length", 16 << 20),
 )
+TOKEN_LOOK_S = 2.0  # how often an open stream's token is looked up again
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +240,36 @@ class _Border(grpc.aio.ServerInterceptor):
         try:
             async with asyncio.timeout(None if limit_s == math.inf else limit_s) as scope:
                 if call.response_streaming:
-                    return await _stream(behavior(request, call.context), call.context)
+                    with self._while_known(call, scope):
+                        return await _stream(behavior(request, call.context), call.context)
                 return await behavior(request, call.context)
         except TimeoutError:
             if not scope.expired():
                 raise
+            self._by_token(call.metadata)  # says so when it was revoked meanwhile
             if credential_s < bound_s:
                 raise NotAuthenticated("the certificate or token has expired") from None
             raise OutcomeUnknown(f"no answer within {bound_s:g} s") from None
+
+    @contextlib.contextmanager
+    def _while_known(self, call: "_Call", scope: asyncio.Timeout) -> Iterator[None]:
+        """A stream ends soon after its token was revoked; nothing else would ever ask again who is listening."""
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            nonlocal timer
+            try:
+                self._by_token(call.metadata)
+            except AtollError:
+                scope.reschedule(loop.time())
+            else:
+                timer = loop.call_later(TOKEN_LOOK_S, look)
+
+        timer = loop.call_later(TOKEN_LOOK_S, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,14 @@ async def whoami(client: "AsyncClient", style: str) -> None:
     output.write(output.table(["NAME", "ROLE", "TENANT", "CLUSTER"], rows))
 
 
-@auth.command("login", examples="  atoll auth login < token.txt\n")
+@auth.command(
+    "login",
+    examples="""\
+  atoll auth login                asks for it
+  atoll auth login < token.txt
+  atoll auth token create ann --role user --for-tenant shop > token.txt
+""",
+)
 def login() -> None:
     """Keep a token in the current context. Reads it from standard input, so that it is in no history."""
     known = contexts.load()
@@ -74,7 +81,14 @@ def token() -> None:
     """User tokens."""
 
 
-@token.command("create", examples="  atoll auth token create ann --role user --for-tenant shop --ttl 90d\n")
+@token.command(
+    "create",
+    examples="""\
+  atoll auth token create ann --role user --for-tenant shop --ttl 90d
+  atoll auth token create board --role viewer --for-tenant shop > token.txt
+  atoll auth token create eve --role operator
+""",
+)
 @click.argument("name")
 @click.option("--role", type=click.Choice(ROLES), required=True)
 @click.option("--for-tenant", default="", help="A viewer or user belongs to one tenant.")
@@ -110,6 +124,6 @@ async def list_(client: "AsyncClient", style: str) -> None:
 @mutation
 @connected
 async def revoke(client: "AsyncClient", id_: str, request_id: str) -> None:
-    """Refuse the token from now on, in every region as soon as it hears of it. Calls under way end by themselves."""
+    """Refuse the token from now on, in every region as soon as it hears of it. What still streams under it is cut."""
     record = await client.tokens.revoke_user(id_, request_id=request_id)
     output.write(f"usertoken/{output.visible(record.id)} revoked: it was {output.visible(record.name)}'s\n")

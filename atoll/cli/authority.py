@@ -22,7 +22,7 @@ HOSTS = click.option("--host", "hosts", multiple=True, required=True, help="Name
   atoll ca init --cluster prod
   atoll ca issue global g1 --host g1.example.com --into global/
   atoll ca issue region eu-west --host eu1.example.com --into region/
-  atoll ca issue issuer eu-west --into region/issuer/
+  atoll ca issue issuer eu-west --into region/
   atoll ca issue admin ann --into admin/
 """,
 )
@@ -30,7 +30,14 @@ def ca() -> None:
     """The cluster's own certificate authority."""
 
 
-@ca.command("init", examples="  atoll ca init --cluster prod --ca /secure/ca\n")
+@ca.command(
+    "init",
+    examples="""\
+  atoll ca init --cluster prod
+  atoll ca init --cluster prod --ca /secure/ca
+  atoll ca issue admin ann --ca /secure/ca --into admin/   what comes after
+""",
+)
 @click.option("--cluster", required=True, help="The cluster's name, part of every identity.")
 @FOLDER
 def init(cluster: str, folder: Path) -> None:
@@ -39,12 +46,26 @@ def init(cluster: str, folder: Path) -> None:
     output.tell(f"root of cluster {cluster} in {folder}\nTry   atoll ca issue admin ann --ca {folder} --into admin")
 
 
-@ca.group("issue", examples="  atoll ca issue admin ann --into admin/\n")
+@ca.group(
+    "issue",
+    examples="""\
+  atoll ca issue global g1 --host g1.example.com --into global/
+  atoll ca issue region eu-west --host eu1.example.com --into region/
+  atoll ca issue admin ann --into admin/
+""",
+)
 def issue() -> None:
     """Certificates of programs and admins."""
 
 
-@issue.command("global", examples="  atoll ca issue global g1 --host g1.example.com --into global/\n")
+@issue.command(
+    "global",
+    examples="""\
+  atoll ca issue global g1 --host g1.example.com --into global/
+  atoll ca issue global g1 --host g1.example.com --host 10.0.0.7 --into global/
+  atoll ca issue global g2 --host g2.example.com --into standby/ --ca /secure/ca
+""",
+)
 @click.argument("name")
 @HOSTS
 @INTO
@@ -55,7 +76,14 @@ def global_(name: str, hosts: tuple[str, ...], into: Path, folder: Path) -> None
     _told(authority.issue_global(name, hosts, into, now_ms))
 
 
-@issue.command("region", examples="  atoll ca issue region eu-west --host eu1.example.com --into region/\n")
+@issue.command(
+    "region",
+    examples="""\
+  atoll ca issue region eu-west --host eu1.example.com --into region/
+  atoll ca issue region eu-west --name r2 --host eu2.example.com --into standby/
+  atoll ca issue region eu-west --host 10.0.0.7 --into region/ --ca /secure/ca
+""",
+)
 @click.argument("region")
 @click.option("--name", default="r1", show_default=True, help="The process.")
 @HOSTS
@@ -67,7 +95,14 @@ def region(region: str, name: str, hosts: tuple[str, ...], into: Path, folder: P
     _told(authority.issue_region(region, name, hosts, into, now_ms))
 
 
-@issue.command("issuer", examples="  atoll ca issue issuer eu-west --into region/issuer/\n")
+@issue.command(
+    "issuer",
+    examples="""\
+  atoll ca issue issuer eu-west --into region/
+  atoll ca issue issuer us-east --into us-east/
+  atoll ca issue issuer eu-west --into region/ --ca /secure/ca
+""",
+)
 @click.argument("region")
 @INTO
 @FOLDER
@@ -77,7 +112,14 @@ def issuer(region: str, into: Path, folder: Path) -> None:
     _told(authority.issue_region_issuer(region, into, now_ms))
 
 
-@issue.command("admin", examples="  atoll ca issue admin ann --into admin/\n")
+@issue.command(
+    "admin",
+    examples="""\
+  atoll ca issue admin ann --into admin/
+  atoll ca issue admin ann --into admin/ --ca /secure/ca
+  atoll context set prod --address HOST:7071 --ca admin/ca.crt --certificate admin/admin.crt --key admin/admin.key
+""",
+)
 @click.argument("name")
 @INTO
 @FOLDER

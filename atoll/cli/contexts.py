@@ -58,7 +58,14 @@ def list_(style: str) -> None:
         output.tell(f"no contexts in {contexts.config_path()}\nTry   atoll dev")
 
 
-@context.command("use", examples="  atoll context use prod\n")
+@context.command(
+    "use",
+    examples="""\
+  atoll context list                       shows the names
+  atoll context use prod
+  atoll get nodes --context prod           only this once
+""",
+)
 @click.argument("name")
 def use(name: str) -> None:
     """Make a context the current one."""
@@ -68,7 +75,14 @@ def use(name: str) -> None:
     contexts.save(replace(known, current=name))
 
 
-@context.command("set", examples='  atoll context set prod --address host:7070 --ca ca.crt --token "$TOKEN"\n')
+@context.command(
+    "set",
+    examples="""\
+  atoll context set prod --address host:7070 --ca ca.crt --token "$TOKEN"
+  atoll context set prod --address host:7071 --ca ca.crt --certificate me.crt --key me.key
+  atoll context set prod --tenant shop
+""",
+)
 @click.argument("name")
 @click.option("--address", default="", metavar="HOST:PORT…", help="One or more servers, separated by commas.")
 @click.option("--ca", default="", metavar="FILE", help="The cluster's root certificate.")

@@ -27,7 +27,14 @@ def token() -> None:
     """Join tokens: each lets one node join, once."""
 
 
-@token.command("create", examples="  atoll node token create --region eu-west --node n7 --ttl 10m\n")
+@token.command(
+    "create",
+    examples="""\
+  atoll node token create --region eu-west --node n7 --ttl 10m
+  atoll node token create --region eu-west --pool memory --label pool=memory
+  atoll node token create > join.token
+""",
+)
 @click.option("--region", default="", help="May be left out where there is only one.")
 @click.option("--pool", default="default", show_default=True)
 @click.option("--node", default="", help="Only this name may join; else any.")
@@ -48,7 +55,12 @@ async def create(client: "AsyncClient", region: str, pool: str, node: str, label
 
 
 @token.command(
-    "list", examples="  atoll node token list\n  atoll node token list --region eu-west --pool gpu -o wide\n"
+    "list",
+    examples="""\
+  atoll node token list
+  atoll node token list --region eu-west --pool gpu -o wide
+  atoll node token list --region eu-west -o name
+""",
 )
 @click.option("--region", default="", help="May be left out where there is only one.")
 @click.option("--pool", default="", help="Only those of this pool.")
@@ -60,7 +72,14 @@ async def list_(client: "AsyncClient", region: str, pool: str, style: str) -> No
     output.write(output.render(views.JOIN_TOKENS, tokens, style))
 
 
-@token.command("revoke", examples="  atoll node token revoke 3f9a\n")
+@token.command(
+    "revoke",
+    examples="""\
+  atoll node token list --region eu-west       shows the IDs
+  atoll node token revoke 6a1f0c5d2b3e4f70 --region eu-west
+  atoll node token revoke 6a1f0c5d2b3e4f70 --request-id revoke-n7
+""",
+)
 @click.argument("id_", metavar="ID")
 @click.option("--region", default="", help="May be left out where there is only one.")
 @mutation

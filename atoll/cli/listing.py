@@ -33,7 +33,12 @@ SHORT = {"wl": "Workload", "w": "Workload", "no": "Node", "s": "Slot"}
   atoll get workloads -w
 """,
 )
-@click.argument("view", metavar="KIND", callback=lambda context, argument, word: views.BY_KIND[_kind(word)])
+@click.argument(
+    "view",
+    metavar="KIND",
+    callback=lambda context, argument, word: views.BY_KIND[_kind(word)],
+    shell_complete=lambda context, argument, begun: [f"{it}s" for it in WORDS.values() if f"{it}s".startswith(begun)],
+)
 @click.argument("name", default="")
 @click.option("-o", "--output", "style", type=click.Choice(output.FORMATS), default="table")
 @click.option(

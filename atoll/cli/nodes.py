@@ -66,7 +66,14 @@ async def list_(client: "AsyncClient", style: str, region: str) -> None:
     output.write(output.render(views.NODES, await client.nodes.list(region=region), style))
 
 
-@node.command("get", examples="  atoll node get n7\n  atoll node get n7 -o yaml\n")
+@node.command(
+    "get",
+    examples="""\
+  atoll node get n7
+  atoll node get n7 -o yaml
+  atoll node get n7 --region eu-west
+""",
+)
 @click.argument("name")
 @click.option("-o", "--output", "style", type=STYLES, default="wide")
 @region
@@ -80,7 +87,14 @@ async def get(client: "AsyncClient", name: str, style: str, region: str) -> None
         output.write("\n" + output.render(views.SLOTS, slots, "table") if slots else "")
 
 
-@node.command("cordon", examples='  atoll node cordon n7\n  atoll node cordon n7 n8 --reason "disk is slow"\n')
+@node.command(
+    "cordon",
+    examples="""\
+  atoll node cordon n7
+  atoll node cordon n7 n8 --reason "disk is slow"
+  atoll node uncordon n7          undoes it
+""",
+)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--reason", default="", help="For those who ask later.")
 @region
@@ -96,7 +110,14 @@ async def cordon(client: "AsyncClient", names: tuple[str, ...], reason: str, reg
     )
 
 
-@node.command("uncordon", examples="  atoll node uncordon n7\n")
+@node.command(
+    "uncordon",
+    examples="""\
+  atoll node uncordon n7
+  atoll node uncordon n7 n8
+  atoll node uncordon n7 --region eu-west
+""",
+)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @region
 @mutation
@@ -154,7 +175,14 @@ async def drain(
             await _until_drained(client, name, region)
 
 
-@node.command("label", examples="  atoll node label n7 disk=ssd\n  atoll node label n7 disk- zone=b\n")
+@node.command(
+    "label",
+    examples="""\
+  atoll node label n7 disk=ssd
+  atoll node label n7 disk- zone=b     removes one, sets another
+  atoll node list -o wide              shows them
+""",
+)
 @click.argument("name")
 @click.argument("labels", metavar="KEY=VALUE|KEY-...", nargs=-1, required=True)
 @region
@@ -206,6 +234,7 @@ async def taint(
     "remove",
     examples="""\
   atoll node remove n7
+  atoll node remove n7 n8 --yes
   atoll node remove n7 --destroyed --reason "burnt down" --yes
 """,
 )

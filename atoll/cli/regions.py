@@ -55,7 +55,14 @@ async def get(client: "AsyncClient", name: str, style: str) -> None:
     output.write(output.render(views.REGIONS, found, style, single=True))
 
 
-@region.command("cordon", examples="  atoll region cordon eu-west\n")
+@region.command(
+    "cordon",
+    examples="""\
+  atoll region cordon eu-west
+  atoll region cordon eu-west -o yaml
+  atoll region uncordon eu-west   undoes it
+""",
+)
 @click.argument("name")
 @RESULT
 @mutation
@@ -65,7 +72,14 @@ async def cordon(client: "AsyncClient", name: str, style: str, request_id: str) 
     _show(style, await client.regions.update(name, cordoned=True, request_id=request_id))
 
 
-@region.command("uncordon", examples="  atoll region uncordon eu-west\n")
+@region.command(
+    "uncordon",
+    examples="""\
+  atoll region uncordon eu-west
+  atoll region uncordon eu-west -o yaml
+  atoll region list               shows which are cordoned
+""",
+)
 @click.argument("name")
 @RESULT
 @mutation
@@ -75,7 +89,14 @@ async def uncordon(client: "AsyncClient", name: str, style: str, request_id: str
     _show(style, await client.regions.update(name, cordoned=False, request_id=request_id))
 
 
-@region.command("drain", examples="  atoll region drain eu-west\n  atoll get workloads -o wide -w   watch them move\n")
+@region.command(
+    "drain",
+    examples="""\
+  atoll region drain eu-west
+  atoll get workloads -A -o wide -w      watch them move
+  atoll region uncordon eu-west          ends it
+""",
+)
 @click.argument("name")
 @RESULT
 @mutation
@@ -87,7 +108,14 @@ async def drain(client: "AsyncClient", name: str, style: str, request_id: str) -
     _show(style, await client.regions.update(name, draining=True, request_id=request_id))
 
 
-@region.command("label", examples="  atoll region label eu-west jurisdiction=eu tier-\n")
+@region.command(
+    "label",
+    examples="""\
+  atoll region label eu-west jurisdiction=eu
+  atoll region label eu-west jurisdiction=eu tier-     sets one, removes another
+  atoll region list -o wide                            shows them
+""",
+)
 @click.argument("name")
 @click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE|KEY-…")
 @RESULT

@@ -21,12 +21,26 @@ if TYPE_CHECKING:
 STYLES = click.Choice(output.FORMATS)
 
 
-@click.group(cls=Group, examples="  atoll tenant create shop --cpu 20 --memory 64Gi\n  atoll tenant list\n")
+@click.group(
+    cls=Group,
+    examples="""\
+  atoll tenant create shop --cpu 20 --memory 64Gi
+  atoll tenant list
+  atoll tenant delete shop
+""",
+)
 def tenant() -> None:
     """Tenants: who owns workloads, and how much they may use."""
 
 
-@click.group(cls=Group, examples="  atoll quota set shop --cpu 40\n")
+@click.group(
+    cls=Group,
+    examples="""\
+  atoll quota get shop
+  atoll quota set shop --cpu 40
+  atoll top tenants
+""",
+)
 def quota() -> None:
     """What a tenant may use, over all regions together."""
 
@@ -37,7 +51,14 @@ def amounts(verb: FC) -> FC:
     return verb
 
 
-@tenant.command("create", examples="  atoll tenant create shop --cpu 20 --memory 64Gi\n")
+@tenant.command(
+    "create",
+    examples="""\
+  atoll tenant create shop --cpu 20 --memory 64Gi
+  atoll tenant create lab --cpu 8 --memory 32Gi --gpu 2
+  atoll tenant create shop --cpu 20 --dry-run
+""",
+)
 @click.argument("name")
 @amounts
 @click.option("--dry-run", is_flag=True, help="Only let the server check it.")
@@ -52,7 +73,14 @@ async def create(client: "AsyncClient", name: str, style: str, dry_run: bool, re
     show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)
 
 
-@tenant.command("get", examples="  atoll tenant get shop -o yaml\n")
+@tenant.command(
+    "get",
+    examples="""\
+  atoll tenant get shop
+  atoll tenant get shop -o yaml
+  atoll quota get shop            what is in effect, granted and used
+""",
+)
 @click.argument("name")
 @click.option("-o", "--output", "style", type=STYLES, default="wide")
 @connected
@@ -61,7 +89,14 @@ async def get(client: "AsyncClient", name: str, style: str) -> None:
     output.write(output.render(views.TENANTS, [await client.tenants.get(name)], style, single=True))
 
 
-@tenant.command("list", examples="  atoll tenant list\n")
+@tenant.command(
+    "list",
+    examples="""\
+  atoll tenant list
+  atoll tenant list -o wide
+  atoll tenant list -o name
+""",
+)
 @click.option("-o", "--output", "style", type=STYLES, default="table")
 @connected
 async def list_(client: "AsyncClient", style: str) -> None:
@@ -69,7 +104,14 @@ async def list_(client: "AsyncClient", style: str) -> None:
     output.write(output.render(views.TENANTS, await client.tenants.list(), style))
 
 
-@tenant.command("delete", examples="  atoll tenant delete shop --yes\n")
+@tenant.command(
+    "delete",
+    examples="""\
+  atoll get workloads -t shop     must be empty before
+  atoll tenant delete shop
+  atoll tenant delete shop --yes
+""",
+)
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @mutation
@@ -103,7 +145,14 @@ async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
     output.write(output.table(["", *(d.partition("_")[0].upper() for d in DIMENSIONS)], rows))
 
 
-@quota.command("set", examples="  atoll quota set shop --cpu 40 --memory 128Gi\n")
+@quota.command(
+    "set",
+    examples="""\
+  atoll quota set shop --cpu 40 --memory 128Gi
+  atoll quota set shop --gpu 2
+  atoll quota set shop --cpu 10 --dry-run
+""",
+)
 @click.argument("name")
 @amounts
 @click.option("--dry-run", is_flag=True, help="Only let the server check it.")

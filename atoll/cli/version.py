@@ -7,7 +7,14 @@ from atoll.cli import findings, output
 from atoll.cli.command import Command
 
 
-@click.command(cls=Command, examples="  atoll version\n  atoll version -o json\n")
+@click.command(
+    cls=Command,
+    examples="""\
+  atoll version
+  atoll version -o json
+  atoll --version        one line
+""",
+)
 @click.option("-o", "--output", "style", type=click.Choice(("text", "json")), default="text")
 def version(style: str) -> None:
     """Versions of Atoll, Python and the etcd found here."""

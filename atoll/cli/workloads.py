@@ -262,6 +262,7 @@ async def wait(client: "AsyncClient", name: str, until: str, timeout: float) -> 
     examples="""\
   atoll scale hello 5
   atoll scale shop 3 --task worker --no-wait
+  atoll scale hello 0             stops all of it, and remembers it
 """,
 )
 @click.argument("name")

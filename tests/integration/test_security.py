@@ -257,6 +257,23 @@ async def test_a_stream_ends_with_its_credential_and_is_cleaned_up(world: World)
     await asyncio.wait_for(world.edge.watch_closed.wait(), CALL_S)
 
 
+async def test_a_stream_ends_when_its_token_is_revoked(world: World) -> None:
+    revoked, kept = (world.pki.user(name, ROLE_USER, "blue") for name in ("ann", "bob"))
+    calls = [
+        global_pb2_grpc.GlobalStub(world.people(token)).WatchWorkloads(global_pb2.WatchWorkloadsRequest(tenant="blue"))
+        for token in (revoked, kept)
+    ]
+    for call in calls:
+        assert isinstance(await call.read(), global_pb2.WorkloadEvent)
+    world.pki.revoke_user(revoked)
+    error = await refusal(asyncio.wait_for(calls[0].read(), CALL_S))
+    assert isinstance(error, NotAuthenticated)
+    assert "not known here" in error.message
+    await asyncio.wait_for(world.edge.watch_closed.wait(), CALL_S)
+    assert not calls[1].done()
+    calls[1].cancel()
+
+
 async def test_a_cancelled_stream_is_cleaned_up(world: World) -> None:
     stub = global_pb2_grpc.GlobalStub(world.people(world.pki.user("ann", ROLE_USER, "blue")))
     call = stub.WatchWorkloads(global_pb2.WatchWorkloadsRequest(tenant="blue"))

@@ -75,6 +75,10 @@ class Pki:
         """For `Server(users=...)`."""
         return self._users.get(token_id)
 
+    def revoke_user(self, token: str) -> None:
+        """`find_user` knows it no more."""
+        del self._users[token.split(".")[1]]
+
     def forge(
         self, signer: TlsFiles, uri: str, usage: x509.ObjectIdentifier, hosts: Sequence[x509.GeneralName] = ()
     ) -> TlsFiles:

@@ -1,5 +1,6 @@
-"""What `doctor` says of an engine that answers, of none, and of something else at its socket."""
+"""What `doctor` says of an engine that answers, of none, and of something else at its socket; and of the machine."""
 
+import resource
 import socket
 import threading
 from pathlib import Path
@@ -34,10 +35,10 @@ def answers(path: Path, text: bytes) -> threading.Thread:
 
 
 def test_an_engine_that_answers_is_good(path: Path) -> None:
-    server = answers(path, b"HTTP/1.0 200 OK\r\n\r\nOK")
+    server = answers(path, b"HTTP/1.0 200 OK\r\nServer: Docker/20.10.24+dfsg1 (linux)\r\n\r\nOK")
     found = findings.docker()
     server.join()
-    assert (found.good, found.advice) == (True, "")
+    assert (found.good, found.found) == (True, f"engine 20.10.24 answers at {path}")
 
 
 @pytest.mark.parametrize("text", [b"HTTP/1.0 500 No\r\n\r\n", b"+PONG\r\n"])
@@ -58,3 +59,28 @@ def test_without_an_engine_it_is_a_note(path: Path) -> None:
 def test_an_engine_elsewhere_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.1:2375")
     assert findings.docker().good is None
+
+
+def test_every_finding_says_what_follows() -> None:
+    found = findings.look()
+    assert {"Python", "etcd", "Docker", "cgroup", "descriptors", "clock"} < {finding.name for finding in found}
+    assert all(finding.found and finding.advice for finding in found)
+
+
+@pytest.mark.parametrize(("limit", "good", "nodes"), [(1_024, None, "768"), (20_000, True, "19,744")])
+def test_descriptors_are_counted_in_nodes(
+    monkeypatch: pytest.MonkeyPatch, limit: int, good: bool | None, nodes: str
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, resource.RLIM_INFINITY))
+    found = findings.descriptors()
+    assert found.good is good
+    assert f"{nodes} nodes" in found.advice
+
+
+def test_a_machine_without_cgroup_2_is_told_what_an_agent_offers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(findings, "CGROUP", tmp_path)
+    assert findings.cgroup().good is None
+    (tmp_path / "cgroup.controllers").touch()
+    assert findings.cgroup().good is True

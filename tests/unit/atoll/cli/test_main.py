@@ -1,6 +1,11 @@
 """Help, lazy loading and the texts that need no cluster."""
 
+import contextlib
 import importlib
+import io
+import itertools
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -49,13 +54,35 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
-def test_every_help_opens_with_examples_of_itself(path: str, command: Any) -> None:
+def test_every_help_opens_with_three_examples(path: str, command: Any) -> None:
     assert isinstance(command, Command | Group)
     with click.Context(command, info_name=path) as context:
         text = command.get_help(context)
     assert text.startswith("Examples:\n")
-    assert path in text.partition("Usage:")[0].replace("atoll list", "atoll get") or path == "atoll list"
+    examples = [line for line in text.partition("Usage:")[0].splitlines()[1:] if line]
+    assert len(examples) >= 3
+    assert all(line.startswith("  ") and re.search(r"\batoll\b", line) for line in examples)
+    assert any(f"{path} " in f"{line} ".replace("atoll get", path) for line in examples)
     assert command.help
+
+
+@pytest.mark.parametrize("line", sorted({line.strip() for _, it in commands() for line in it.examples.splitlines()}))
+def test_every_example_is_understood(line: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed down to its last option, and not run."""
+    hello = (ROOT / "examples/hello.yaml").read_bytes()
+    for path in (home / "hello.yaml", home / "deploy/hello.yaml", home / "examples/hello.yaml"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(hello)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(hello)))
+    words = shlex.split(re.split(r" {3,}", line.partition("<(")[2].rstrip(")") or line)[0])
+    own = words[words.index("atoll") + 1 :]
+    rest = list(itertools.takewhile(lambda word: word not in ("|", "<", ">", "&&"), own))
+    command: Any = cli.root
+    with contextlib.suppress(click.exceptions.Exit):  # of --version
+        context = command.make_context("atoll", list(rest))
+        while isinstance(command, click.Group):
+            name, command, rest = command.resolve_command(context, rest)
+            context = command.make_context(name, list(rest), parent=context)
 
 
 def test_every_name_in_the_table_exists() -> None:

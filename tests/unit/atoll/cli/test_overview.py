@@ -1,7 +1,12 @@
 """plan, top, status, quota, region and completion against the in-memory cluster."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.support.fake_global import FakeCluster
 from tests.unit.atoll.cli.conftest import Run
@@ -70,3 +75,29 @@ def test_regions_are_listed_and_named(atoll: Run, cluster: FakeCluster, home: Pa
 def test_completion_is_for_this_program(atoll: Run) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert "_ATOLL_COMPLETE" in atoll("completion", shell).out
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["reg"], ["region"]),
+        (["node", "dr"], ["drain"]),
+        (["node", "token", ""], ["create", "list", "revoke"]),
+        (["get", "no"], ["nodes"]),
+        (["apply", "--dry"], ["--dry-run"]),
+        (["get", "nodes", "-o", "j"], ["json", "jsonl"]),
+    ],
+)
+def test_a_real_bash_completes(home: Path, typed: list[str], offered: list[str]) -> None:
+    """The script is sourced and its function called as bash calls it, with the words up to the cursor."""
+    program = (
+        'source <(atoll completion bash); COMP_WORDS=(atoll "$@"); COMP_CWORD=$#\n'
+        "function=$(complete -p atoll | sed -E 's/.*-F ([^ ]+).*/\\1/')\n"
+        '"$function" atoll; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "--norc", "-c", program, "bash", *typed], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == offered
