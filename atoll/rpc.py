@@ -240,36 +240,39 @@ class _Border(grpc.aio.ServerInterceptor):
         try:
             async with asyncio.timeout(None if limit_s == math.inf else limit_s) as scope:
                 if call.response_streaming:
-                    with self._while_known(call, scope):
+                    with self._while_admitted(call, scope):
                         return await _stream(behavior(request, call.context), call.context)
                 return await behavior(request, call.context)
         except TimeoutError:
             if not scope.expired():
                 raise
-            self._by_token(call.metadata)  # says so when it was revoked meanwhile
+            self._authenticate(call)  # says so when the token was revoked meanwhile
             if credential_s < bound_s:
                 raise NotAuthenticated("the certificate or token has expired") from None
             raise OutcomeUnknown(f"no answer within {bound_s:g} s") from None
 
     @contextlib.contextmanager
-    def _while_known(self, call: "_Call", scope: asyncio.Timeout) -> Iterator[None]:
-        """A stream ends soon after its token was revoked; nothing else would ever ask again who is listening."""
+    def _while_admitted(self, call: "_Call", scope: asyncio.Timeout) -> Iterator[None]:
+        """A person's stream ends soon after its token was revoked: nothing else asks again who is listening."""
         loop = asyncio.get_running_loop()
+        going_on = not self._by_certificate(call.context)
 
         def look() -> None:
-            nonlocal timer
+            if not going_on:
+                return
             try:
                 self._by_token(call.metadata)
             except AtollError:
                 scope.reschedule(loop.time())
             else:
-                timer = loop.call_later(TOKEN_LOOK_S, look)
+                loop.call_later(TOKEN_LOOK_S, look)
 
-        timer = loop.call_later(TOKEN_LOOK_S, look)
+        if going_on:
+            loop.call_later(TOKEN_LOOK_S, look)
         try:
             yield
         finally:
-            timer.cancel()
+            going_on = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ async def _strike(client: AsyncClient, cluster: DevCluster, story: Story) -> Non
     agent.kill()
     agent.wait()
     story.restart()
-    story.line(f"{len(struck)} replicas of {SHOWN} are on it; they run on, but nobody answers for them")
+    story.line(f"replicas of {SHOWN} on it: {len(struck)}; they run on, but nobody answers for them")
 
     async def state_is(*states: objects_pb2.NodeState.ValueType) -> bool:
         nodes = await client.nodes.list(region=region)
