@@ -231,7 +231,7 @@ CASES = {
         1, "E2201", "tenant small has too little quota for new: cpu: 1100m asked in all, quota 1, missing 100m",
         APPLY, "sam", manifest(tenant="small", spec="replicas: 11\n  onQuota: reject", cpu="100m"),
     ),
-    "tenant in use": Case(4, "E3005", "still has 1 workloads", ("tenant", "delete", "default", "--yes"), "admin"),
+    "tenant in use": Case(4, "E3005", "still has 1 workload", ("tenant", "delete", "default", "--yes"), "admin"),
     "tenant with slash": Case(2, "E1001", "'a/b' is not allowed", ("tenant", "create", "a/b", "--cpu", "1"), "admin"),
     "no tenant": Case(2, "E1001", "needs a tenant", ("auth", "token", "create", "x", "--role", "user"), "admin"),
     "join token for a path": Case(2, "E1001", "node: 'a/b' is not allowed", (*JOIN, "--node", "a/b"), "admin"),
