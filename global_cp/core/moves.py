@@ -29,7 +29,8 @@ def step(now: Standing, plan: Counts, spare: int, stride: int) -> dict[str, int]
     counts = dict(told)
     rising = {region: plan[region] - told[region] for region in plan if plan[region] > told[region]}
     falling = {region: told[region] - plan[region] for region in plan if plan[region] < told[region]}
-    fewer = max(0, sum(now.planned.values()) - sum(plan.values()))
+    before = sum(now.planned.get(region, 0) for region in plan)  # a region that must have none took its part with it
+    fewer = max(0, before - sum(plan.values()))
     for region in falling:  # what waits serves nobody
         idle = min(falling[region], now.waiting.get(region, 0))
         counts[region] -= idle

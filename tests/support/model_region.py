@@ -112,16 +112,27 @@ class ModelRegion:
         return regional_pb2.UplinkMessage(slice_ack=ack)
 
     def reports(self) -> Iterator[regional_pb2.UplinkMessage]:
-        """Every share as it runs: all of it, or closed."""
+        """Every share as it runs: what the tenant's use pays for, in order; or closed."""
+        left = dict(self.used)
         for share in self.shares.values():
-            count = 0 if share.removed else sum(task.replicas for task in share.spec.tasks)
-            counts = objects_pb2.SlotCounts(desired=count, bound=count, started=count, ready=count, serving=count)
+            tenant, tasks = share.metadata.tenant, []
+            for task in () if share.removed else share.spec.tasks:
+                request = vector(task.resources.requests)
+                ready = min(task.replicas, _fitting(left.get(tenant, Vector()), request))
+                left[tenant] = left.get(tenant, Vector()) - request * ready
+                waiting = task.replicas - ready
+                tasks.append(
+                    regional_pb2.TaskReport(task=task.name, desired=task.replicas, ready=ready, waiting=waiting)
+                )
+            up, desired = sum(task.ready for task in tasks), sum(task.desired for task in tasks)
+            counts = objects_pb2.SlotCounts(desired=desired, bound=up, started=up, ready=up, serving=up)
             report = regional_pb2.WorkloadReport(
                 tenant=share.metadata.tenant,
                 workload=share.metadata.name,
                 generation=share.metadata.generation,
                 uid=share.metadata.uid,
                 counts=counts,
+                tasks=tasks,
                 closed=share.removed,
             )
             yield regional_pb2.UplinkMessage(workload=report)
@@ -133,6 +144,11 @@ def granted(slice_: objects_pb2.Slice) -> Vector:
 
 def shrink_target(slice_: objects_pb2.Slice) -> Vector:
     return total([vector(account.target) for account in slice_.accounts])
+
+
+def _fitting(have: Vector, request: Vector) -> int:
+    parts = [of // each for of, each in zip(have.amounts(), request.amounts(), strict=True) if each]
+    return max(0, min(parts, default=0))
 
 
 def _order(stamp: regional_pb2.SliceStamp) -> Order:

@@ -53,6 +53,11 @@ def test_a_scale_down_in_the_middle_of_a_move_waits_for_nobody() -> None:
     assert step(now, {"a": 0, "b": 2}, 0, 1) == {"a": 2, "b": 2}
 
 
+def test_a_region_that_may_have_none_any_more_is_no_scale_down_of_the_others() -> None:
+    now = _now({"a": 3, "b": 3, "c": 3}, ready={"a": 3, "b": 3}, planned={"a": 3, "b": 0, "c": 3})
+    assert step(now, {"b": 0, "c": 3}, 9, 1) == {"b": 3, "c": 3}, "b's replicas serve until those of c are ready"
+
+
 def test_a_region_that_says_nothing_is_taken_to_run_all_it_has_and_to_have_started_nothing() -> None:
     silent = Standing({"a": 2, "b": 2}, {}, {}, {"a": 0, "b": 2})
     assert step(silent, {"a": 0, "b": 2}, 9, 1) == {"a": 2, "b": 2}
