@@ -77,20 +77,29 @@ def shrink_target(slice_: objects_pb2.Slice | None) -> Vector:
     return total([vector(account.target) for account in slice_.accounts]) if slice_ else NOTHING
 
 
-def entitlements(
-    quota: Vector, needed: Mapping[str, Vector], granted_now: Mapping[str, Vector], idle: Mapping[str, Vector]
-) -> dict[str, Vector]:
-    """How much of the quota each region should have, never more than it in all. First what a region can use (what it
-    needs but for what is `idle`: it found no room there), and of that what it already has, so that budget does not
-    wander; then the rest of what it needs, in order of region."""
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one region has of a tenant's quota, and what it could have."""
+
+    needed: Vector  # by its live replicas
+    granted: Vector = NOTHING
+    idle: Vector = NOTHING  # of what is needed: it found no room there
+    zombie: Vector = NOTHING  # charged beside what is needed: strict tenants pay for work that may still run
+
+
+def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector]:
+    """How much of the quota each region should have, never more than it in all. First what a region can use, and of
+    that what it already has, so that budget does not wander; then the rest of what it needs, and last what zombies
+    hold; in order of region."""
     left = quota
-    shares: dict[str, Vector] = dict.fromkeys(sorted(needed), NOTHING)
-    usable = {region: (needed[region] - idle.get(region, NOTHING)).at_least(NOTHING) for region in shares}
-    for wanted in (usable, needed):
-        for kept in (granted_now, wanted):
+    shares: dict[str, Vector] = dict.fromkeys(sorted(claims), NOTHING)
+    usable = {region: (claim.needed - claim.idle).at_least(NOTHING) for region, claim in claims.items()}
+    needed = {region: claim.needed for region, claim in claims.items()}
+    charged = {region: claim.needed + claim.zombie for region, claim in claims.items()}
+    for wanted in (usable, needed, charged):
+        for kept in ({region: claim.granted for region, claim in claims.items()}, wanted):
             for region in shares:
-                most = wanted[region].at_most(kept.get(region, NOTHING))
-                more = (most - shares[region]).at_least(NOTHING).at_most(left)
+                more = (wanted[region].at_most(kept[region]) - shares[region]).at_least(NOTHING).at_most(left)
                 shares[region] += more
                 left -= more
     return shares
@@ -169,8 +178,11 @@ class Budgets:
                 self._tenants[change.path[0]] = None
             case "token" if isinstance(change.before, objects_pb2.UserToken):
                 self._tenants[change.before.tenant] = None
-            case "ack" if (path := (change.path[1], change.path[0])) in self._heard:
-                self._acks[path] = None  # it was under way when a newer one undid its reason
+            case "ack":
+                region, tenant = change.path
+                self._tenants[tenant] = None
+                if (tenant, region) in self._heard:
+                    self._acks[tenant, region] = None  # it was under way when a newer one undid its reason
             case "share":
                 self._tenants[change.path[1]] = None
             case "region":
@@ -239,12 +251,8 @@ class Budgets:
         slices = self._records.slices_of(tenant)
         money = purse(self._records.budgets.get(tenant))
         regions = {region.metadata.name: region for region in self._records.regions}
-        needed = {
-            region: (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
-            for region in regions
-        }
-        have = {region: granted(slice_) for region, slice_ in slices.items()}
-        entitled = entitlements(money.target, needed, have, self._idle.get(tenant, {}))
+        claims = {region: self._claim(tenant, region, slices.get(region)) for region in regions}
+        entitled = entitlements(money.target, claims)
         for region in sorted(entitled):
             current = slices.get(region)
             if current is None and not entitled[region]:
@@ -255,6 +263,11 @@ class Budgets:
         if document.metadata.deleted_ms and not any(granted(slice_) for slice_ in slices.values()):
             return self._forget(tenant, sorted(slices))
         return None
+
+    def _claim(self, tenant: str, region: str, slice_: objects_pb2.Slice | None) -> Claim:
+        needed = (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
+        idle = self._idle.get(tenant, {}).get(region, NOTHING)
+        return Claim(needed, granted(slice_), idle, self._records.zombie(tenant, region))
 
     def _forget(self, tenant: str, regions: list[str]) -> Proposal:
         """A tenant that is being deleted and has its whole budget back. Its users' tokens go first: a later tenant of

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2
-from atoll.model.resources import Vector, vector
+from atoll.model.resources import Vector, total, vector
 from atoll.store import keys
 from atoll.store.store import Delete, KeyValue, Put
 
@@ -122,6 +122,13 @@ class Records:
     def needed(self, tenant: str, region: str) -> Vector:
         """What the tenant's live shares in the region need."""
         return self._shared.get((tenant, region), Vector())
+
+    def zombie(self, tenant: str, region: str) -> Vector:
+        """What the region last said that work without a binding may still use, if the tenant pays for it (strict)."""
+        document, ack = self.tenants.get(tenant), self.acks.get(region, tenant)
+        if document is None or ack is None or document.spec.mode != objects_pb2.QUOTA_MODE_STRICT:
+            return Vector()
+        return total([vector(use.zombie) for use in ack.uses])
 
     def workloads_of(self, tenant: str) -> list[tuple[str, str]]:
         """The paths of a tenant's workloads, in order of name."""

@@ -203,8 +203,9 @@ class Shares:
         )
 
     def _spare(self, tenant: str) -> Vector:
-        """What of the tenant's quota no share asks for."""
-        needed = [self._records.needed(tenant, region.metadata.name) for region in self._records.regions]
+        """What of the tenant's quota no share asks for and no zombie holds."""
+        regions = [region.metadata.name for region in self._records.regions]
+        needed = [self._records.needed(tenant, name) + self._records.zombie(tenant, name) for name in regions]
         return purse(self._records.budgets.get(tenant)).target - total(needed)
 
     def _is_closed(self, share: objects_pb2.Share) -> bool:

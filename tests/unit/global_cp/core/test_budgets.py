@@ -8,8 +8,8 @@ from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.errors import Conflict
 from atoll.model.resources import Vector, vector
 from global_cp.config import CoreSettings
-from global_cp.core.budgets import Purse, entitlements, granted, purse, shrink_target
-from tests.support.global_core import GlobalCore, ack, report, workload
+from global_cp.core.budgets import Claim, Purse, entitlements, granted, purse, shrink_target
+from tests.support.global_core import GlobalCore, ack, report, tenant, workload
 
 UNIT = Vector(500, 256)
 
@@ -121,16 +121,40 @@ def test_a_tenant_goes_when_its_budget_is_back_and_begins_above_its_old_seq(core
 
 
 def test_budget_does_not_wander_between_regions() -> None:
-    quota, have = UNIT * 4, {"a": Vector(), "b": UNIT * 3}
-    assert entitlements(quota, {"a": UNIT * 4, "b": UNIT * 3}, have, {}) == {"a": UNIT, "b": UNIT * 3}
-    assert entitlements(UNIT, {"a": UNIT * 4, "b": UNIT * 3}, have, {}) == {"a": Vector(), "b": UNIT}
+    claims = {"a": Claim(UNIT * 4), "b": Claim(UNIT * 3, granted=UNIT * 3)}
+    assert entitlements(UNIT * 4, claims) == {"a": UNIT, "b": UNIT * 3}
+    assert entitlements(UNIT, claims) == {"a": Vector(), "b": UNIT}
 
 
 def test_what_a_region_cannot_use_comes_last() -> None:
-    needed, have, idle = {"a": UNIT * 4, "b": UNIT * 3}, {"a": UNIT * 4}, {"a": UNIT * 3}
-    assert entitlements(UNIT * 4, needed, have, idle) == {"a": UNIT, "b": UNIT * 3}
-    assert entitlements(UNIT * 6, needed, have, idle) == {"a": UNIT * 3, "b": UNIT * 3}
-    assert entitlements(UNIT * 7, needed, have, idle) == needed, "with enough for all nothing is taken from anybody"
+    claims = {"a": Claim(UNIT * 4, granted=UNIT * 4, idle=UNIT * 3), "b": Claim(UNIT * 3)}
+    assert entitlements(UNIT * 4, claims) == {"a": UNIT, "b": UNIT * 3}
+    assert entitlements(UNIT * 6, claims) == {"a": UNIT * 3, "b": UNIT * 3}
+    everything = {"a": UNIT * 4, "b": UNIT * 3}
+    assert entitlements(UNIT * 7, claims) == everything, "with enough for all nothing is taken from anybody"
+
+
+def test_what_zombies_hold_is_paid_after_what_is_needed() -> None:
+    claims = {"a": Claim(UNIT * 2, granted=UNIT * 3, zombie=UNIT), "b": Claim(UNIT * 2)}
+    assert entitlements(UNIT * 4, claims) == {"a": UNIT * 2, "b": UNIT * 2}
+    assert entitlements(UNIT * 6, claims) == {"a": UNIT * 3, "b": UNIT * 2}
+
+
+def test_a_strict_tenant_has_budget_for_its_zombies_while_quota_lasts(core: GlobalCore) -> None:
+    core.apply(workload(replicas=4))
+    lost = ack(_slice(core), UNIT * 4, UNIT * 2)
+    lost.uses[0].zombie.CopyFrom((UNIT * 2).to_proto())
+    core.say(1, slice_ack=lost)
+    assert granted(_slice(core)) == UNIT * 4, "a tenant that is not strict does not pay for them"
+    strict = tenant(quota=UNIT * 5)
+    strict.spec.mode = objects_pb2.QUOTA_MODE_STRICT
+    core.ask(global_pb2.ApplyTenantRequest(tenant=strict))
+    assert granted(_slice(core)) == UNIT * 5
+    strict.spec.quota.CopyFrom((UNIT * 9).to_proto())
+    core.ask(global_pb2.ApplyTenantRequest(tenant=strict))
+    assert granted(_slice(core)) == UNIT * 6
+    core.say(1, slice_ack=ack(_slice(core), UNIT * 6, UNIT * 4))
+    assert shrink_target(_slice(core)) == UNIT * 4, "they are gone"
 
 
 def _two_regions(quota: int) -> GlobalCore:

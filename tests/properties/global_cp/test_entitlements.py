@@ -1,0 +1,39 @@
+"""How a quota is divided between regions, whatever they need, have and hold."""
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from atoll.model.resources import Vector, total
+from global_cp.core.budgets import Claim, entitlements
+
+vectors = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda amounts: Vector(*amounts))
+claims = st.dictionaries(st.sampled_from("abc"), st.builds(Claim, vectors, vectors, vectors, vectors))
+
+
+def _asked(claim: Claim) -> Vector:
+    return claim.needed + claim.zombie
+
+
+@given(quota=vectors, claims=claims)
+def test_nobody_gets_more_than_it_asks_for_and_all_together_no_more_than_there_is(
+    quota: Vector, claims: dict[str, Claim]
+) -> None:
+    shares = entitlements(quota, claims)
+    asked = total([_asked(claim) for claim in claims.values()])
+    assert total(list(shares.values())) == asked.at_most(quota), "nor is anything held back"
+    assert all(shares[name].is_legal() and shares[name].fits(_asked(claim)) for name, claim in claims.items())
+
+
+@given(quota=vectors, claims=claims)
+def test_zombies_take_nothing_from_what_is_needed(quota: Vector, claims: dict[str, Claim]) -> None:
+    shares = entitlements(quota, claims)
+    needed = total([claim.needed for claim in claims.values()])
+    served = total([shares[name].at_most(claim.needed) for name, claim in claims.items()])
+    assert served == needed.at_most(quota)
+
+
+@given(quota=vectors, claims=claims)
+def test_who_has_its_share_keeps_it(quota: Vector, claims: dict[str, Claim]) -> None:
+    shares = entitlements(quota, claims)
+    again = {name: Claim(claim.needed, shares[name], claim.idle, claim.zombie) for name, claim in claims.items()}
+    assert entitlements(quota, again) == shares
