@@ -161,7 +161,7 @@ class Agent:
             except (AtollError, OSError) as error:
                 log.warning("the certificate could not be renewed, trying again", reason=str(error))
             else:
-                self._session.renew("a new certificate")
+                await self._session.renew("a new certificate")
 
     async def _watch_guard(self) -> None:
         while True:

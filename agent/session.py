@@ -7,6 +7,7 @@ who leads: what comes down is posted to the core, queries go to `answer`.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from atoll.api.v1 import agent_pb2, agent_pb2_grpc
 from atoll.identity import TlsFiles
 
 log = structlog.get_logger()
+
+RENEWED_S = 10.0  # a candidate that does not answer for so long does not keep the others from the new certificate
+_ANSWERS = ("welcome", "not_leader")
 
 Answer = Callable[[int, agent_pb2.Query], None]
 _Call = grpc.aio.StreamStreamCall[agent_pb2.AgentMessage, agent_pb2.RegionMessage]
@@ -57,6 +61,7 @@ class Session:
         self._number = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by address
         self._group: asyncio.TaskGroup | None = None
+        self._heard = asyncio.Event()  # a stream was heard that was not before
         self._answer: Answer = lambda number, query: None
 
     @property
@@ -84,10 +89,23 @@ class Session:
             keeping = self._keep(command.address, for_ever=False)
             self._tasks[command.address] = self._group.create_task(keeping)
 
-    def renew(self, reason: str) -> None:
-        """Dial again, with the certificate that is there by then."""
+    async def renew(self, reason: str) -> None:
+        """Dials again, with the certificate that is there by then: one candidate after the other, the next when the one
+        before has answered, so that the node is never without a stream for it."""
         for stream in list(self._open.values()):
+            if self._open.get(stream.number) is not stream:
+                continue  # it ended by itself, and what follows it has the new certificate
             stream.leave(reason)
+            if stream.heard:
+                await self._heard_again(stream)
+
+    async def _heard_again(self, left: _Open) -> None:
+        """Until the stream that follows `left` was heard, or for so long as that should take."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RENEWED_S):
+                while not any(s.heard and s.address == left.address and s is not left for s in self._open.values()):
+                    self._heard.clear()
+                    await self._heard.wait()
 
     async def run(self, answer: Answer) -> None:
         """Until cancelled. `answer` gets the session's number with each query."""
@@ -133,7 +151,9 @@ class Session:
     async def _read(self, stream: _Open, call: _Call) -> None:
         try:
             async for message in call:
-                stream.heard = stream.heard or message.WhichOneof("body") in ("welcome", "not_leader")
+                if not stream.heard and message.WhichOneof("body") in _ANSWERS:
+                    stream.heard = True
+                    self._heard.set()
                 if message.HasField("query"):
                     self._answer(stream.number, message.query)
                 else:
