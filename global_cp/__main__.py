@@ -6,11 +6,9 @@ import contextlib
 from atoll import rpc, service
 from atoll.api.v1 import global_pb2_grpc, regional_pb2_grpc
 from atoll.clock import SystemClock
-from atoll.errors import Unavailable
 from atoll.identity import TlsFiles, identity_from_certificate, tls_to_etcd
 from atoll.service import Stop
-from atoll.store.etcd import EtcdStore
-from atoll.store.store import StoreError
+from atoll.store.reach import reach
 from global_cp.config import Settings
 from global_cp.loop import GlobalPlane
 
@@ -21,10 +19,9 @@ def main() -> None:
     async def serve(stop: Stop) -> None:
         clock = SystemClock()
         tls = TlsFiles(settings.certificate, settings.key, settings.ca)
-        try:
-            store = await EtcdStore.connect(settings.etcd, tls=tls_to_etcd(*settings.etcd_tls))
-        except StoreError as error:
-            raise Unavailable(f"cannot use the store at {', '.join(settings.etcd)}: {error}") from error
+        store = await reach(settings.etcd, tls=tls_to_etcd(*settings.etcd_tls), stopped=stop.wait)
+        if store is None:
+            return
         cluster = identity_from_certificate(settings.certificate.read_bytes()).cluster
         plane = GlobalPlane(settings, store, clock, cluster)
         server = rpc.Server(tls, plane.users.find, clock, rpc.limits(settings))

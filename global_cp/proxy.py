@@ -51,16 +51,22 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         return await self._one("ListEvents", request, pb.ListEventsResponse)
 
     async def Why(self, request: pb.WhyRequest, context: Context) -> pb.WhyResponse:
-        """Of every region that holds the workload; one that cannot be asked does not hide what the others say."""
+        """Of every region that holds the workload; one that cannot be asked does not hide what the others say, and
+        NotFound is only what all of them do not have."""
         answer = pb.WhyResponse()
+        missing: NotFound | None = None
         regions = await self._holding(request)
         for region in regions:
             try:
                 answer.slots.extend((await self._ask("Why", request, region, pb.WhyResponse)).slots)
+            except NotFound as error:
+                missing = error
             except Unavailable as error:
                 if len(regions) == 1:
                     raise
                 answer.slots.append(_unreachable(request, region, error))
+        if missing and not answer.slots:
+            raise missing
         return answer
 
     async def ListSlots(self, request: pb.ListSlotsRequest, context: Context) -> pb.ListSlotsResponse:
@@ -83,12 +89,10 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         return answer
 
     async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsChunk]:
-        regions = await self._holding(request)
-        if len(regions) != 1:
-            raise _which(regions)
+        region = await self._running(request, context)
         asked = _copy(request)
-        asked.region = regions[0]
-        async with aclosing(self._link.forward(regions[0], "Logs", asked.SerializeToString())) as parts:
+        asked.region = region
+        async with aclosing(self._link.forward(region, "Logs", asked.SerializeToString())) as parts:
             async for part in parts:
                 yield pb.LogsChunk.FromString(part)
 
@@ -118,6 +122,26 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         if not request.workload and not request.tenant:
             return [name for (name,), _ in records.regions.items()]
         return views.regions_holding(records, request.tenant, request.workload)
+
+    async def _running(self, request: pb.LogsRequest, context: Context) -> str:
+        """The region that has the replica: the only one that holds the workload, or that says so when it is asked.
+        Raises NotFound; Invalid when several regions have one of that index; Unavailable when none has, and one that
+        may cannot be asked."""
+        regions = await self._holding(request)
+        if len(regions) == 1:
+            return regions[0]
+        question = pb.WhyRequest(tenant=request.tenant, workload=request.workload, task=request.task)
+        question.index = request.index
+        found = (await self.Why(question, context)).slots if regions else []
+        having = [slot for slot in found if slot.id.index == request.index]
+        places = sorted({slot.region for slot in having if slot.node} or {slot.region for slot in having})
+        if len(places) > 1:
+            raise _which(places)
+        if places:
+            return places[0]
+        for silent in found:
+            raise Unavailable(f"{silent.region} may have it, and cannot be asked: {silent.reasons[0].message}")
+        raise NotFound(f"workload {request.workload[:63]!r} runs in no region")
 
     @staticmethod
     def _known(records: Records, region: str) -> str:

@@ -6,11 +6,9 @@ import contextlib
 from atoll import rpc, service
 from atoll.api.v1 import agent_pb2_grpc, regional_pb2_grpc
 from atoll.clock import SystemClock
-from atoll.errors import Unavailable
 from atoll.identity import TlsFiles, tls_to_etcd
 from atoll.service import Stop
-from atoll.store.etcd import EtcdStore
-from atoll.store.store import StoreError
+from atoll.store.reach import reach
 from regional.config import Settings
 from regional.loop import Region
 
@@ -21,10 +19,9 @@ def main() -> None:
     async def serve(stop: Stop) -> None:
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         clock = SystemClock()
-        try:
-            store = await EtcdStore.connect(settings.etcd, tls=tls_to_etcd(*settings.etcd_tls))
-        except StoreError as error:
-            raise Unavailable(f"cannot use the region's store at {', '.join(settings.etcd)}: {error}") from error
+        store = await reach(settings.etcd, tls=tls_to_etcd(*settings.etcd_tls), stopped=stop.wait)
+        if store is None:
+            return
         region = Region(settings, store, clock)
         server = rpc.Server(
             TlsFiles(settings.certificate, settings.key, settings.ca), region.users.find, clock, rpc.limits(settings)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("slot", type=SlotReference(), metavar="NAME[/INDEX]")
 @click.option("-f", "--follow", is_flag=True, help="Go on as it writes.")
 @click.option("--tail", default=0, type=click.IntRange(0), help="Only the last lines; 0 = all that is kept.")
-@click.option("--region", default="", help="Where the workload runs in several regions.")
+@click.option("--region", default="", help="Where several regions have a replica of that index.")
 @connected
 async def logs(client: "AsyncClient", slot: tuple[str, str, int], follow: bool, tail: int, region: str) -> None:
     """What a replica wrote, as it was written. Without INDEX: of replica 0."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from atoll.identity import TlsFiles
 
 SHOWN = 20
+REACH_S = 5.0
+HINT = "is etcd up, and is this where it listens? atoll verify --etcd HOST:PORT"
 
 
 @click.command(
@@ -106,13 +108,13 @@ async def audit_store(
         report(verdict)
 
     try:
-        store = await EtcdStore.connect(endpoints, tls=tls)
+        store = await EtcdStore.connect(endpoints, tls=tls, deadline_s=REACH_S)
         try:
             return await audit.verify(store, follow=follow, until_revision=until, report=progress)
         finally:
             await store.close()
     except StoreUnavailable as error:
-        raise errors.Unavailable(f"the store does not answer: {error}", hint="atoll doctor") from error
+        raise errors.Unavailable(f"the store does not answer: {error}", hint=HINT, code="E5004") from error
     except (StoreError, ValueError) as error:
         raise errors.Invalid(str(error)) from error
 

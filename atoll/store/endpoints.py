@@ -44,6 +44,7 @@ class Endpoint:
     address: str
     channel: grpc.aio.Channel
     version: str = ""  # as it said when asked last; empty while it never answered
+    failure: str = ""  # why it did not answer when asked for its status last
     avoided_until_s: float = 0.0
 
 

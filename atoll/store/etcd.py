@@ -210,7 +210,8 @@ class EtcdStore:
         asked = [self._status_of(endpoint, deadline_s) for endpoint in self._endpoints.all]
         answers = [answer for answer in await asyncio.gather(*asked) if answer is not None]
         if not answers:
-            raise StoreUnavailable(f"no etcd member answered within {deadline_s} s")
+            why = "; ".join(f"{endpoint.address}: {endpoint.failure}" for endpoint in self._endpoints.all)
+            raise StoreUnavailable(f"no etcd member answered within {deadline_s:g} s: {why}")
         newest = max(answers, key=lambda answer: answer.header.revision)
         return Status(newest.version, newest.header.revision, newest.dbSize, len(answers))
 
@@ -223,7 +224,11 @@ class EtcdStore:
         request = etcd_pb2.StatusRequest().SerializeToString()
         try:
             answer = await _unary(endpoint, "/etcdserverpb.Maintenance/Status", request, deadline_s)
-        except (grpc.aio.AioRpcError, StoreUnavailable):
+        except grpc.aio.AioRpcError as error:
+            endpoint.failure = (error.details() or error.code().name).rpartition("last error: ")[2]
+            return None
+        except StoreUnavailable as closed:
+            endpoint.failure = str(closed)
             return None
         status = etcd_pb2.StatusResponse.FromString(answer)
         endpoint.version = status.version

@@ -82,6 +82,15 @@ async def test_even_fixed_and_preferred(cluster: Cluster, client: AsyncClient) -
     assert {answer.state for answer in why} == {objects_pb2.SLOT_STATE_BOUND}
     listed = await client.slots.list(workload="fixed")
     assert sorted(view.region for view in listed) == ["north", "west", "west"]
+    assert {answer.region for answer in await client.slots.why("fixed", index=1)} == {"west"}
+    assert [part async for part in client.slots.logs("fixed", index=1)] == [], "found where it runs; it wrote nothing"
+    with pytest.raises(errors.Invalid) as several:  # each region counts its replicas from 0
+        _ = [part async for part in client.slots.logs("even", index=1)]
+    assert "one of: east, north" in several.value.mistakes[0].message
+    with pytest.raises(errors.NotFound):
+        await client.slots.why("even", index=9)
+    with pytest.raises(errors.NotFound):
+        _ = [part async for part in client.slots.logs("even", index=9)]
     await client.workloads.scale("even", 3)
     await _ready(client, "even", east=1, north=1, west=1)
     await _gone(client, "even", "fixed", "first")

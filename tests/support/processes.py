@@ -34,7 +34,9 @@ class Program:
         self.people, self.programs = ready["people"], ready["programs"]
 
     def log(self) -> str:
-        return self._config.with_suffix(".log").read_text()
+        """Empty before it was started."""
+        path = self._config.with_suffix(".log")
+        return path.read_text() if path.exists() else ""
 
     async def kill(self) -> None:
         """kill -9."""
