@@ -86,7 +86,16 @@ def a_grant_leaves_the_free_budget_as_it_was(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Purse, "paid", lambda self, amount: self)
 
 
-@mutant("I3", events=8_000, regions=2, message_delay_ms=200, session_stall_every_ms=1_500)
+@mutant(
+    "I3",
+    message_delay_ms=2_000,
+    session_stall_every_ms=1_500,
+    session_break_every_ms=0,
+    store_cut_every_ms=0,
+    leader_crash_every_ms=0,
+    global_crash_every_ms=0,
+    global_absence_every_ms=0,
+)
 def a_stale_acknowledgement_takes_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(budgets, "is_current", lambda ack, slice_: slice_ is not None)
 

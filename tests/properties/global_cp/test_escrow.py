@@ -3,6 +3,7 @@
 The same machine is run against every naive variant of the protocol, and must fail for each: so the checker bites.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import hypothesis.strategies as st
@@ -22,7 +23,9 @@ from tests.support.model_region import ModelRegion, granted, shrink_target
 
 UNIT = Vector(100, 10)
 TENANT = "acme"
-REGIONS = ("north", "south")
+ROUNDS = 12
+REGIONS = ("north", "south", "west")
+STRATEGIES = (objects_pb2.SPREAD_STRATEGY_PREFERRED, objects_pb2.SPREAD_STRATEGY_EVEN)
 Document = TypeVar("Document", bound=Message)
 QUIET = settings(
     max_examples=60,
@@ -33,7 +36,10 @@ QUIET = settings(
 
 
 class World:
-    """One tenant, two regions, a few workloads. `up` and `down` hold messages until the network delivers them."""
+    """One tenant, three regions, a few workloads that move between them.
+
+    `up` and `down` hold messages until the network delivers them.
+    """
 
     def start(self, quota: int, region: type[ModelRegion] = ModelRegion) -> None:
         self.core = GlobalCore()
@@ -57,8 +63,15 @@ class World:
         self.core.connect(self.sessions[name], name)
         self.carry()
 
-    def want(self, name: str, replicas: int, region: str = "north") -> None:
-        self.core.apply(workload(name, replicas, UNIT, TENANT, regions=[region]))
+    def want(
+        self, name: str, replicas: int, regions: Sequence[str] = ("north",), strategy: int = STRATEGIES[0]
+    ) -> None:
+        spread = objects_pb2.Spread(strategy=strategy)  # type: ignore[arg-type]  # one of them
+        self.core.apply(workload(name, replicas, UNIT, TENANT, regions=regions, spread=spread))
+        self.carry()
+
+    def drain_region(self, name: str, draining: bool) -> None:
+        self.core.ask(global_pb2.UpdateRegionRequest(name=name, draining=draining, cordoned=draining))
         self.carry()
 
     def hear(self, name: str, message: regional_pb2.DownlinkMessage) -> None:
@@ -104,8 +117,9 @@ class World:
         assert used_in_all.fits(money.effective), "I3"
 
     def check_convergence(self) -> None:
-        """With a network that delivers and regions that drain, effective becomes the quota and nothing is held back."""
-        for _ in range(6):
+        """With a network that delivers and regions that drain, effective becomes the quota, nothing is held back, and
+        every move has ended."""
+        for _ in range(ROUNDS):
             for name, region in self.regions.items():
                 self.connect(name)
                 region.run_everything()
@@ -119,7 +133,23 @@ class World:
             assert granted(slice_) == shrink_target(slice_), "every shrink has ended"
             more = (records.needed(TENANT, name) - granted(slice_)).at_least(Vector())
             assert not more.at_most(money.free), "budget is free while a region needs it"
+        for wanted in records.workloads:
+            if not wanted.metadata.deleted_ms:
+                self.check_spread(wanted)
         self.core.clean()
+
+    def check_spread(self, document: objects_pb2.Workload) -> None:
+        """All that is asked for is told, and to regions that the workload may use; none that drains keeps any, if
+        another takes them."""
+        shares = self.core.records.shares_of(TENANT, document.metadata.name)
+        told = {name: share.spec.tasks[0].replicas for name, share in shares.items() if not share.removed}
+        open_ = [
+            name for name in document.spec.regions if not self.stored(keys.region(name), objects_pb2.Region).draining
+        ]
+        if open_:
+            assert sum(told.values()) == document.spec.tasks[0].replicas, told
+            assert {name for name, count in told.items() if count} <= set(open_), f"{told}, open are {open_}"
+        assert not any(share.targets for share in shares.values()) or not open_, f"half-way: {told}"
 
 
 class Escrow(World, RuleBasedStateMachine):
@@ -127,9 +157,18 @@ class Escrow(World, RuleBasedStateMachine):
     def begin(self, quota: int) -> None:
         self.start(quota)
 
-    @rule(name=st.sampled_from("ab"), replicas=st.integers(0, 6), region=st.sampled_from(REGIONS))
-    def user_applies(self, name: str, replicas: int, region: str) -> None:
-        self.want(name, replicas, region)
+    @rule(
+        name=st.sampled_from("ab"),
+        replicas=st.integers(0, 6),
+        regions=st.lists(st.sampled_from(REGIONS), min_size=1, unique=True),
+        strategy=st.sampled_from(STRATEGIES),
+    )
+    def user_applies(self, name: str, replicas: int, regions: list[str], strategy: int) -> None:
+        self.want(name, replicas, regions, strategy)
+
+    @rule(name=st.sampled_from(REGIONS), draining=st.booleans())
+    def operator_drains(self, name: str, draining: bool) -> None:
+        self.drain_region(name, draining)
 
     @rule(quota=st.integers(0, 8), memory=st.integers(0, 8))
     def admin_sets_the_quota(self, quota: int, memory: int) -> None:
