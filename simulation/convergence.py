@@ -241,25 +241,20 @@ class _GlobalView:
 
     def _budgets(self) -> str:
         """What is granted is needed or in use; what is free is needed nowhere; a lowered quota has come down to what
-        regions may have or use, and a deleted tenant is gone."""
+        is in use, and a deleted tenant is gone."""
         for name, tenant in sorted(self.tenants.items()):
             if tenant.metadata.deleted_ms:
                 if not any(path[0] == name for path in self.workloads):
                     return f"tenant {name} is deleted and not gone"
                 continue
             budget = self.budgets[name].accounts[0]
-            held = total([self._target(view, name).at_least(view.used(name)) for view in self.regions])
-            if not vector(budget.effective).fits(vector(tenant.spec.quota).at_least(held)):
+            used = total([view.used(name) for view in self.regions])
+            if not vector(budget.effective).fits(vector(tenant.spec.quota).at_least(used)):
                 return f"{name} still has {vector(budget.effective)} of {vector(tenant.spec.quota)}"
             for view in self.regions:
                 if missing := self._slice(view, name, vector(budget.free)):
                     return missing
         return ""
-
-    @staticmethod
-    def _target(view: _RegionView, tenant: str) -> Vector:
-        limits = view.slices[tenant].limits if tenant in view.slices else ()
-        return total([vector(limit.target) for limit in limits])
 
     def _slice(self, view: _RegionView, tenant: str, free: Vector) -> str:
         slice_ = next((s for s in self.slices if (s.tenant, s.region) == (tenant, view.region)), objects_pb2.Slice())

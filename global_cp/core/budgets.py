@@ -84,19 +84,22 @@ class Claim:
     needed: Vector  # by its live replicas
     granted: Vector = NOTHING
     idle: Vector = NOTHING  # of what is needed: it found no room there
+    used: Vector = NOTHING  # of what is granted: bound or reserved, as it last said
     zombie: Vector = NOTHING  # charged beside what is needed: strict tenants pay for work that may still run
 
 
 def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector]:
-    """How much of the quota each region should have, never more than it in all. First what a region can use, and of
-    that what it already has, so that budget does not wander; then the rest of what it needs, and last what zombies
-    hold; in order of region."""
+    """How much of the quota each region should have, never more than it in all. First what is in use, so that of a
+    lowered quota the idle surplus comes back before anything that cannot; then what a region can use, and of that what
+    it already has, so that budget does not wander; then the rest of what it needs, and last what zombies hold; in order
+    of region."""
     left = quota
     shares: dict[str, Vector] = dict.fromkeys(sorted(claims), NOTHING)
+    used = {region: claim.used.at_most(claim.needed) for region, claim in claims.items()}
     usable = {region: (claim.needed - claim.idle).at_least(NOTHING) for region, claim in claims.items()}
     needed = {region: claim.needed for region, claim in claims.items()}
     charged = {region: claim.needed + claim.zombie for region, claim in claims.items()}
-    for wanted in (usable, needed, charged):
+    for wanted in (used, usable, needed, charged):
         for kept in ({region: claim.granted for region, claim in claims.items()}, wanted):
             for region in shares:
                 more = (wanted[region].at_most(kept[region]) - shares[region]).at_least(NOTHING).at_most(left)
@@ -112,6 +115,11 @@ def is_current(ack: objects_pb2.SliceAck, slice_: objects_pb2.Slice | None) -> b
 def acknowledged_limit(ack: objects_pb2.SliceAck) -> Vector:
     """C as the region enforces it."""
     return total([vector(use.limit) for use in ack.uses if use.account == HARD])
+
+
+def used_in(ack: objects_pb2.SliceAck | None) -> Vector:
+    """U + V as the region last said."""
+    return total([vector(amount) for use in ack.uses for amount in (use.bound, use.reserved)]) if ack else NOTHING
 
 
 def taken_back(slice_: objects_pb2.Slice, ack: objects_pb2.SliceAck) -> Vector:
@@ -267,7 +275,8 @@ class Budgets:
     def _claim(self, tenant: str, region: str, slice_: objects_pb2.Slice | None) -> Claim:
         needed = (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
         idle = self._idle.get(tenant, {}).get(region, NOTHING)
-        return Claim(needed, granted(slice_), idle, self._records.zombie(tenant, region))
+        used = used_in(self._records.acks.get(region, tenant))
+        return Claim(needed, granted(slice_), idle, used, self._records.zombie(tenant, region))
 
     def _forget(self, tenant: str, regions: list[str]) -> Proposal:
         """A tenant that is being deleted and has its whole budget back. Its users' tokens go first: a later tenant of

@@ -1,5 +1,7 @@
 """How a quota is divided between regions, whatever they need, have and hold."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 from hypothesis import given
 
@@ -7,7 +9,7 @@ from atoll.model.resources import Vector, total
 from global_cp.core.budgets import Claim, entitlements
 
 vectors = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda amounts: Vector(*amounts))
-claims = st.dictionaries(st.sampled_from("abc"), st.builds(Claim, vectors, vectors, vectors, vectors))
+claims = st.dictionaries(st.sampled_from("abc"), st.builds(Claim, vectors, vectors, vectors, vectors, vectors))
 
 
 def _asked(claim: Claim) -> Vector:
@@ -35,5 +37,13 @@ def test_zombies_take_nothing_from_what_is_needed(quota: Vector, claims: dict[st
 @given(quota=vectors, claims=claims)
 def test_who_has_its_share_keeps_it(quota: Vector, claims: dict[str, Claim]) -> None:
     shares = entitlements(quota, claims)
-    again = {name: Claim(claim.needed, shares[name], claim.idle, claim.zombie) for name, claim in claims.items()}
+    again = {name: replace(claim, granted=shares[name]) for name, claim in claims.items()}
     assert entitlements(quota, again) == shares
+
+
+@given(quota=vectors, claims=claims)
+def test_what_is_in_use_is_served_first(quota: Vector, claims: dict[str, Claim]) -> None:
+    shares = entitlements(quota, claims)
+    used = {name: claim.used.at_most(claim.needed) for name, claim in claims.items()}
+    served = total([shares[name].at_most(used[name]) for name in claims])
+    assert served == total(list(used.values())).at_most(quota)

@@ -134,6 +134,11 @@ def test_what_a_region_cannot_use_comes_last() -> None:
     assert entitlements(UNIT * 7, claims) == everything, "with enough for all nothing is taken from anybody"
 
 
+def test_of_a_lowered_quota_the_idle_surplus_comes_back_first() -> None:
+    claims = {"a": Claim(UNIT * 5, granted=UNIT * 5), "b": Claim(UNIT * 5, granted=UNIT * 5, used=UNIT * 5)}
+    assert entitlements(UNIT * 8, claims) == {"a": UNIT * 3, "b": UNIT * 5}
+
+
 def test_what_zombies_hold_is_paid_after_what_is_needed() -> None:
     claims = {"a": Claim(UNIT * 2, granted=UNIT * 3, zombie=UNIT), "b": Claim(UNIT * 2)}
     assert entitlements(UNIT * 4, claims) == {"a": UNIT * 2, "b": UNIT * 2}
@@ -164,6 +169,24 @@ def _two_regions(quota: int) -> GlobalCore:
     core.connect(2, "south")
     core.tenant(quota=UNIT * quota)
     return core
+
+
+def test_a_lowered_quota_is_effective_when_no_more_is_in_use() -> None:
+    core = _two_regions(10)
+    core.apply(workload("a", 5, regions=["north"]))
+    core.apply(workload("b", 5, regions=["south"]))
+    core.tenant(quota=UNIT * 8)
+    core.say(2, slice_ack=ack(_slice_of(core, "south"), UNIT * 5, UNIT * 5))
+    assert (shrink_target(_slice(core)), shrink_target(_slice_of(core, "south"))) == (UNIT * 3, UNIT * 5)
+    core.say(1, slice_ack=ack(_slice(core), UNIT * 3))
+    assert purse(core.records.budgets.get("acme")).effective == UNIT * 8
+    core.clean()
+
+
+def _slice_of(core: GlobalCore, region: str) -> objects_pb2.Slice:
+    slice_ = core.records.slices.get("acme", region)
+    assert slice_ is not None
+    return slice_
 
 
 def _granted(core: GlobalCore, region: str) -> Vector:
