@@ -1,4 +1,5 @@
-"""Single checks of a run: http, tcp, command; each with a deadline, so many at once and no more.
+"""Single checks of a run: http, tcp, command; each with a deadline, so many at once and no more. A command's deadline
+is its driver's, which knows when it began.
 
 When to check and what an answer means is decided in core/health. Ports are asked at the run's own loopback address, or
 at the one that all runs share.
@@ -11,6 +12,7 @@ from agent.core.commands import ProbeReplica
 from agent.core.events import ProbeAnswered
 from agent.drivers.driver import Driver
 from atoll.api.v1 import objects_pb2
+from atoll.errors import Unavailable
 
 _STATUS_LINE_BYTES = 1024
 
@@ -22,11 +24,15 @@ class Probes:
         self._places = asyncio.Semaphore(at_once)
 
     async def check(self, probe: ProbeReplica) -> ProbeAnswered:
-        """Never raises for a check that failed: that is an answer."""
+        """Never raises for a check that failed: that is an answer. One that could not be made is told as such."""
+        timeout_s = None if probe.check.WhichOneof("check") == "command" else probe.timeout_ms / 1000
+        ok: bool | None
         async with self._places:
             try:
-                async with asyncio.timeout(probe.timeout_ms / 1000):
+                async with asyncio.timeout(timeout_s):
                     ok, message = await self._answer(probe)
+            except Unavailable as unavailable:
+                ok, message = None, unavailable.message
             except TimeoutError:
                 ok, message = False, f"no answer within {probe.timeout_ms} ms"
             except OSError as error:

@@ -99,8 +99,10 @@ class DriverStopped:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswered:
+    """`ok` is None when the check could not be made."""
+
     probe_id: int
-    ok: bool
+    ok: bool | None
     message: str = ""
 
 

@@ -73,11 +73,13 @@ class Health:
                 found.append((check.kind, check.probe, check.probe.timeout_ms or TIMEOUT_MS))
         return found
 
-    def answered(self, kind: Kind, ok: bool, message: str, now_ms: int) -> str:
-        """Why the run must end, or nothing."""
+    def answered(self, kind: Kind, ok: bool | None, message: str, now_ms: int) -> str:
+        """Why the run must end, or nothing. A check that could not be made (None) says nothing of the run."""
         check = self._checks[kind]
         check.in_flight = False
         check.message = "" if ok else f"{kind.value}: {message}"
+        if ok is None:
+            return ""
         if ok:
             check.successes, check.failures = check.successes + 1, 0
             if check.successes >= (check.probe.success_threshold or SUCCESSES):

@@ -151,7 +151,7 @@ class Slots:
             self._forget(replica, last)
         self.touch(run.slot)
 
-    def probed(self, probe_id: int, ok: bool, message: str, now_ms: int) -> None:
+    def probed(self, probe_id: int, ok: bool | None, message: str, now_ms: int) -> None:
         replica, health, kind = self._probes.pop(probe_id, (None, None, None))
         if replica is None or health is None or kind is None or replica.health is not health:
             return

@@ -51,7 +51,8 @@ class Driver(Protocol):
         Raises Unavailable when it cannot be read for now."""
 
     async def exec_check(self, run: RunName, command: Sequence[str], timeout_ms: int) -> tuple[bool, str]:
-        """Runs `command` beside the run, with its environment: (exit code was 0, what was wrong)."""
+        """Runs `command` beside the run, with its environment, and ends it when it is late: (exit code was 0, what was
+        wrong). Raises Unavailable when that cannot be done for now."""
 
     def close(self) -> None:
         """Lets go of everything and stops nothing."""

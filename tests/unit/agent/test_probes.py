@@ -1,15 +1,17 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from agent.addresses import Addresses
 from agent.core.commands import ProbeReplica
 from agent.core.events import ProbeAnswered
+from agent.core.runs import RunName
 from agent.drivers.driver import RunSpec
 from agent.drivers.fake import Behaviour, FakeDriver
 from agent.probes import Probes
 from atoll.api.v1 import objects_pb2
+from atoll.errors import Unavailable
 from tests.support.agent_core import run
 
 STATUS = {
@@ -33,7 +35,7 @@ async def port() -> AsyncIterator[int]:
     server.close()
 
 
-async def ask(probe: objects_pb2.Probe, timeout_ms: int = 5000) -> tuple[bool, str]:
+async def ask(probe: objects_pb2.Probe, timeout_ms: int = 5000) -> tuple[bool | None, str]:
     driver = FakeDriver(lambda notice: None, lambda name, spec: Behaviour(check=(False, "exit code 4")))
     driver.start(run(), RunSpec(objects_pb2.Task(), ()))
     driver.advance(10)
@@ -88,3 +90,14 @@ async def test_a_run_with_an_address_of_its_own_is_asked_there() -> None:
             answer = await Probes(driver, one, 1).check(ProbeReplica(1, run(), check, 5000))
             assert isinstance(answer, ProbeAnswered)
             assert answer.ok == expected
+
+
+async def test_a_command_that_cannot_be_run_is_no_answer() -> None:
+    class Silent(FakeDriver):
+        async def exec_check(self, run: RunName, command: Sequence[str], timeout_ms: int) -> tuple[bool, str]:
+            raise Unavailable("the engine hangs")
+
+    driver = Silent(lambda notice: None, lambda name, spec: Behaviour())
+    probe = objects_pb2.Probe(command=objects_pb2.CommandCheck(command=["true"]))
+    answer = await Probes(driver, Addresses("", "n1"), 1).check(ProbeReplica(9, run(), probe, 50))
+    assert answer == ProbeAnswered(9, None, "the engine hangs")

@@ -35,6 +35,18 @@ def test_liveness_ends_the_run_after_its_threshold_but_not_in_the_start_period()
     assert health.ready
 
 
+def test_a_check_that_could_not_be_made_says_nothing() -> None:
+    probe = objects_pb2.Probe(command=COMMAND, failure_threshold=2, interval_ms=100)
+    health = Health(objects_pb2.Task(liveness=probe, readiness=probe), 0)
+    health.answered(Kind.READINESS, True, "", 0)
+    for now_ms in (100, 200, 300):
+        assert set(kinds(health, now_ms)) == {Kind.LIVENESS, Kind.READINESS}
+        assert health.answered(Kind.LIVENESS, None, "the engine hangs", now_ms) == ""
+        assert health.answered(Kind.READINESS, None, "the engine hangs", now_ms) == ""
+    assert health.ready
+    assert [health.answered(Kind.LIVENESS, False, "no", 400) for _ in range(2)] == ["", "liveness: no"]
+
+
 def test_a_port_is_probed_once_when_ready() -> None:
     probe = objects_pb2.Probe(command=COMMAND, interval_ms=100)
     health = Health(objects_pb2.Task(readiness=probe, ports=[objects_pb2.Port(number=81)]), 0)
