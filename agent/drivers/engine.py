@@ -214,6 +214,8 @@ class Engine:
             sent = not _chain(error, NOT_SENT)
             why = f"does not answer within {self._call_s:g} s" if sent else "does not answer"
             raise EngineDown(f"the Docker engine at {self.socket} {why}: {_shortly(error)}", sent) from error
+        except (KeyError, TypeError, ValueError) as error:  # the SDK's, of an answer that is not as documented
+            raise EngineRefused(0, f"what answers at {self.socket} is not understood: {_shortly(error)}") from error
 
     def _client(self) -> Any:
         """One a thread: the SDK's sessions are not made for several."""

@@ -1,11 +1,9 @@
-"""A small image without a registry: Debian's busybox-static and links to its programs, put into an engine; and the end
-of what a playground ran there.
+"""A small image without a registry: Debian's busybox-static and links to its programs, put into an engine.
 
 The image is built here, byte for byte the same each time: the engine knows it by its content, and loading it again
 changes nothing. Leaves to others: whether an engine is wanted at all.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -17,7 +15,6 @@ from atoll import errors
 
 TAG = "atoll-busybox:1"
 BUSYBOX = Path("/bin/busybox")
-STATE_LABEL = "atoll.state"  # set by agents on what they start: their state folder
 CALL_S = 60.0
 _FOLDERS = ("bin", "etc", "tmp", "var", "var/www")
 _PASSWD = b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
@@ -43,29 +40,6 @@ def build(docker_socket: Path, tag: str = TAG) -> str:
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         raise errors.Unavailable(f"no Docker engine answers at {docker_socket}: {error}", hint="docker info") from error
     return tag
-
-
-def remove_containers(docker_socket: Path, folder: Path) -> int:
-    """Removes every container of agents whose state is below `folder`; how many. Raises Unavailable.
-
-    For playgrounds, when their agents have ended: ended containers too keep a place in the engine."""
-    import docker
-    import docker.errors
-    import requests
-
-    below = f"{folder.resolve()}/"
-    removed = 0
-    try:
-        client = docker.APIClient(base_url=f"unix://{docker_socket}", version="auto", timeout=CALL_S)
-        for one in client.containers(all=True, filters={"label": STATE_LABEL}):
-            if f"{one['Labels'][STATE_LABEL]}/".startswith(below):
-                with contextlib.suppress(docker.errors.NotFound):
-                    client.remove_container(one["Id"], v=True, force=True)
-                removed += 1
-        client.close()
-    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-        raise errors.Unavailable(f"no Docker engine answers at {docker_socket}: {error}", hint="docker info") from error
-    return removed
 
 
 def archive(tag: str = TAG) -> bytes:

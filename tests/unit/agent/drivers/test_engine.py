@@ -99,3 +99,12 @@ async def test_a_refusal_is_an_answer(tmp_path: Path) -> None:
         assert (refused.value.status, engine.down) == (404, "")
         assert await engine.inspect("nobody") is None
         engine.close()
+
+
+async def test_an_answer_that_is_not_understood_is_a_refusal(tmp_path: Path) -> None:
+    async with RecordingEngine(tmp_path / "engine.sock") as recorder:
+        recorder.instead = {("POST", "/containers/x/start"): (500, {"error": "no message"})}
+        engine = Engine(recorder.socket, call_s=5.0, calls_at_once=1, pulls_at_once=1)
+        with pytest.raises(EngineRefused, match="is not understood"):
+            await engine.start("x")
+        engine.close()

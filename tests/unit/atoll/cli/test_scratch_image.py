@@ -34,25 +34,6 @@ def test_an_engine_takes_it_and_runs_it() -> None:
         client.close()
 
 
-@pytest.mark.docker
-def test_a_playground_removes_what_is_below_its_folder_only(tmp_path: Path) -> None:
-    socket = need_docker()
-    tag = scratch_image.build(socket)
-    client = docker.APIClient(base_url=f"unix://{socket}", version="auto")
-    states = (tmp_path / "play" / "n1", tmp_path / "playful")
-    made = [
-        client.create_container(tag, ["true"], labels={scratch_image.STATE_LABEL: str(state.resolve())})["Id"]
-        for state in states
-    ]
-    try:
-        assert scratch_image.remove_containers(socket, tmp_path / "play") == 1
-        left = {one["Id"] for one in client.containers(all=True)}
-        assert left & {*made} == {made[1]}
-    finally:
-        client.remove_container(made[1], force=True)
-        client.close()
-
-
 def test_without_a_busybox_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(scratch_image, "BUSYBOX", tmp_path / "busybox")
     with pytest.raises(errors.Invalid, match="no static busybox") as failure:
