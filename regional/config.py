@@ -63,6 +63,10 @@ class CoreSettings:
     report_period_ms: int = 250
     summary_period_ms: int = 1_000
 
+    # order
+    ageing_ms: int = 600_000  # what has waited so long stands one priority higher; and so on
+    overdue_turn: int = 8  # one turn in so many is for what has waited past the highest priority
+
     # placement
     cached_classes: int = 256
     shown_scores: int = 5

@@ -88,12 +88,21 @@ def next_bind(state: State, lane: int, turn: Turn) -> Bind | None:
     if not state.queue:
         return None
     batch = _Batch(state, lane)
-    total = state.total_capacity()
+    total = state.total_capacity().amounts()
+    shares: dict[str, float] = {}  # that no charge has changed since
+
+    def share_of(tenant: str) -> float:
+        share = shares.get(tenant)
+        if share is None:
+            share = shares[tenant] = _weighted_share(state.account(tenant), total)
+        return share
+
     while batch.has_room:
-        cls = state.queue.pick(lambda tenant: _weighted_share(state.account(tenant), total))
+        cls = state.queue.pick(share_of)
         if cls is None:
             break
         _place_some(state, batch, cls, turn)
+        shares.pop(cls.tenant, None)
     return batch.plan()
 
 
@@ -115,6 +124,7 @@ def _wake(state: State, turn: Turn) -> None:
     if state.freed_tenants:
         queue.wake(Cure.QUOTA, lambda cls: cls.tenant in state.freed_tenants and _quota_news(state, cls))
         state.freed_tenants.clear()
+    queue.age(turn.now_ms)
 
 
 def _quota_news(state: State, cls: SchedulingClass) -> bool:
@@ -124,10 +134,10 @@ def _quota_news(state: State, cls: SchedulingClass) -> bool:
     return first or account.affordable(cls.request.vector) > 0
 
 
-def _weighted_share(account: TenantAccount, total: Vector) -> float:
+def _weighted_share(account: TenantAccount, total: Sequence[int]) -> float:
     """DRF: the largest share of any resource that the tenant holds or is being given, by its weight."""
     held = (account.bound + account.charging).amounts()
-    shares = [h / t for h, t in zip(held, total.amounts(), strict=True) if t]
+    shares = [h / t for h, t in zip(held, total, strict=True) if t]
     return max(shares, default=0.0) / account.weight
 
 
@@ -318,7 +328,7 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
         b.task.move_copies(b.row, -1)
         b.task.in_flight.discard(b.replica)
         if b.task.cls and b.replica in b.task.wanted and not _bound_by_another(b):
-            state.queue.put(b.task.cls, (b.replica,), turn.now_ms, b.avoid)
+            state.queue.put(b.task.cls, (b.replica,), b.task.cls.queued_ms, b.avoid)  # its age goes on
         else:  # unwanted meanwhile: this was perhaps the last that kept its workload
             state.forgettable[b.task.owner.tenant, b.task.owner.name] = b.task.owner
     for decision in operation.decisions:

@@ -1,19 +1,26 @@
 """What is placed next: scheduling classes in the order of fairness, parked ones under what could cure them.
 
 A class is one task of one generation of a workload: all its replicas ask alike. Waiting replicas are ranges of indices,
-not objects. Order: priority band, then the tenant with the lowest weighted dominant share (DRF), then age. A class that
-no node takes, or no quota, leaves the order until an event of a kind in its `cures` comes. Replicas that failed come
-back at their time, and are kept off the node they failed on where another takes them.
+not objects. Order (docs/scheduling.md): priority band, raised by one each time the class has waited `ageing_ms`; then
+the tenant with the lowest weighted dominant share (DRF); then age. One turn in `overdue_turn` goes round among the
+classes that have waited past the highest band: so each class has its turn within a bound, whatever others ask. A class
+that no node takes, or no quota, leaves the order until an event of a kind in its `cures` comes; its age goes on.
+Replicas that failed come back at their time, and are kept off the node they failed on where another takes them.
 """
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from atoll.api.v1.objects_pb2 import PendingReason
+from atoll.api.v1.objects_pb2 import PRIORITY_REAL_TIME, PendingReason
 from regional.core.filters import Cure, Request
 
 NEVER_MS = 1 << 62
+TOP_BAND = int(PRIORITY_REAL_TIME)
+_DEAD_RAISES = 1_000  # at least so many before they are swept
+
+_Heap = list[tuple[int, int, "SchedulingClass"]]
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +34,7 @@ class SchedulingClass:
     request: Request
     queued_ms: int = 0
     ticket: int = 0  # its entry in the order; 0 = it has none
+    level: int = 0  # the band it stands in, by its age
     dropped: bool = False
     cures: frozenset[Cure] = frozenset()  # not empty = parked
     reasons: tuple[PendingReason, ...] = ()  # why, as found when last tried
@@ -75,9 +83,15 @@ class SchedulingClass:
 
 
 class Queue:
-    def __init__(self) -> None:
+    def __init__(self, ageing_ms: int, overdue_turn: int) -> None:
         self.parked: dict[int, SchedulingClass] = {}  # by ticket of parking, in order
-        self._bands: dict[int, dict[str, list[tuple[int, int, SchedulingClass]]]] = {}
+        self._ageing_ms = ageing_ms
+        self._overdue_turn = overdue_turn
+        self._bands: dict[int, dict[str, _Heap]] = {}  # by level and tenant: (queued, ticket, class)
+        self._raises: _Heap = []  # (when, ticket, class)
+        self._sweep_at = _DEAD_RAISES
+        self._overdue: deque[tuple[int, SchedulingClass]] = deque()  # (ticket, class); they stand in their band too
+        self._turns = 0
         self._delayed: list[tuple[int, int, SchedulingClass, int, str]] = []
         self._tickets = 0
 
@@ -86,8 +100,8 @@ class Queue:
         return bool(self._bands)
 
     def put(self, cls: SchedulingClass, indices: Iterable[int], now_ms: int, avoid: str = "") -> None:
-        if not cls.size and not cls.ticket:
-            cls.queued_ms = now_ms
+        if not cls.size and not cls.parked:
+            cls.queued_ms, cls.ticket = now_ms, 0
         cls.put(indices, avoid)
         self.offer(cls)
 
@@ -95,10 +109,29 @@ class Queue:
         """Into the order, unless it is there, parked or empty."""
         if cls.ticket or cls.parked or cls.dropped or not cls.size:
             return
+        self._stand(cls, cls.band)
+
+    def _stand(self, cls: SchedulingClass, level: int) -> None:
         self._tickets += 1
-        cls.ticket = self._tickets
-        band = self._bands.setdefault(cls.band, {})
-        heapq.heappush(band.setdefault(cls.tenant, []), (cls.queued_ms, cls.ticket, cls))
+        cls.ticket, cls.level = self._tickets, min(level, TOP_BAND)
+        entry = (cls.queued_ms, cls.ticket, cls)
+        heapq.heappush(self._bands.setdefault(cls.level, {}).setdefault(cls.tenant, []), entry)
+        if level > TOP_BAND:
+            self._overdue.append((cls.ticket, cls))
+        else:
+            raised_ms = cls.queued_ms + (level - cls.band + 1) * self._ageing_ms
+            heapq.heappush(self._raises, (raised_ms, cls.ticket, cls))
+
+    def age(self, now_ms: int) -> None:
+        """Raises what has waited long enough; to be called before `pick`, after classes were offered."""
+        while self._raises and self._raises[0][0] <= now_ms:
+            _, ticket, cls = heapq.heappop(self._raises)
+            if _stands(cls, ticket):
+                self._stand(cls, cls.band + (now_ms - cls.queued_ms) // self._ageing_ms)
+        if len(self._raises) > self._sweep_at:  # most of what is queued is placed long before it is raised
+            self._raises = [raise_ for raise_ in self._raises if _stands(raise_[2], raise_[1])]
+            heapq.heapify(self._raises)
+            self._sweep_at = 2 * len(self._raises) + _DEAD_RAISES
 
     def delay(self, cls: SchedulingClass, index: int, until_ms: int, avoid: str) -> None:
         self._tickets += 1
@@ -123,6 +156,9 @@ class Queue:
 
     def pick(self, share_of: Callable[[str], float]) -> SchedulingClass | None:
         """The class whose turn it is; it stays in the order until it is empty, parked or dropped."""
+        self._turns += 1
+        if self._overdue and self._turns % self._overdue_turn == 0 and (overdue := self._next_overdue()):
+            return overdue
         for band in sorted(self._bands, reverse=True):
             tenants = self._bands[band]
             for tenant in [t for t in tenants if self._head(tenants[t]) is None]:
@@ -132,11 +168,19 @@ class Queue:
             del self._bands[band]
         return None
 
+    def _next_overdue(self) -> SchedulingClass | None:
+        while self._overdue:
+            ticket, cls = self._overdue.popleft()
+            if _stands(cls, ticket):
+                self._overdue.append((ticket, cls))
+                return cls
+        return None
+
     @staticmethod
-    def _head(heap: list[tuple[int, int, SchedulingClass]]) -> SchedulingClass | None:
+    def _head(heap: _Heap) -> SchedulingClass | None:
         while heap:
             _, ticket, cls = heap[0]
-            if cls.ticket == ticket and cls.size and not cls.parked and not cls.dropped:
+            if _stands(cls, ticket):
                 return cls
             if cls.ticket == ticket:
                 cls.ticket = 0
@@ -164,7 +208,13 @@ class Queue:
 
     def position(self, cls: SchedulingClass) -> int:
         """1 = next within its band and tenant; 0 = not in the order."""
-        if not cls.ticket or cls.parked:
+        if not _stands(cls, cls.ticket):
             return 0
-        heap = self._bands.get(cls.band, {}).get(cls.tenant, [])
-        return 1 + sum((queued, ticket) < (cls.queued_ms, cls.ticket) for queued, ticket, _ in heap)
+        heap = self._bands[cls.level][cls.tenant]
+        own = (cls.queued_ms, cls.ticket)
+        return 1 + sum((queued, ticket) < own and _stands(other, ticket) for queued, ticket, other in heap)
+
+
+def _stands(cls: SchedulingClass, ticket: int) -> bool:
+    """Whether this entry is the one by which the class stands in the order."""
+    return cls.ticket == ticket != 0 and cls.size > 0 and not cls.cures and not cls.dropped

@@ -56,7 +56,7 @@ class State:
         self.workloads: dict[tuple[str, str], WorkloadEntry] = {}
         self.accounts: dict[str, TenantAccount] = {}
         self.zombies: dict[bytes, ZombieEntry] = {}
-        self.queue = Queue()
+        self.queue = Queue(settings.ageing_ms, settings.overdue_turn)
         self.rows: dict[TaskEntry | Request, ClassRow] = {}  # answers by request, oldest first
         self.in_flight: dict[int, Operation] = {}
         self.last_attempt = 0

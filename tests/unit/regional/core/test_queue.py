@@ -9,6 +9,7 @@ from regional.core.filters import Cure, Request
 from regional.core.queue import Queue, SchedulingClass
 
 REQUEST = Request(Vector(1_000))
+AGEING_MS, OVERDUE_TURN = 1_000, 4
 
 
 def cls(workload: str, tenant: str = "acme", band: int = 3) -> SchedulingClass:
@@ -24,7 +25,7 @@ def drain(queue: Queue, shares: dict[str, float]) -> list[str]:
 
 
 def test_band_then_share_then_age() -> None:
-    queue = Queue()
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
     for workload, tenant, band, at in (
         ("late", "acme", 3, 20),
         ("early", "acme", 3, 10),
@@ -36,8 +37,66 @@ def test_band_then_share_then_age() -> None:
     assert drain(queue, {"acme": 0.5, "best": 0.1}) == ["urgent", "other", "early", "late", "idle"]
 
 
+def test_waiting_raises_the_band_a_step_at_a_time() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    old, fresh = cls("old", band=1), cls("fresh", "best", band=3)
+    queue.put(old, (0,), 0)
+    queue.put(fresh, (0,), 1_990)
+    shares = {"acme": 0.0, "best": 0.9}
+    queue.age(1_999)
+    assert queue.pick(shares.__getitem__) is fresh
+    queue.age(2_000)
+    assert queue.pick(shares.__getitem__) is old
+
+
+def test_what_was_parked_comes_back_with_its_age() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    old, fresh = cls("old", band=1), cls("fresh", "best", band=3)
+    queue.put(old, (0,), 0)
+    queue.park(old, frozenset({Cure.NODES}), ())
+    queue.age(2_000)
+    queue.put(fresh, (0,), 2_000)
+    assert queue.pick(lambda _: 0.0) is fresh
+    queue.wake(Cure.NODES, lambda _: True)
+    queue.age(2_000)
+    assert queue.pick(lambda _: 0.0) is old
+
+
+def test_one_turn_in_so_many_goes_to_what_is_overdue() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    urgent, old = cls("urgent", "best", band=5), cls("old", band=1)
+    queue.put(old, range(9), 0)
+    queue.age(5 * AGEING_MS)
+    queue.put(urgent, range(99), 5 * AGEING_MS)
+    shares = {"acme": 0.9, "best": 0.1}
+    picked = [queue.pick(shares.__getitem__) for _ in range(2 * OVERDUE_TURN)]
+    assert picked == 2 * [*(OVERDUE_TURN - 1) * [urgent], old]
+
+
+def test_what_is_emptied_and_waits_again_has_no_old_age() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    one = cls("one", band=1)
+    queue.put(one, (0,), 0)
+    one.take(1)
+    queue.put(one, (0,), 5_000)
+    queue.age(5_999)
+    assert (one.queued_ms, one.level) == (5_000, 1)
+    assert queue.pick(lambda _: 0.0) is one
+
+
+def test_entries_that_are_long_placed_are_swept() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    for number in range(5_000):
+        queue.put(cls(f"w{number}"), (0,), 0)
+        found = queue.pick(lambda _: 0.0)
+        assert found
+        found.take(1)
+        queue.age(1)
+    assert len(queue._raises) < 3_000
+
+
 def test_parked_work_is_woken_only_by_what_may_cure_it() -> None:
-    queue = Queue()
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
     one = cls("one")
     queue.put(one, range(3), 0)
     queue.park(one, frozenset({Cure.RESOURCES}), (explain.reason(explain.NO_NODES),))
@@ -50,7 +109,7 @@ def test_parked_work_is_woken_only_by_what_may_cure_it() -> None:
 
 
 def test_more_of_a_parked_class_stays_parked() -> None:
-    queue = Queue()
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
     one = cls("one")
     queue.put(one, (0,), 0)
     queue.park(one, frozenset({Cure.NODES}), ())
@@ -60,7 +119,7 @@ def test_more_of_a_parked_class_stays_parked() -> None:
 
 
 def test_delayed_replicas_come_back_at_their_time_with_their_avoided_node() -> None:
-    queue = Queue()
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
     one = cls("one")
     queue.delay(one, 4, 1_000, "n1")
     assert queue.next_due_ms() == 1_000
@@ -73,7 +132,7 @@ def test_delayed_replicas_come_back_at_their_time_with_their_avoided_node() -> N
 
 
 def test_a_dropped_class_is_never_picked_nor_due() -> None:
-    queue = Queue()
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
     one = cls("one")
     queue.put(one, (0,), 0)
     queue.delay(one, 1, 10, "n1")
@@ -83,7 +142,7 @@ def test_a_dropped_class_is_never_picked_nor_due() -> None:
 
 
 def test_position_counts_within_the_tenant() -> None:
-    queue = Queue()
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
     first, second = cls("first"), cls("second")
     queue.put(first, (0,), 1)
     queue.put(second, (0,), 2)
