@@ -1,6 +1,7 @@
 """Whole documents: apiVersion, kind, metadata and spec; several in one text."""
 
 import re
+import time
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -36,10 +37,11 @@ class Document:
         return Mark(self.source, line, column, path, message)
 
 
-def parse(text: str | bytes, source: str = "<stdin>") -> list[Document]:
-    """Every document of the text, YAML or JSON. `status` is skipped. Raises ManifestError with all mistakes."""
+def parse(text: str | bytes, source: str = "<stdin>", now_ms: int | None = None) -> list[Document]:
+    """Every document of the text, YAML or JSON. `status` is skipped. `now_ms`: what `now+2h` counts from, else this
+    machine's clock. Raises ManifestError with all mistakes."""
     nodes, broken = compose(text, source)
-    reader = Reader(source)
+    reader = Reader(source, round(time.time() * 1000) if now_ms is None else now_ms)
     documents = [document for node in nodes for document in _documents(node, reader)]
     if broken or reader.mistakes:
         raise ManifestError([*broken, *reader.mistakes])

@@ -52,10 +52,11 @@ def _joined(path: str, name: str) -> str:
 class Reader:
     """Reads nodes of one text. `places` maps full paths to (line, column)."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, now_ms: int) -> None:
         self.mistakes: list[Mark] = []
         self.places: dict[str, tuple[int, int]] = {}  # of the document being read
         self.source = source
+        self._now_ms = now_ms
         self._nodes = 0
 
     def wrong(self, node: Node, path: Path, message: str) -> None:
@@ -226,7 +227,7 @@ class Reader:
             return None
         text = str(node.value)
         try:
-            return _value(text, node.tag, field)
+            return _value(text, node.tag, field, self._now_ms)
         except ValueError as error:
             self.wrong(node, path, str(error))
             return None
@@ -267,7 +268,7 @@ class Reader:
         return self._nodes > MAX_NODES
 
 
-def _value(text: str, tag: str, field: Field) -> Any:
+def _value(text: str, tag: str, field: Field, now_ms: int) -> Any:
     """Raises ValueError with what is wrong."""
     match field.kind:
         case Kind.QUANTITY:
@@ -275,7 +276,7 @@ def _value(text: str, tag: str, field: Field) -> Any:
         case Kind.DURATION:
             return scalars.parse_duration(text, field.proto)
         case Kind.INSTANT:
-            return scalars.parse_instant(text)
+            return scalars.parse_instant(text, now_ms)
         case Kind.ENUM:
             assert field.descriptor.enum_type is not None
             return scalars.parse_enum(text, field.descriptor.enum_type)

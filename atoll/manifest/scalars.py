@@ -8,6 +8,7 @@ from google.protobuf.descriptor import EnumDescriptor
 
 LARGEST_MS = 253_402_300_799_999  # the last millisecond of year 9999
 _DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,12})m)?(?:(\d{1,12})s)?(?:(\d{1,15})ms)?")
+_NOW = "now+"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SCALES = (86_400_000, 3_600_000, 60_000, 1_000, 1)
 
@@ -41,15 +42,17 @@ def format_duration(amount: int, unit: str) -> str:
     return f"{milliseconds}ms" if milliseconds else "0s"
 
 
-def parse_instant(text: str) -> int:
-    """RFC 3339 as milliseconds since 1970. Raises ScalarError."""
+def parse_instant(text: str, now_ms: int) -> int:
+    """RFC 3339, or `now+2h`, as milliseconds since 1970. Raises ScalarError."""
+    if text.startswith(_NOW):
+        return now_ms + parse_duration(text.removeprefix(_NOW), "_ms")
     try:
         instant = datetime.fromisoformat(text)
         if instant.tzinfo is None:
             raise ValueError
         return (instant - _EPOCH) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
-        raise ScalarError(f"{text!r} is not a time, write for example 2026-01-31T12:00:00Z") from None
+        raise ScalarError(f"{text!r} is not a time, write for example 2026-01-31T12:00:00Z or now+2h") from None
 
 
 def format_instant(at_ms: int) -> str:

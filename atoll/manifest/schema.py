@@ -56,6 +56,7 @@ INSTANTS = {
     "at_ms": "at",
     "started_ms": "startedAt",
     "ready_ms": "readyAt",
+    "deadline_ms": "deadline",
     "not_before_ms": "notBefore",
     "expires_ms": "expiresAt",
     "used_ms": "usedAt",

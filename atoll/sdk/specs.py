@@ -1,5 +1,6 @@
 """Short spellings for the documents: `Workload(name="hello", image="…", replicas=3, cpu="100m").to_proto()`."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,8 @@ class Workload:
     http: str = ""
     job: bool = False
     priority: str = ""
+    deadline: str = ""  # of a job: RFC 3339 or "now+2h"
+    estimate: str = ""  # how long a replica runs: "10m"
     regions: Sequence[str] = ()  # in order of preference; none = any
     spread: str = ""  # preferred, even or fixed
     fixed: Mapping[str, int] = field(default_factory=dict)  # replicas by region
@@ -54,6 +57,7 @@ class Workload:
         self._publish(task, mistakes)
         spec = objects_pb2.WorkloadSpec(tasks=[task], regions=self.regions)
         self._spread(spec.spread, mistakes)
+        self._times(spec, mistakes)
         if self.job:
             spec.type = objects_pb2.WORKLOAD_TYPE_JOB
         if self.priority:
@@ -66,6 +70,16 @@ class Workload:
             raise errors.Invalid(f"workload {self.name!r} is not well formed", mistakes=tuple(mistakes))
         metadata = objects_pb2.Metadata(name=self.name, tenant=self.tenant, labels=_labels(self.labels))
         return objects_pb2.Workload(metadata=metadata, spec=spec)
+
+    def _times(self, spec: objects_pb2.WorkloadSpec, mistakes: list[errors.Mistake]) -> None:
+        for name, text in (("deadline", self.deadline), ("estimate", self.estimate)):
+            try:
+                if text and name == "deadline":
+                    spec.deadline_ms = scalars.parse_instant(text, round(time.time() * 1000))
+                elif text:
+                    spec.estimate_ms = scalars.parse_duration(text, "_ms")
+            except scalars.ScalarError as error:
+                mistakes.append(errors.Mistake(f"spec.{name}", str(error)))
 
     def _spread(self, spread: objects_pb2.Spread, mistakes: list[errors.Mistake]) -> None:
         for region, replicas in self.fixed.items():

@@ -21,6 +21,7 @@ from atoll.store import keys
 from global_cp.core import budgets, region_updates, transactions, user_tokens
 from global_cp.core.admission import (
     MOST_REPLICAS,
+    missed_deadline,
     mistakes_in_tenant,
     mistakes_in_workload,
     over_quota,
@@ -149,6 +150,8 @@ def _apply_workload(
     before = world.records.workloads.get(metadata.tenant, metadata.name)
     mistakes = mistakes_in_workload(wanted, {r.metadata.name: r for r in world.records.regions}, world.summaries)
     mistakes += _tenant_mistakes(world, metadata.tenant, "metadata.tenant")
+    if before is None or _times(before.spec) != _times(wanted.spec):  # what was feasible may be applied again
+        mistakes += missed_deadline(wanted.spec, now_ms)
     if before is not None and before.spec.type != wanted.spec.type:
         mistakes.append(Mistake("spec.type", "cannot be changed; delete the workload and create it anew"))
     if mistakes:
@@ -161,6 +164,10 @@ def _apply_workload(
         return error
     _continue(wanted.metadata, before, changed=before is None or before.spec != wanted.spec, uid=uid, now_ms=now_ms)
     return _answered(world, request, request.request_id, wanted, UPDATED if before else CREATED, now_ms)
+
+
+def _times(spec: objects_pb2.WorkloadSpec) -> tuple[int, int]:
+    return spec.deadline_ms, spec.estimate_ms
 
 
 def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_ms: int) -> Decided | AtollError:

@@ -2,7 +2,8 @@
 
 A class is one task of one generation of a workload: all its replicas ask alike. Waiting replicas are ranges of indices,
 not objects. Order (docs/scheduling.md): priority band, raised by one each time the class has waited `ageing_ms`; then
-the tenant with the lowest weighted dominant share (DRF); then age. One turn in `overdue_turn` goes round among the
+the tenant with the lowest weighted dominant share (DRF); then what must start first to meet its deadline (EDF), as long
+as it still can; then age. One turn in `overdue_turn` goes round among the
 classes that have waited past the highest band: so each class has its turn within a bound, whatever others ask. A class
 that no node takes, or no quota, leaves the order until an event of a kind in its `cures` comes; its age goes on.
 Replicas that failed come back at their time, and are kept off the node they failed on where another takes them.
@@ -20,7 +21,8 @@ NEVER_MS = 1 << 62
 TOP_BAND = int(PRIORITY_REAL_TIME)
 _DEAD_RAISES = 1_000  # at least so many before they are swept
 
-_Heap = list[tuple[int, int, "SchedulingClass"]]
+_Key = tuple[int, int, int]  # latest start, queued, ticket
+_Heap = list[tuple[_Key, "SchedulingClass"]]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +34,7 @@ class SchedulingClass:
     task: str
     band: int
     request: Request
+    latest_start_ms: int = NEVER_MS  # deadline - estimate
     queued_ms: int = 0
     ticket: int = 0  # its entry in the order; 0 = it has none
     level: int = 0  # the band it stands in, by its age
@@ -87,11 +90,12 @@ class Queue:
         self.parked: dict[int, SchedulingClass] = {}  # by ticket of parking, in order
         self._ageing_ms = ageing_ms
         self._overdue_turn = overdue_turn
-        self._bands: dict[int, dict[str, _Heap]] = {}  # by level and tenant: (queued, ticket, class)
-        self._raises: _Heap = []  # (when, ticket, class)
+        self._bands: dict[int, dict[str, _Heap]] = {}  # by level and tenant
+        self._raises: list[tuple[int, int, SchedulingClass]] = []  # (when, ticket, class)
         self._sweep_at = _DEAD_RAISES
         self._overdue: deque[tuple[int, SchedulingClass]] = deque()  # (ticket, class); they stand in their band too
         self._turns = 0
+        self._now_ms = 0
         self._delayed: list[tuple[int, int, SchedulingClass, int, str]] = []
         self._tickets = 0
 
@@ -114,16 +118,22 @@ class Queue:
     def _stand(self, cls: SchedulingClass, level: int) -> None:
         self._tickets += 1
         cls.ticket, cls.level = self._tickets, min(level, TOP_BAND)
-        entry = (cls.queued_ms, cls.ticket, cls)
-        heapq.heappush(self._bands.setdefault(cls.level, {}).setdefault(cls.tenant, []), entry)
+        heap = self._bands.setdefault(cls.level, {}).setdefault(cls.tenant, [])
+        heapq.heappush(heap, (self._key(cls), cls))
         if level > TOP_BAND:
             self._overdue.append((cls.ticket, cls))
         else:
             raised_ms = cls.queued_ms + (level - cls.band + 1) * self._ageing_ms
             heapq.heappush(self._raises, (raised_ms, cls.ticket, cls))
 
+    def _key(self, cls: SchedulingClass) -> _Key:
+        """What cannot meet its deadline any more stands with what has none: else it would make others miss theirs."""
+        latest_ms = cls.latest_start_ms
+        return latest_ms if latest_ms >= self._now_ms else NEVER_MS, cls.queued_ms, cls.ticket
+
     def age(self, now_ms: int) -> None:
         """Raises what has waited long enough; to be called before `pick`, after classes were offered."""
+        self._now_ms = now_ms
         while self._raises and self._raises[0][0] <= now_ms:
             _, ticket, cls = heapq.heappop(self._raises)
             if _stands(cls, ticket):
@@ -176,12 +186,14 @@ class Queue:
                 return cls
         return None
 
-    @staticmethod
-    def _head(heap: _Heap) -> SchedulingClass | None:
+    def _head(self, heap: _Heap) -> SchedulingClass | None:
         while heap:
-            _, ticket, cls = heap[0]
+            (latest_ms, _, ticket), cls = heap[0]
             if _stands(cls, ticket):
-                return cls
+                if latest_ms >= self._now_ms:
+                    return cls
+                heapq.heapreplace(heap, (self._key(cls), cls))
+                continue
             if cls.ticket == ticket:
                 cls.ticket = 0
             heapq.heappop(heap)
@@ -211,8 +223,8 @@ class Queue:
         if not _stands(cls, cls.ticket):
             return 0
         heap = self._bands[cls.level][cls.tenant]
-        own = (cls.queued_ms, cls.ticket)
-        return 1 + sum((queued, ticket) < own and _stands(other, ticket) for queued, ticket, other in heap)
+        own = self._key(cls)
+        return 1 + sum(_stands(other, key[2]) and self._key(other) < own for key, other in heap)
 
 
 def _stands(cls: SchedulingClass, ticket: int) -> bool:

@@ -12,7 +12,7 @@ from itertools import islice
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
 from regional.core import closing, forgetting, releasing, transactions
-from regional.core.queue import SchedulingClass
+from regional.core.queue import NEVER_MS, SchedulingClass
 from regional.core.records import TaskEntry, WorkloadEntry, marks_of
 from regional.core.state import State, Turn
 from regional.core.transactions import AdmitShare
@@ -168,4 +168,5 @@ def _wanted(task: TaskEntry) -> Collection[int]:
 def _new_class(task: TaskEntry) -> SchedulingClass:
     spec = task.owner.share.spec
     band = spec.priority or objects_pb2.PRIORITY_DEFAULT
-    return SchedulingClass(task.owner.tenant, task.owner.name, task.name, int(band), task.request)
+    latest_start_ms = spec.deadline_ms - spec.estimate_ms if spec.deadline_ms else NEVER_MS
+    return SchedulingClass(task.owner.tenant, task.owner.name, task.name, int(band), task.request, latest_start_ms)

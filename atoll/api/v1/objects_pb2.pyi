@@ -1292,11 +1292,17 @@ class WorkloadSpec(_message.Message):
     ON_QUOTA_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     SPREAD_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    ESTIMATE_MS_FIELD_NUMBER: _builtins.int
     type: Global___WorkloadType.ValueType
     priority: Global___Priority.ValueType
     run_class: Global___RunClass.ValueType
     bounded_s: _builtins.int
     on_quota: Global___OnQuota.ValueType
+    deadline_ms: _builtins.int
+    """wall clock: a job's replicas are to have ended by then; 0 = none"""
+    estimate_ms: _builtins.int
+    """how long one replica runs, as far as the user knows"""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
         """sorted as written; names unique"""
@@ -1318,10 +1324,12 @@ class WorkloadSpec(_message.Message):
         on_quota: Global___OnQuota.ValueType = ...,
         regions: _abc.Iterable[_builtins.str] | None = ...,
         spread: Global___Spread | None = ...,
+        deadline_ms: _builtins.int = ...,
+        estimate_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_s", b"bounded_s", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "run_class", b"run_class", "spread", b"spread", "tasks", b"tasks", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "run_class", b"run_class", "spread", b"spread", "tasks", b"tasks", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,5 @@
 """What docs/scheduling.md promises of the order, over random arrivals: nothing starves, shares are level within one
-task, and the same input gives the same output."""
+task, deadlines are met in the order of slack, and the same input gives the same output."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from atoll.model.resources import Vector
 from regional.core.filters import Request
-from regional.core.queue import TOP_BAND, Queue, SchedulingClass
+from regional.core.queue import NEVER_MS, TOP_BAND, Queue, SchedulingClass
 
 AGEING_MS, OVERDUE_TURN, STEP_MS = 1_000, 4, 100
 TENANTS = ("acme", "best", "corp")
@@ -80,6 +80,28 @@ def test_everything_is_placed_within_a_bound_beside_a_flood_of_the_highest_band(
 @given(arrivals, st.booleans())
 def test_the_same_input_gives_the_same_output(plan: list[tuple[int, str, int, int]], flood: bool) -> None:
     assert run(plan, flood=flood) == run(plan, flood=flood)
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.none(), st.integers(0, 2_000)), max_size=20), st.integers(0, 2_000))
+def test_what_can_meet_its_deadline_comes_in_the_order_of_slack_and_the_rest_by_age(
+    latest_starts: list[int | None], now_ms: int
+) -> None:
+    queue = Queue(1 << 40, OVERDUE_TURN)
+    keys: dict[str, tuple[int, int]] = {}
+    for number, latest_ms in enumerate(latest_starts):
+        one = cls(number, "acme", 3)
+        one.latest_start_ms = NEVER_MS if latest_ms is None else latest_ms
+        queue.put(one, (0,), number)
+        feasible = latest_ms is not None and latest_ms >= now_ms
+        keys[one.workload] = (latest_ms if feasible and latest_ms is not None else NEVER_MS, number)
+    queue.age(now_ms)
+    order = []
+    while found := queue.pick(lambda _: 0.0):
+        assert queue.position(found) == 1
+        found.take(1)
+        order.append(found.workload)
+    assert order == sorted(keys, key=keys.__getitem__)
 
 
 demands = st.tuples(st.integers(1, 4_000), st.integers(1, 8_000))

@@ -65,3 +65,14 @@ def test_a_servers_mistake_in_a_count_is_shown_at_its_region() -> None:
     )
     mark = document.mark("spec.spread.fixed[1].region", "region 'nowhere' is not known")
     assert (mark.line, mark.column) == (9, 7)
+
+
+def test_a_deadline_counts_from_now_or_is_a_point_in_time() -> None:
+    text = "spec: {task: {}, type: job, deadline: %s, estimate: 10m}"
+    (document,) = manifest.parse(HEAD + text % "now+2h", now_ms=1_000)
+    assert isinstance(document.message, objects_pb2.Workload)
+    assert (document.message.spec.deadline_ms, document.message.spec.estimate_ms) == (7_201_000, 600_000)
+    assert _spec(text % "'1970-01-01T00:00:02Z'").deadline_ms == 2_000
+    for wrong in ("now", "now+", "now+2", "now-2h", "tomorrow"):
+        with pytest.raises(manifest.ManifestError, match=r"spec\.deadline"):
+            manifest.parse(HEAD + text % wrong)

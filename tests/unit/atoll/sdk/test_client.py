@@ -155,6 +155,13 @@ class TestWait:
 
 
 class TestBuilder:
+    def test_times_of_a_job(self) -> None:
+        spec = Workload(name="x", job=True, deadline="2026-01-31T12:00:00Z", estimate="10m").to_proto().spec
+        assert (spec.deadline_ms, spec.estimate_ms) == (1_769_860_800_000, 600_000)
+        with pytest.raises(errors.Invalid) as caught:
+            Workload(name="x", job=True, deadline="soon", estimate="10").to_proto()
+        assert [mistake.path for mistake in caught.value.mistakes] == ["spec.deadline", "spec.estimate"]
+
     def test_every_mistake_at_once(self) -> None:
         spec = Workload(name="x", cpu="1x", memory="512", requires=("a b",), http="eighty", priority="urgent")
         with pytest.raises(errors.Invalid) as caught:

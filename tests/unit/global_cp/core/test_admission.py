@@ -49,6 +49,11 @@ BAD: list[tuple[str, Spoil]] = [
     ("spec.type", lambda w: setattr(w.spec, "type", 77)),
     ("spec.priority", lambda w: setattr(w.spec, "priority", 99)),
     ("spec.bounded", lambda w: setattr(w.spec, "bounded_s", 5)),
+    ("spec.deadline", lambda w: setattr(w.spec, "deadline_ms", 1)),
+    ("spec.deadline", lambda w: _job(w, deadline_ms=-1)),
+    ("spec.deadline", lambda w: _job(w, deadline_ms=1 << 62)),
+    ("spec.estimate", lambda w: _job(w, estimate_ms=-1)),
+    ("spec.estimate", lambda w: _job(w, estimate_ms=1 << 62)),
     ("spec.bounded", lambda w: setattr(w.spec, "run_class", objects_pb2.RUN_CLASS_BOUNDED)),
     ("spec.regions[0]", lambda w: w.spec.regions.append("atlantis")),
     ("spec.regions[0]", lambda w: w.spec.regions.append("../north")),
@@ -100,6 +105,12 @@ BAD: list[tuple[str, Spoil]] = [
 def _prefer(w: objects_pb2.Workload, weight: int) -> None:
     requirement = objects_pb2.LabelRequirement(key="zone", operator=objects_pb2.SELECTOR_OPERATOR_IN, values=["a"])
     _task(w).prefers.add(requirement=requirement, weight=weight)
+
+
+def _job(w: objects_pb2.Workload, deadline_ms: int = 0, estimate_ms: int = 0) -> objects_pb2.Workload:
+    w.spec.type = objects_pb2.WORKLOAD_TYPE_JOB
+    w.spec.deadline_ms, w.spec.estimate_ms = deadline_ms, estimate_ms
+    return w
 
 
 def _paths(w: objects_pb2.Workload) -> list[str]:
@@ -255,3 +266,17 @@ def test_fields_are_spelled_as_in_manifests() -> None:
 def test_over_quota_tells_each_dimension() -> None:
     assert over_quota(Vector(1, 1), Vector(1, 1)) == ""
     assert "memory" in over_quota(Vector(1, 2), Vector(1, 1)) and "cpu" not in over_quota(Vector(1, 2), Vector(1, 1))
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_and_one_that_could_is_not_asked_again() -> None:
+    core = GlobalCore()
+    core.elect()
+    core.tenant()
+    past, near = core.now_ms - 1, core.now_ms + 60_000
+    for deadline_ms, estimate_ms in ((past, 0), (near, 60_000)):
+        answer = core.apply(_job(workload(), deadline_ms, estimate_ms))
+        assert isinstance(answer, Invalid) and [m.path for m in answer.mistakes] == ["spec.deadline"]
+    assert isinstance(core.apply(_job(workload(), near, 59_000)), global_pb2.ApplyWorkloadResponse)
+    core.pass_time(120_000)
+    assert isinstance(core.apply(_job(workload(), near, 59_000)), global_pb2.ApplyWorkloadResponse)
+    assert isinstance(core.apply(_job(workload(), near, 58_000)), Invalid)

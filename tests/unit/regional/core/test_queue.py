@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from atoll.model import explain
 from atoll.model.resources import Vector
 from regional.core.filters import Cure, Request
-from regional.core.queue import Queue, SchedulingClass
+from regional.core.queue import NEVER_MS, Queue, SchedulingClass
 
 REQUEST = Request(Vector(1_000))
 AGEING_MS, OVERDUE_TURN = 1_000, 4
 
 
-def cls(workload: str, tenant: str = "acme", band: int = 3) -> SchedulingClass:
-    return SchedulingClass(tenant, workload, "main", band, REQUEST)
+def cls(workload: str, tenant: str = "acme", band: int = 3, latest_start_ms: int = NEVER_MS) -> SchedulingClass:
+    return SchedulingClass(tenant, workload, "main", band, REQUEST, latest_start_ms)
 
 
 def drain(queue: Queue, shares: dict[str, float]) -> list[str]:
@@ -35,6 +35,24 @@ def test_band_then_share_then_age() -> None:
     ):
         queue.put(cls(workload, tenant, band), (0,), at)
     assert drain(queue, {"acme": 0.5, "best": 0.1}) == ["urgent", "other", "early", "late", "idle"]
+
+
+def test_the_least_slack_comes_first_within_a_tenant() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    for workload, latest_start_ms in (("none", NEVER_MS), ("later", 900), ("sooner", 500)):
+        queue.put(cls(workload, latest_start_ms=latest_start_ms), (0,), 0)
+    assert drain(queue, {"acme": 0.0}) == ["sooner", "later", "none"]
+
+
+def test_what_cannot_meet_its_deadline_any_more_gives_way() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    missed, feasible = cls("missed", latest_start_ms=500), cls("feasible", latest_start_ms=900)
+    queue.put(cls("old"), (0,), 0)
+    for one in (missed, feasible):
+        queue.put(one, (0,), 1)
+    queue.age(501)
+    assert (queue.position(feasible), queue.position(missed)) == (1, 3)
+    assert drain(queue, {"acme": 0.0}) == ["feasible", "old", "missed"]
 
 
 def test_waiting_raises_the_band_a_step_at_a_time() -> None:
