@@ -18,6 +18,7 @@ from agent.config import Settings
 from atoll import rpc, tokens
 from atoll.api.v1 import agent_pb2, agent_pb2_grpc
 from atoll.clock import Clock
+from atoll.credentials import why_unusable
 from atoll.errors import AtollError, Invalid, NotAllowed, NotAuthenticated
 from atoll.identity import TlsFiles, ca_digest, expiry_ms, node_request
 
@@ -40,9 +41,16 @@ class Enrolment:
 
     async def identity(self) -> TlsFiles:
         """The node's certificate, joined for when there is none that is valid. Raises AtollError when refused."""
-        if self._expires_ms() <= self._clock.now_ms():
+        if why := self.unusable():
+            log.info("joining", reason=why)
             await self._join()
         return self.files
+
+    def unusable(self) -> str:
+        """Why this node's certificate is of no use; empty when it is good."""
+        if not self._expires_ms():
+            return "this node has no certificate"
+        return why_unusable(self.files, self._clock.now_ms())
 
     def renewal_is_due(self) -> bool:
         """Half of the certificate's life, as this process first saw it, has passed."""

@@ -154,10 +154,15 @@ class Agent:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._settings.renew_check_s)
-            if not self._enrolment.renewal_is_due():
+            expired = self._enrolment.unusable()
+            if not expired and not self._enrolment.renewal_is_due():
                 continue
             try:
-                await self._enrolment.renew(self._session.address)
+                if expired:
+                    log.error("the region takes this node's certificate no more", code="E4002", reason=expired)
+                    await self._enrolment.identity()
+                else:
+                    await self._enrolment.renew(self._session.address)
             except (AtollError, OSError) as error:
                 log.warning("the certificate could not be renewed, trying again", reason=str(error))
             else:

@@ -154,7 +154,8 @@ def _code_of(error: Exception) -> int:
     leaves = _leaves(error)
     if all(isinstance(leaf, AtollError) for leaf in leaves):
         for leaf in leaves:
-            log.error("cannot go on", reason=str(leaf), mistakes=[str(m) for m in getattr(leaf, "mistakes", ())])
+            told = {"mistakes": [str(m) for m in getattr(leaf, "mistakes", ())], "hint": getattr(leaf, "hint", "")}
+            log.error("cannot go on", reason=str(leaf), **told)
         return EXIT_SETTINGS if isinstance(leaves[0], Invalid) else EXIT_UNREACHABLE
     log.critical("defect", exc_info=error)
     return EXIT_DEFECT

@@ -33,6 +33,9 @@ async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, regi
     """Why a replica is where it is: node, scores, decision; or not placed: how many nodes lack what, and how much."""
     workload, task, index = slot
     answers = await client.slots.why(workload, index=index, task=task, node=node, region=region)
+    if not answers:  # no region has any of it
+        pending = (await client.workloads.get(workload)).status.pending
+        answers = [regional_pb2.SlotWhy(id=objects_pb2.SlotId(workload=workload, index=-1), reasons=pending)]
     if style == "yaml":
         output.write(manifest.to_yaml([manifest.tree(answer) for answer in answers]))
     elif style == "json":
@@ -45,7 +48,7 @@ async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, regi
 def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]:
     """The answer about one slot, for people; with its region where there are several."""
     if answer.id.index < 0:
-        where = f"{output.visible(answer.id.workload)} in {output.visible(answer.region)}"
+        where = output.visible(f"{answer.id.workload} in {answer.region or 'no region'}")
         return [where, *(f"  {_reason(reason)}" for reason in answer.reasons)]
     state = enum(answer.state, objects_pb2.SlotState) or "waiting"
     if answer.node:

@@ -9,6 +9,8 @@ import grpc.aio
 
 from atoll import errors, rpc, tokens
 from atoll.api.v1 import global_pb2_grpc, regional_pb2_grpc
+from atoll.clock import SystemClock
+from atoll.credentials import why_unusable
 from atoll.identity import TlsFiles
 from atoll.sdk import contexts
 from atoll.sdk.calls import Caller
@@ -44,6 +46,8 @@ class AsyncClient:
         self.connection = _complete(given, context)
         chosen = self.connection
         client = TlsFiles(Path(chosen.certificate), Path(chosen.key), Path(chosen.ca)) if chosen.certificate else None
+        if client and (why := why_unusable(client, SystemClock().now_ms())):
+            raise errors.NotAuthenticated(why, hint="atoll ca issue admin NAME --into FOLDER", code="E4002")
         self._servers = Servers(
             chosen.addresses,
             lambda address: rpc.channel(address, ca=Path(chosen.ca), client=client, token=chosen.token),
