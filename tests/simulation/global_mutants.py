@@ -11,12 +11,12 @@ import pytest
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Committed, Plan, Rejected, Settled
 from atoll.model.resources import Vector
-from global_cp.core import budgets, mutations, transactions
+from global_cp.core import budgets, mutations, spread, transactions
 from global_cp.core.budgets import Budgets, Purse
 from global_cp.core.records import Records, Table
 from global_cp.core.requests import Pending, Requests
 from global_cp.core.shares import Shares
-from regional.core import binding, machine, shares
+from regional.core import binding, machine, node_life, shares
 from tests.simulation.mutants import MUTANTS as MUTANTS
 from tests.simulation.mutants import mutant
 
@@ -156,3 +156,24 @@ def work_is_given_up_when_the_global_plane_is_lost(patch: pytest.MonkeyPatch) ->
                 shares.share_arrived(state, gone)
 
     patch.setattr(machine.Machine, "_dispatch", give_up)
+
+
+# ---- operators
+
+
+@mutant("I11", node_isolation_every_ms=5_000, session_break_every_ms=3_000)
+def a_hello_undoes_what_operators_said(patch: pytest.MonkeyPatch) -> None:
+    described = node_life._described
+
+    def anew(*args: Any) -> objects_pb2.Node:
+        record = described(*args)
+        record.cordoned = record.draining = False
+        record.ClearField("drain")
+        return record
+
+    patch.setattr(node_life, "_described", anew)
+
+
+@mutant("residency", regions=2)
+def residency_counts_at_admission_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(spread, "meets", lambda residency, region: True)
