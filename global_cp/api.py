@@ -122,7 +122,9 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
         records = await self._records(request.min_revision)
         found = views.workload(records, request.tenant, request.name)
         if found is None:
-            raise NotFound(f"tenant {request.tenant[:63]!r} has no workload {request.name[:63]!r}")
+            raise NotFound(
+                f"tenant {request.tenant[:63]!r} has no workload {request.name[:63]!r}", hint="atoll get workloads -A"
+            )
         return found
 
     async def ListWorkloads(self, request: pb.ListWorkloadsRequest, context: Context) -> pb.ListWorkloadsResponse:

@@ -1,8 +1,8 @@
 """The Regional service as the global plane offers it: finds the region a call is for and passes it on.
 
-Decides where a call goes when no region is named: to the only one, or to those that hold the workload. What it means
-is decided there; the caller was authorized at this border. A change that was passed on and not answered may have
-happened, and its caller is told so.
+Decides where a call goes when no region is named: to the only one, to those that hold the workload or the node, or to
+all of them, page by page. What it means is decided there; the caller was authorized at this border. A change that was
+passed on and not answered may have happened, and its caller is told so.
 """
 
 from collections.abc import AsyncIterator
@@ -21,6 +21,7 @@ from global_cp.region_link import RegionLink
 from global_cp.seat import Seat
 
 Answer = TypeVar("Answer", bound=Message)
+Page = TypeVar("Page", pb.ListNodesResponse, pb.ListSlotsResponse)
 CHANGES = frozenset({"CreateJoinToken", "RevokeJoinToken", "UpdateNode", "RemoveNode"})
 
 
@@ -30,7 +31,10 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         self._link = link
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
-        return await self._one("ListNodes", request, pb.ListNodesResponse)
+        """Of every region when none is named."""
+        records = (await self._seat.leading()).records
+        named = [self._known(records, request.region)] if request.region else _all(records)
+        return await self._paged("ListNodes", request, named, pb.ListNodesResponse)
 
     async def CreateJoinToken(self, request: pb.CreateJoinTokenRequest, context: Context) -> pb.CreateJoinTokenResponse:
         return await self._one("CreateJoinToken", request, pb.CreateJoinTokenResponse)
@@ -42,10 +46,10 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         return await self._one("RevokeJoinToken", request, pb.RevokeJoinTokenResponse)
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> pb.UpdateNodeResponse:
-        return await self._one("UpdateNode", request, pb.UpdateNodeResponse)
+        return await self._one("UpdateNode", await self._located(request), pb.UpdateNodeResponse)
 
     async def RemoveNode(self, request: pb.RemoveNodeRequest, context: Context) -> pb.RemoveNodeResponse:
-        return await self._one("RemoveNode", request, pb.RemoveNodeResponse)
+        return await self._one("RemoveNode", await self._located(request), pb.RemoveNodeResponse)
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
         return await self._one("ListEvents", request, pb.ListEventsResponse)
@@ -70,17 +74,19 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         return answer
 
     async def ListSlots(self, request: pb.ListSlotsRequest, context: Context) -> pb.ListSlotsResponse:
+        return await self._paged("ListSlots", request, await self._holding(request), pb.ListSlotsResponse)
+
+    async def _paged(self, method: str, request: Any, regions: list[str], kind: type[Page]) -> Page:
         """One region a page; the page's token says which region comes next, and where in it."""
-        regions = await self._holding(request)
         if not regions:
-            return pb.ListSlotsResponse()
+            return kind()
         region, _, inner = request.page_token.partition("/")
         region = region or regions[0]
         if region not in regions:
             raise Expired(f"region {region[:63]!r} is no longer among the pages", hint="list again")
         asked = _copy(request)
         asked.page_token = inner
-        answer = await self._ask("ListSlots", asked, region, pb.ListSlotsResponse)
+        answer = await self._ask(method, asked, region, kind)
         later = regions[regions.index(region) + 1 :]
         if answer.next_page_token:
             answer.next_page_token = f"{region}/{answer.next_page_token}"
@@ -98,10 +104,26 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
 
     async def _one(self, method: str, request: Any, answer: type[Answer]) -> Answer:
         records = (await self._seat.leading()).records
-        known = [name for (name,), _ in records.regions.items()]
+        known = _all(records)
         if not request.region and len(known) != 1:
             raise _which(known)
         return await self._ask(method, request, self._known(records, request.region or known[0]), answer)
+
+    async def _located(self, request: Any) -> Any:
+        """With the region of the node it is about, where none is named and only one has such a node."""
+        regions = _all((await self._seat.leading()).records)
+        if request.region or len(regions) < 2:
+            return request
+        asked = pb.ListNodesRequest(name=request.name)
+        answers = [(region, await self._ask("ListNodes", asked, region, pb.ListNodesResponse)) for region in regions]
+        having = [region for region, answer in answers if answer.nodes]
+        if not having:
+            raise NotFound(f"no region has a node {request.name[:63]!r}", hint="atoll get nodes")
+        if len(having) > 1:
+            raise _which(having)
+        located = _copy(request)
+        located.region = having[0]
+        return located
 
     async def _ask(self, method: str, request: Any, region: str, answer: type[Answer]) -> Answer:
         asked = _copy(request)
@@ -118,9 +140,12 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         if request.region:
             return [self._known(records, request.region)]
         if request.workload and records.workloads.get(request.tenant, request.workload) is None:
-            raise NotFound(f"tenant {request.tenant[:63]!r} has no workload {request.workload[:63]!r}")
+            raise NotFound(
+                f"tenant {request.tenant[:63]!r} has no workload {request.workload[:63]!r}",
+                hint="atoll get workloads -A",
+            )
         if not request.workload and not request.tenant:
-            return [name for (name,), _ in records.regions.items()]
+            return _all(records)
         return views.regions_holding(records, request.tenant, request.workload)
 
     async def _running(self, request: pb.LogsRequest, context: Context) -> str:
@@ -154,6 +179,10 @@ def _unreachable(request: pb.WhyRequest, region: str, error: Unavailable) -> pb.
     slot = objects_pb2.SlotId(tenant=request.tenant, workload=request.workload, task=request.task, index=-1)
     reason = objects_pb2.PendingReason(code="RegionUnreachable", message=error.message, region=region)
     return pb.SlotWhy(id=slot, region=region, reasons=[reason])
+
+
+def _all(records: Records) -> list[str]:
+    return [name for (name,), _ in records.regions.items()]
 
 
 def _copy(request: Any) -> Any:

@@ -20,7 +20,6 @@ from agent.drivers.container import LABEL_STATE
 
 T = TypeVar("T")
 MOST_WAITING = 1_000
-LIST_S = 10.0
 EVENT_BYTES = 1 << 20
 NOT_SENT = (FileNotFoundError, ConnectionRefusedError, PermissionError)
 

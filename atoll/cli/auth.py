@@ -109,7 +109,7 @@ async def create(client: "AsyncClient", name: str, role: str, for_tenant: str, t
 @connected
 async def list_(client: "AsyncClient", style: str) -> None:
     """All user tokens. Never their secrets."""
-    output.write(output.render(views.USER_TOKENS, await client.tokens.list_user(), style))
+    output.shown(views.USER_TOKENS, await client.tokens.list_user(), style)
 
 
 @token.command(

@@ -29,7 +29,7 @@ LOOK_AGAIN_S = 1.0
 )
 @click.option("--object", "prefix", default="", help="Only of objects whose name begins so.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("--region", default="")
+@click.option("--region", default="", help="Of this region only.")
 @click.option("-A", "--all-tenants", "everywhere", is_flag=True, help="Of every tenant, and of nodes; for operators.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as things happen.")
 @click.option("-o", "--output", "style", type=click.Choice(("text", "jsonl")), default="text")
@@ -37,16 +37,23 @@ LOOK_AGAIN_S = 1.0
 async def events(
     client: "AsyncClient", prefix: str, limit: int, region: str, everywhere: bool, follow: bool, style: str
 ) -> None:
-    """What happened, as far back as the region remembers."""
-    after = 0
+    """What happened, as far back as the regions remember."""
+    regions = [region] if region else [known.metadata.name for known in await client.regions.list()]
+    after = dict.fromkeys(regions, 0)
     while True:
-        for event in await client.events.list(
-            object=prefix, limit=limit, after=after, everywhere=everywhere, region=region
-        ):
-            after = max(after, event.seq)
+        found = []
+        for name in regions:
+            heard = await client.events.list(
+                object=prefix, limit=limit, after=after[name], everywhere=everywhere, region=name
+            )
+            after[name] = max((event.seq for event in heard), default=after[name])
+            found += heard
+        for event in sorted(found, key=lambda event: event.at_ms)[-limit:]:
             line = manifest.to_json(manifest.tree(event), indent=None) if style == "jsonl" else _line(event)
             output.write(line + "\n")
         if not follow:
+            if not found:
+                output.tell("no events")
             return
         await asyncio.sleep(LOOK_AGAIN_S)
 

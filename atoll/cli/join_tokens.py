@@ -69,7 +69,7 @@ async def create(client: "AsyncClient", region: str, pool: str, node: str, label
 async def list_(client: "AsyncClient", region: str, pool: str, style: str) -> None:
     """Tokens that have not expired: open, used or revoked. Never their secrets."""
     tokens = [token for token in await client.tokens.list_join(region=region) if pool in ("", token.pool)]
-    output.write(output.render(views.JOIN_TOKENS, tokens, style))
+    output.shown(views.JOIN_TOKENS, tokens, style)
 
 
 @token.command(

@@ -51,7 +51,7 @@ SHORT = {"wl": "Workload", "w": "Workload", "no": "Node", "s": "Slot"}
     help="Workloads with these labels: zone=a,gpu.",
 )
 @click.option("-A", "--all-tenants", "everywhere", is_flag=True, help="Workloads of every tenant.")
-@click.option("--region", default="", help="For nodes and slots, where there are several regions.")
+@click.option("--region", default="", help="Nodes and slots of this region only.")
 @click.option("-w", "--watch", is_flag=True, help="Go on, and show what changes.")
 @connected
 async def get(
@@ -76,10 +76,10 @@ async def get(
         raise errors.NotFound(f"there is no {view.kind.lower()} {name!r}")
     if watch and style == "json":
         style = "jsonl"
-    if items or not style.startswith(("table", "wide")):
-        output.write(output.render(view, items, style, single=single))
-    elif not watch:
-        output.tell(f"no {view.kind.lower()}s")
+    if single:
+        output.write(output.render(view, items, style, single=True))
+    elif items or not watch:
+        output.shown(view, items, style)
     if not watch:
         return
     changes = (
@@ -118,7 +118,7 @@ async def _list(
         case "Workload":
             items = await client.workloads.list(selector=requirements, everywhere=everywhere)
         case "Node":
-            items = await client.nodes.list(region=region)
+            items = list(await client.nodes.list(region=region))
         case "Slot":
             return list(await client.slots.list(workload=name, region=region))
         case "Tenant":

@@ -63,7 +63,7 @@ async def each(names: tuple[str, ...], request_id: str, said: str, act: Callable
 @connected
 async def list_(client: "AsyncClient", style: str, region: str) -> None:
     """All nodes."""
-    output.write(output.render(views.NODES, await client.nodes.list(region=region), style))
+    output.shown(views.NODES, await client.nodes.list(region=region), style)
 
 
 @node.command(

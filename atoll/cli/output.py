@@ -66,6 +66,14 @@ def render(view: View[Item], items: Sequence[Item], style: str, *, single: bool 
     return table(list(columns), rows, with_headers=headers)
 
 
+def shown(view: View[Item], items: Sequence[Item], style: str) -> None:
+    """All the items, to standard output; that there are none is told beside it."""
+    if items or style not in ("table", "wide"):
+        write(render(view, items, style))
+    else:
+        tell("no " + "".join(f" {c.lower()}" if c.isupper() else c for c in view.kind).strip() + "s")
+
+
 def documents(found: Sequence[dict[str, Any]], style: str, *, single: bool = False) -> str:
     """What is no message of the API, as JSON, YAML or a line each. `single`: one thing, so no list."""
     if style == "yaml":

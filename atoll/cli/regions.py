@@ -37,7 +37,7 @@ STYLES = click.Choice(output.FORMATS)
 @connected
 async def list_(client: "AsyncClient", style: str) -> None:
     """All regions: their state, nodes, and how full they are."""
-    output.write(output.render(views.REGIONS, await client.regions.list(), style))
+    output.shown(views.REGIONS, await client.regions.list(), style)
 
 
 @region.command(

@@ -101,7 +101,7 @@ async def get(client: "AsyncClient", name: str, style: str) -> None:
 @connected
 async def list_(client: "AsyncClient", style: str) -> None:
     """All tenants."""
-    output.write(output.render(views.TENANTS, await client.tenants.list(), style))
+    output.shown(views.TENANTS, await client.tenants.list(), style)
 
 
 @tenant.command(

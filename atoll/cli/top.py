@@ -28,7 +28,7 @@ Row = tuple[str, Vector, Vector | None, Vector]  # name, used, asked for, what t
 """,
 )
 @click.argument("subject", type=click.Choice(SUBJECTS), required=False)
-@click.option("--region", default="", help="For nodes, where there are several regions.")
+@click.option("--region", default="", help="Nodes of this region only.")
 @click.option("-o", "--output", "style", type=click.Choice(("table", "json", "jsonl", "yaml")), default="table")
 @connected
 async def top(client: "AsyncClient", subject: str | None, region: str, style: str) -> None:

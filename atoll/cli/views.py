@@ -48,9 +48,10 @@ def _share(used: int, capacity: int, unit: str) -> str:
 
 
 def rounded(amount: int, unit: str) -> str:
-    """A quantity for people: gigabytes to one decimal."""
-    if unit.endswith("_mib") and amount >= 10 * 1024:
-        return f"{amount / 1024:.1f}Gi"
+    """A quantity for people: gigabytes and more to one decimal."""
+    for size, suffix in ((1 << 20, "Ti"), (1 << 10, "Gi")):
+        if unit.endswith("_mib") and amount >= 10 * size:
+            return f"{amount / size:.1f}".removesuffix(".0") + suffix
     return format_quantity(amount, unit)
 
 
@@ -120,6 +121,7 @@ NODES: View[objects_pb2.Node] = View(
         "AGE": lambda n: age(n.metadata.created_ms),
     },
     more={
+        "REGION": lambda n: n.region,
         "POOL": lambda n: n.pool,
         "HEARTBEAT": lambda n: span(n.heartbeat_age_ms),
         "ADDRESS": lambda n: n.address,

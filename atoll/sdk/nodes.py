@@ -11,29 +11,26 @@ Taint = objects_pb2.Taint
 
 
 class Nodes:
-    """`region` may be empty where there is only one. Every mutation has a request id: asked again it is done once."""
+    """`region` may be left out where only one has a node of that name. Every mutation has a request id: asked again it
+    is done once."""
 
     def __init__(self, caller: Caller, stub: "regional_pb2_grpc.RegionalAsyncStub") -> None:
         self._caller = caller
         self._stub = stub
 
-    async def list(self, *, region: str = "") -> list[objects_pb2.Node]:
-        """All pages."""
-        request = regional_pb2.ListNodesRequest(region=region, page_size=PAGE_SIZE)
-        found: list[objects_pb2.Node] = []
-        while True:
-            page = await self._caller.read(self._stub.ListNodes, request, deadline_s=DEADLINE_S)
-            found.extend(page.nodes)
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+    async def list(self, *, region: str = "") -> Sequence[objects_pb2.Node]:
+        """All pages; of every region when none is named."""
+        return await self._pages(regional_pb2.ListNodesRequest(region=region, page_size=PAGE_SIZE))
 
     async def get(self, name: str, *, region: str = "") -> objects_pb2.Node:
-        """Raises NotFound."""
-        request = regional_pb2.ListNodesRequest(region=region, name=name)
-        nodes = (await self._caller.read(self._stub.ListNodes, request, deadline_s=DEADLINE_S)).nodes
+        """Raises NotFound, or Invalid where several regions have a node of that name."""
+        request = regional_pb2.ListNodesRequest(region=region, name=name, page_size=PAGE_SIZE)
+        nodes = await self._pages(request)
         if not nodes:
-            raise errors.NotFound(f"there is no node {name!r}")
+            raise errors.NotFound(f"there is no node {name!r}", hint="atoll get nodes")
+        if len(nodes) > 1:
+            message = f"must be named; one of: {', '.join(node.region for node in nodes)}"
+            raise errors.Invalid("the region is not clear", mistakes=(errors.Mistake("region", message),))
         return nodes[0]
 
     async def slots(self, name: str, *, region: str = "") -> Sequence[regional_pb2.SlotView]:
@@ -111,6 +108,15 @@ class Nodes:
             self._stub.RemoveNode, request, request_id=request.request_id, deadline_s=DEADLINE_S
         )
         return answer.gone
+
+    async def _pages(self, request: regional_pb2.ListNodesRequest) -> Sequence[objects_pb2.Node]:
+        found: Sequence[objects_pb2.Node] = ()
+        while True:
+            page = await self._caller.read(self._stub.ListNodes, request, deadline_s=DEADLINE_S)
+            found = (*found, *page.nodes)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
     async def _update(
         self, request: regional_pb2.UpdateNodeRequest, name: str, region: str, request_id: str

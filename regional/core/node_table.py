@@ -28,7 +28,6 @@ class NodeTable:
     def __init__(self) -> None:
         self.size = 0  # rows ever used; free ones are not `present`
         self.version = 0
-        self.layout = 0  # raised when columns are reallocated
         self.names: list[str] = []
         self.row_of: dict[str, int] = {}
         self.taint_sets: list[tuple[TaintKey, ...]] = [()]
@@ -161,7 +160,6 @@ class NodeTable:
     def _grow(self) -> None:
         more = self._rows
         self._rows += more
-        self.layout += 1
         for name in ("capacity", "used"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros((more, len(DIMENSIONS)), np.int64)]))

@@ -60,7 +60,6 @@ class State:
         self.rows: dict[TaskEntry | Request, ClassRow] = {}  # answers by request, oldest first
         self.in_flight: dict[int, Operation] = {}
         self.last_attempt = 0
-        self.last_plan = 0
         self.last_decision = 0
         self.applied_sent_ms = 0  # when the newest applied transaction of this term was sent
         self.uplink = False

@@ -256,6 +256,27 @@ async def test_calls_for_a_region_pass_through(plane: GlobalProcess, pki: Pki) -
         await until(away)
 
 
+async def test_nodes_are_found_in_whatever_region_has_them(plane: GlobalProcess, pki: Pki) -> None:
+    async with (
+        Client(plane) as admin,
+        FakeRegion(plane.programs, pki.region("north"), "north") as north,
+        FakeRegion(plane.programs, pki.region("south"), "south") as south,
+    ):
+        await until(lambda: north.welcomes and south.welcomes)
+        first = await admin.regional.ListNodes(regional_pb2.ListNodesRequest(name="n1"))
+        assert first.next_page_token == "south/"  # a region a page
+        update = regional_pb2.UpdateNodeRequest(name="n1", request_id="u-1")
+        with pytest.raises(grpc.aio.AioRpcError) as nobody:
+            await admin.regional.UpdateNode(update)
+        assert nobody.value.code() is grpc.StatusCode.NOT_FOUND
+        north.nodes = ["n1"]
+        assert (await admin.regional.UpdateNode(update)).node.region == "north"
+        south.nodes = ["n1"]
+        with pytest.raises(grpc.aio.AioRpcError) as unclear:
+            await admin.regional.UpdateNode(update)
+        assert "one of: north, south" in error_of(unclear.value).mistakes[0].message
+
+
 async def test_a_region_may_not_speak_for_another(plane: GlobalProcess, pki: Pki) -> None:
     async with FakeRegion(plane.programs, pki.region("north"), "south") as liar:
         # A refusal may reach the client as a failed write; it dials again and is told the reason.

@@ -16,7 +16,7 @@ class FakeRegion:
     """`async with FakeRegion(...)`: dials again whenever the stream ends, and runs what it is told to run.
 
     Forwarded calls are answered with the request's bytes, which every test can predict; `Logs` with three parts,
-    `Why` with an error.
+    `Why` with an error; calls about nodes with those of `nodes`.
     """
 
     def __init__(self, address: str, tls: TlsFiles, name: str, *, term: int = 1) -> None:
@@ -27,6 +27,7 @@ class FakeRegion:
         self.tokens = regional_pb2.TokenSet()
         self.acked_heartbeats = 0
         self.refusals: list[str] = []
+        self.nodes: list[str] = []
         self.runs = True  # False: takes shares, but runs nothing
         self._tls = tls
         self._up: asyncio.Queue[regional_pb2.UplinkMessage] = asyncio.Queue()
@@ -85,7 +86,13 @@ class FakeRegion:
     def _answer(self, forward: regional_pb2.Forward) -> None:
         if forward.cancel:
             return
-        parts = {"Logs": [b"a", b"b", b"c"], "Why": []}.get(forward.method, [forward.request])
+        nodes = [objects_pb2.Node(metadata=objects_pb2.Metadata(name=n), region=self.model.name) for n in self.nodes]
+        parts = {
+            "Logs": [b"a", b"b", b"c"],
+            "Why": [],
+            "ListNodes": [regional_pb2.ListNodesResponse(nodes=nodes).SerializeToString()],
+            "UpdateNode": [regional_pb2.UpdateNodeResponse(node=n).SerializeToString() for n in nodes],
+        }.get(forward.method, [forward.request])
         for part in parts:
             data = regional_pb2.LogsChunk(data=part).SerializeToString() if forward.method == "Logs" else part
             answer = regional_pb2.ForwardAnswer(id=forward.id, response=data)

@@ -2199,6 +2199,7 @@ class Node(_message.Message):
     DESTROYED_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     DRIVERS_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     """boot of the agent's host or of its state"""
     state: Global___NodeState.ValueType
@@ -2217,6 +2218,8 @@ class Node(_message.Message):
     """the longest T_a that the agent may count by: as told, or as it said in its Hello"""
     destroyed: _builtins.bool
     """an operator vouches that nothing runs there any more; goes when it is empty"""
+    region: _builtins.str
+    """filled when read, never stored"""
     @_builtins.property
     def metadata(self) -> Global___Metadata:
         """labels as trusted by the region"""
@@ -2273,10 +2276,11 @@ class Node(_message.Message):
         destroyed: _builtins.bool = ...,
         requests: _abc.Iterable[Global___AnsweredRequest] | None = ...,
         drivers: _abc.Iterable[Global___Driver.ValueType] | None = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drain", b"drain", "metadata", b"metadata", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "region", b"region", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,17 +9,18 @@ from atoll.sdk.nodes import Taint
 
 
 class Nodes:
-    """`region` may be empty where there is only one. Every mutation has a request id: asked again it is done once."""
+    """`region` may be left out where only one has a node of that name. Every mutation has a request id: asked again it
+    is done once."""
 
     def __init__(self, noun: face.Nodes) -> None:
         self._noun = noun
 
-    def list(self, *, region: str = "") -> list[objects_pb2.Node]:
-        """All pages."""
+    def list(self, *, region: str = "") -> Sequence[objects_pb2.Node]:
+        """All pages; of every region when none is named."""
         return wait_for(self._noun.list(region=region))
 
     def get(self, name: str, *, region: str = "") -> objects_pb2.Node:
-        """Raises NotFound."""
+        """Raises NotFound, or Invalid where several regions have a node of that name."""
         return wait_for(self._noun.get(name, region=region))
 
     def slots(self, name: str, *, region: str = "") -> Sequence[regional_pb2.SlotView]:

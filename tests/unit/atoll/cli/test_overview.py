@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll.cli.views import rounded
 from tests.support.fake_global import FakeCluster
 from tests.unit.atoll.cli.conftest import Run
 
@@ -101,3 +102,17 @@ def test_a_real_bash_completes(home: Path, typed: list[str], offered: list[str])
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == offered
+
+
+@pytest.mark.parametrize(
+    ("mib", "text"), [(512, "512Mi"), (10_240, "10Gi"), (15_872, "15.5Gi"), (104_857_600, "100Ti"), (4_096, "4Gi")]
+)
+def test_amounts_are_short(mib: int, text: str) -> None:
+    assert rounded(mib, "memory_mib") == text
+
+
+def test_of_nothing_it_is_said_that_there_is_nothing(atoll: Run, cluster: FakeCluster) -> None:
+    for arguments, word in ((("tenant", "list"), "tenants"), (("get", "workloads"), "workloads")):
+        empty = atoll(*arguments)
+        assert (empty.code, empty.out, empty.err) == (0, "", f"no {word}\n")
+    assert json.loads(atoll("tenant", "list", "-o", "json").out)["items"] == []
