@@ -65,16 +65,21 @@ def _spread(text: str) -> Message:
     return objects_pb2.Spread(strategy=objects_pb2.SpreadStrategy.ValueType(strategy))
 
 
+def _topology_spread(text: str) -> Message:
+    return objects_pb2.TopologySpread(within=text.strip())
+
+
 # A scalar where this message is meant.
 TEXT: dict[str, Callable[[str], Message]] = {
     "LabelRequirement": _requirement,
     "LabelPreference": _preference,
+    "TopologySpread": _topology_spread,
     "RestartPolicy": _restart,
     "Port": _port,
     "Spread": _spread,
 }
 # A scalar where a list of this message is meant: several, separated by commas.
-TEXT_LISTS = ("LabelRequirement", "LabelPreference")
+TEXT_LISTS = ("LabelRequirement", "LabelPreference", "TopologySpread")
 # A list where this message is meant: its one field.
 LISTS = {"CommandCheck": "command"}
 

@@ -18,6 +18,7 @@ TAINT = "TaintNotTolerated"
 INSUFFICIENT = dict(
     zip(DIMENSIONS, ("InsufficientCpu", "InsufficientMemory", "InsufficientDisk", "InsufficientGpu"), strict=True)
 )
+TOPOLOGY_SPREAD = "TopologySpread"
 NO_NODES = "NoNodes"
 QUOTA = "QuotaExhausted"
 SLICE_AWAITED = "SliceAwaited"
@@ -36,6 +37,7 @@ SENTENCES = {
     INSUFFICIENT["memory_mib"]: "without enough free memory",
     INSUFFICIENT["disk_mib"]: "without enough free disk",
     INSUFFICIENT["gpu_milli"]: "without enough free GPU",
+    TOPOLOGY_SPREAD: "where one more replica would break `topologySpread`",
     NO_NODES: "the region has no nodes",
     QUOTA: "the tenant's share of this region is used up",
     SLICE_AWAITED: "none of the tenant's quota has come to this region yet",

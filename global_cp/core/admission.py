@@ -22,6 +22,7 @@ from global_cp.core.spread_rules import allowed, mistakes_in_spread
 MOST_REPLICAS = 10_000
 MOST_TASKS = 64
 MOST_LABELS = 64
+MOST_TOPOLOGY_RULES = 4
 MOST_OF_ONE_REPLICA = 10**9  # of each dimension: a million cores, a pebibyte; keeps every sum far inside 64 bits
 LARGEST_SPEC_BYTES = 64 * 1024
 LARGEST_ANNOTATIONS_BYTES = 16 * 1024
@@ -244,6 +245,16 @@ def _constraints(task: objects_pb2.Task, path: str) -> Mistakes:
             yield Mistake(here, f"key {mistake}")
         if mistake := mistake_in_label_value(toleration.value):
             yield Mistake(here, f"value {mistake}")
+    for index, rule in enumerate(task.topology_spread):
+        here = f"{path}.topologySpread[{index}]"
+        if mistake := mistake_in_label_key(rule.within):
+            yield Mistake(f"{here}.within", mistake)
+        if rule.within in [other.within for other in task.topology_spread[:index]]:
+            yield Mistake(f"{here}.within", "stands twice")
+        yield from _within(rule.max_skew, 1, MOST_REPLICAS, f"{here}.maxSkew")
+        yield from _within(rule.weight, 0, 100, f"{here}.weight")
+    if len(task.topology_spread) > MOST_TOPOLOGY_RULES:
+        yield Mistake(f"{path}.topologySpread", f"at most {MOST_TOPOLOGY_RULES} rules are allowed")
 
 
 def _feasible(

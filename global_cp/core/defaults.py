@@ -68,6 +68,8 @@ def _complete_spread(spec: objects_pb2.WorkloadSpec) -> None:
 def _complete_task(task: objects_pb2.Task, workload_type: "objects_pb2.WorkloadType.ValueType") -> None:
     by_image = objects_pb2.DRIVER_DOCKER if task.image else objects_pb2.DRIVER_PROCESS
     task.driver = task.driver or by_image
+    for rule in task.topology_spread:
+        rule.max_skew = rule.max_skew or 1
     task.termination_grace_s = task.termination_grace_s or TERMINATION_GRACE_S
     requests, limits = task.resources.requests, task.resources.limits
     for dimension in DIMENSIONS:

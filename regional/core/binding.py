@@ -15,7 +15,7 @@ from regional.core import closing, transactions
 from regional.core.commands import Announce, Journal, SendToNode
 from regional.core.filters import Cure
 from regional.core.ledger import TenantAccount
-from regional.core.placement import NOWHERE, Filling, show_scores
+from regional.core.placement import NOWHERE, Filling, fill, show_scores
 from regional.core.queue import SchedulingClass
 from regional.core.records import BOUND, WAITING, NodeEntry, TaskEntry
 from regional.core.state import State, Turn
@@ -45,7 +45,7 @@ class _Batch:
         row = self.state.class_row(task)
         avoided = self.state.table.row_of.get(avoid, NOWHERE)
         if self._filling is None or not self._filling.continues(row, avoided):
-            self._filling = Filling(row, self.slots_left, task.copies, avoided)
+            self._filling = fill(row, self.slots_left, task.copies, avoided)
             self._scores = show_scores(row, self._filling.ranked[: self.state.settings.shown_scores], task.copies)
         return self._filling
 
@@ -121,6 +121,9 @@ def _wake(state: State, turn: Turn) -> None:
         free = state.table.free(list(state.freed_rows))
         queue.wake(Cure.RESOURCES, lambda cls: bool((free >= cls.request.vector.amounts()).all(axis=1).any()))
         state.freed_rows.clear()
+    if state.freed_tasks:
+        queue.wake(Cure.REPLICAS, lambda cls: (cls.tenant, cls.workload, cls.task) in state.freed_tasks)
+        state.freed_tasks.clear()
     if state.freed_tenants:
         queue.wake(Cure.QUOTA, lambda cls: cls.tenant in state.freed_tenants and _quota_news(state, cls))
         state.freed_tenants.clear()
@@ -326,6 +329,7 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
         state.table.credit(b.row, vector(b.record.vector).amounts())
         state.freed_rows[b.row] = None
         b.task.move_copies(b.row, -1)
+        state.note_freed(b.task)
         b.task.in_flight.discard(b.replica)
         if b.task.cls and b.replica in b.task.wanted and not _bound_by_another(b):
             state.queue.put(b.task.cls, (b.replica,), b.task.cls.queued_ms, b.avoid)  # its age goes on

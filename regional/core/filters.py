@@ -2,8 +2,9 @@
 
 `FILTERS` is the whole list, in the order in which refusals are counted: what a node is first, what it has left last.
 A filter is a function `(table, request, rows) → mask`, named by its reason code, with the events that can cure its
-refusal; work that no node takes is parked until one of those events. Plain Python definitions of labels, taints and
-tolerations are in atoll.model.selectors; a property test holds both to the same answers.
+refusal; work that no node takes is parked until one of those events. Topology spread, which looks at more than one
+node, comes after them: regional/core/topology.py. Plain Python definitions of labels, taints and tolerations are in
+atoll.model.selectors; a property test holds both to the same answers.
 """
 
 from collections import Counter
@@ -31,6 +32,7 @@ class Cure(Enum):
     NODES = "nodes"  # a node came, became ready, or changed its labels or taints
     RESOURCES = "resources"  # a node has more free than before
     QUOTA = "quota"  # a tenant may charge more than before
+    REPLICAS = "replicas"  # a replica of the task has left its node
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,15 @@ class Tolerated:
 
 
 @dataclass(frozen=True, slots=True)
+class Spreading:
+    """A rule of topology spread; see regional/core/topology.py."""
+
+    within: str
+    max_skew: int
+    weight: int  # 0 = hard
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a class asks of a node. Hashable: classes that ask alike share one row of answers."""
 
@@ -58,6 +69,7 @@ class Request:
     tolerations: tuple[Tolerated, ...] = ()
     strategy: str = ""
     driver: int = objects_pb2.DRIVER_UNSPECIFIED
+    topology: tuple[Spreading, ...] = ()
 
 
 def request_of(task: objects_pb2.Task) -> Request:
@@ -69,6 +81,7 @@ def request_of(task: objects_pb2.Task) -> Request:
         tolerations=tuple(Tolerated(t.key, t.value, t.effect) for t in task.tolerations),
         strategy=task.strategy,
         driver=task.driver,
+        topology=tuple(Spreading(t.within, t.max_skew, t.weight) for t in task.topology_spread),
     )
 
 
@@ -260,3 +273,4 @@ FILTERS: tuple[Filter, ...] = (
     Filter(explain.TAINT, _tolerated, _NODES),
     *(Filter(explain.INSUFFICIENT[name], _enough(i), _RESOURCES) for i, name in enumerate(DIMENSIONS)),
 )
+FIRST_OF_ROOM = len(FILTERS) - len(DIMENSIONS)  # filters from here on ask only for room

@@ -5,7 +5,8 @@ before use it repairs only the rows that changed. A `Filling` of `count` replica
 each one's score for its first, second … replica (the first few of all rows in one matrix, further ones of a row when it
 is filled that far), and fills greedily with a heap: the same answer as scoring all nodes again after every single
 replica, because a placement changes only the node it lands on, so the t-th choice is among the t best rows of the
-start. Ties go to the lower row.
+start. Ties go to the lower row. Under topology spread a placement changes its whole domain, so a `SpreadFilling` keeps
+such a heap for each cell of the topology and compares their heads.
 """
 
 import heapq
@@ -19,8 +20,9 @@ from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import DIMENSIONS
 from regional.core import scores
-from regional.core.filters import FILTERS, Cure, Request, culprits, missing
+from regional.core.filters import FILTERS, FIRST_OF_ROOM, Cure, Request, culprits, missing
 from regional.core.node_table import Integers, NodeTable, Rows
+from regional.core.topology import Topology
 
 FEASIBLE = -1
 ABSENT = -2
@@ -73,6 +75,18 @@ class ClassRow:
     def feasible(self) -> Rows:
         return np.flatnonzero(self.refusal == FEASIBLE)
 
+    def allowed(self, copies: Copies) -> Rows:
+        """Feasible rows that topology spread does not refuse."""
+        rows = self.feasible()
+        return rows[self.topology(copies).allowed(rows)] if self.request.topology else rows
+
+    def topology(self, copies: Copies) -> Topology:
+        usable = np.flatnonzero((self.refusal == FEASIBLE) | (self.refusal >= FIRST_OF_ROOM))
+        return Topology(self.table, self.request, usable, copies)
+
+    def rank_of(self, rows: Rows) -> npt.NDArray[np.float32]:
+        return self._rank[rows]
+
     def best(self, count: int, avoid: int) -> Rows:
         """The `count` best feasible rows, in the order of rows; `avoid` only when there is no other."""
         rank, feasible = self._rank, self.feasible_count
@@ -114,33 +128,44 @@ def _scores_of_one_more(table: NodeTable, request: Request, rows: Rows, copies: 
     return scores.total(table, request, rows, table.used[rows] + _amounts(request), own)
 
 
+_Candidate = tuple[float, int, int, int]  # (-score, row, step, number of the candidate)
+
+
 class Filling:
     """Up to `count` replicas being placed from one row of answers, by one class or by several that ask alike. Good as
     long as nothing but its own choices is charged to the table: see `continues`."""
 
     def __init__(self, row: ClassRow, count: int, copies: Copies, avoid: int = NOWHERE) -> None:
         row.refresh(copies)
-        table, request = row.table, row.request
         self.row = row
         self.avoid = avoid
         self.left = count
         self.refusals = explain_refusals(row, copies)
         self.feasible = row.feasible_count
         self.ranked: list[int] = []  # the candidates, best first
-        self._version = table.version
-        self._heap: list[tuple[float, int, int, int]] = []  # (-score, row, step, candidate)
-        rows = row.best(count, avoid)
-        if not len(rows):
-            return
+        self._version = row.table.version
+        self._heap: list[_Candidate] = []
+        rows = self._candidates(count, copies)
+        if len(rows):
+            self._prepare(rows, count, copies)
+
+    def _candidates(self, count: int, copies: Copies) -> Rows:
+        return self.row.best(count, self.avoid)
+
+    def _prepare(self, rows: Rows, count: int, copies: Copies) -> None:
+        table, request = self.row.table, self.row.request
         room = _room(table, request, rows, count)
         self._rows = rows
         self._used = table.used[rows]
         self._copies = _copies_at(rows, copies if scores.counts_copies(request) else {})
         self._room: list[int] = room.tolist()
         self._steps = self._scores(slice(None), 0, min(int(room.max()), FIRST_STEPS))
-        self._heap = [(-self._steps[i][0], candidate, 0, i) for i, candidate in enumerate(rows.tolist())]
-        self._heap.sort()  # a sorted list is a heap
-        self.ranked = [candidate for _, candidate, _, _ in self._heap]
+        self._arrange([(-self._steps[i][0], candidate, 0, i) for i, candidate in enumerate(rows.tolist())])
+
+    def _arrange(self, candidates: list[_Candidate]) -> None:
+        candidates.sort()  # a sorted list is a heap
+        self._heap = candidates
+        self.ranked = [candidate for _, candidate, _, _ in candidates]
 
     def continues(self, row: ClassRow, avoid: int) -> bool:
         """Whether this filling still gives the answers a fresh one would."""
@@ -150,10 +175,9 @@ class Filling:
     def take(self, count: int, compares: int, known: Collection[int] = ()) -> list[int]:
         """Greedy: the best row now, again and again. Fewer than `count` when no more fit, or when `compares` are spent:
         a replica costs one, and one more the first on a row that is not `known`."""
-        heap = self._heap
         chosen: list[int] = []
         seen = set(known)
-        while heap and len(chosen) < min(count, self.left):
+        while len(chosen) < min(count, self.left) and (heap := self._best()):
             _, row, step, i = heap[0]
             compares -= 1 if row in seen else 2
             if compares < 0:
@@ -164,8 +188,16 @@ class Filling:
                 heapq.heapreplace(heap, (-self._score(i, step + 1), row, step + 1, i))
             else:
                 heapq.heappop(heap)
+            self._took(row)
         self.left -= len(chosen)
         return chosen
+
+    def _best(self) -> list[_Candidate]:
+        """The heap whose head is the next choice; empty when there is none."""
+        return self._heap
+
+    def _took(self, row: int) -> None:
+        """One more replica is on the row."""
 
     def _score(self, i: int, step: int) -> float:
         """Of candidate `i` with `step` more replicas than at the start."""
@@ -185,6 +217,70 @@ class Filling:
     def charged(self) -> None:
         """What was taken is now charged to the table, and nothing else was since."""
         self._version = self.row.table.version
+
+
+class SpreadFilling(Filling):
+    """Under rules of topology spread. Good for one task only: the rules look at where its own replicas are."""
+
+    def continues(self, row: ClassRow, avoid: int) -> bool:
+        return False
+
+    def _candidates(self, count: int, copies: Copies) -> Rows:
+        """The `count` best rows of each cell; the node to avoid only when there is no other."""
+        row = self.row
+        self._topology = topology = row.topology(copies)
+        self._weight = scores.weight_sum(row.table, row.request)
+        self._cells: dict[tuple[int, ...], list[_Candidate]] = {}
+        rows = row.feasible()
+        allowed = rows[topology.allowed(rows)]
+        self.feasible = len(allowed)
+        if self.avoid != NOWHERE and (allowed != self.avoid).any():
+            rows = rows[rows != self.avoid]
+        cells = topology.cells(rows)
+        order = np.argsort(cells, kind="stable")
+        rows, cells = rows[order], cells[order]
+        parts = [_best_of(row, part, count) for part in np.split(rows, np.flatnonzero(np.diff(cells)) + 1)]
+        candidates: Rows = np.concatenate(parts)
+        return candidates
+
+    def _arrange(self, candidates: list[_Candidate]) -> None:
+        candidates.sort()
+        ranked = []
+        for candidate in candidates:
+            domains = self._topology.domains(candidate[1])
+            self._cells.setdefault(domains, []).append(candidate)
+            if self._topology.takes(domains):
+                ranked.append((-self._topology.total(-candidate[0], self._weight, domains), candidate[1]))
+        self.ranked = [row for _, row in sorted(ranked)]
+
+    def _best(self) -> list[_Candidate]:
+        topology, best, found = self._topology, (np.inf, 0), []
+        for domains, heap in self._cells.items():
+            if heap and topology.takes(domains):
+                head = (-topology.total(-heap[0][0], self._weight, domains), heap[0][1])
+                if head < best:
+                    best, found = head, heap
+        return found
+
+    def _took(self, row: int) -> None:
+        self._topology.add(self._topology.domains(row))
+
+
+def _best_of(row: ClassRow, rows: Rows, count: int) -> Rows:
+    """The `count` best of these rows, which are in order; the lower of equals."""
+    if len(rows) <= count:
+        return rows
+    rank = row.rank_of(rows)
+    level = np.partition(rank, len(rank) - count)[len(rank) - count]
+    above = rows[rank > level]
+    best: Rows = np.concatenate([above, rows[rank == level][: count - len(above)]])
+    return best
+
+
+def fill(row: ClassRow, count: int, copies: Copies, avoid: int = NOWHERE) -> Filling:
+    """Where up to `count` replicas of one class go."""
+    kind = SpreadFilling if row.request.topology else Filling
+    return kind(row, count, copies, avoid)
 
 
 def _room(table: NodeTable, request: Request, rows: Rows, count: int) -> Integers:
@@ -216,10 +312,30 @@ def explain_refusals(row: ClassRow, copies: Copies) -> Refusals:
         rows = np.flatnonzero(row.refusal == number)
         cures |= FILTERS[number].cures
         reasons.append(_reason(table, request, rows, code))
+    if refused := _refused_by_topology(row, copies):
+        reasons.append(refused)
+        cures |= {Cure.NODES, Cure.REPLICAS}
     if not reasons:
         nobody = () if row.feasible_count else (explain.reason(explain.NO_NODES),)
         return Refusals(nobody, frozenset({Cure.NODES}))
     return Refusals(tuple(reasons), cures)
+
+
+def _refused_by_topology(row: ClassRow, copies: Copies, node: int = NOWHERE) -> objects_pb2.PendingReason | None:
+    """Whether `node`, else how many of the feasible rows, would break a rule with one more replica, and how."""
+    if not row.request.topology:
+        return None
+    topology = row.topology(copies)
+    rows = row.feasible() if node == NOWHERE else np.array([node])
+    refused = rows[~topology.allowed(rows)]
+    if not len(refused):
+        return None
+    detail = next(
+        rule.told(domain)
+        for rule, domain in zip(topology.rules, topology.domains(int(refused[0])), strict=True)
+        if not rule.takes(domain)
+    )
+    return explain.reason(explain.TOPOLOGY_SPREAD, len(refused), detail=detail)
 
 
 def explain_node(row: ClassRow, node: int, copies: Copies) -> objects_pb2.PendingReason | None:
@@ -227,7 +343,7 @@ def explain_node(row: ClassRow, node: int, copies: Copies) -> objects_pb2.Pendin
     row.refresh(copies)
     number = int(row.refusal[node])
     if number < 0:
-        return None
+        return _refused_by_topology(row, copies, node)
     code = FILTERS[number].code
     return _reason(row.table, row.request, np.array([node]), code)
 
@@ -257,11 +373,17 @@ def show_scores(row: ClassRow, ranked: Sequence[int], copies: Copies) -> list[ob
         (score.name, weight, score.value(table, request, rows, used, own).tolist())
         for score, weight in scores.terms(table, request)
     ]
-    return [
-        objects_pb2.NodeScore(
-            node=table.names[r],
-            total=float(row.score[r]),
-            terms=[objects_pb2.ScoreTerm(name=name, value=values[i], weight=weight) for name, weight, values in parts],
-        )
-        for i, r in enumerate(ranked)
-    ]
+    shown = []
+    topology = row.topology(copies) if request.topology else None
+    weight_sum = scores.weight_sum(table, request)
+    for i, r in enumerate(ranked):
+        score = objects_pb2.NodeScore(node=table.names[r], total=float(row.score[r]))
+        score.terms.extend(objects_pb2.ScoreTerm(name=n, value=values[i], weight=w) for n, w, values in parts)
+        if topology:
+            domains = topology.domains(r)
+            score.total = topology.total(score.total, weight_sum, domains)
+            for rule, domain in zip(topology.rules, domains, strict=True):
+                if rule.weight:
+                    score.terms.add(name=rule.name, value=rule.value(domain), weight=rule.weight)
+        shown.append(score)
+    return shown

@@ -51,6 +51,7 @@ def _rest(state: State, node: NodeEntry, for_ms: int, turn: Turn) -> None:
         return
     state.resting[node.name] = turn.now_ms + for_ms
     table.set_resting(node.row, True)
+    state.nodes_changed = True  # its domain may no longer count for topology spread
     told = objects_pb2.Event(
         at_ms=turn.now_ms,
         type="NodeResting",

@@ -131,6 +131,10 @@ def terms(table: NodeTable, request: Request) -> tuple[tuple[Score, float], ...]
     return tuple((score, weight) for score, weight in strategy if score.name not in idle)
 
 
+def weight_sum(table: NodeTable, request: Request) -> float:
+    return sum(weight for _, weight in terms(table, request))
+
+
 def counts_copies(request: Request) -> bool:
     """Whether the class's scores depend on where its own replicas are, so that its row is its own."""
     return request.strategy in _COUNTING
@@ -139,8 +143,8 @@ def counts_copies(request: Request) -> bool:
 def total(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
     """The weighted mean of the strategy's scores."""
     parts = terms(table, request)
-    weight_sum = sum(weight for _, weight in parts)
+    whole = sum(weight for _, weight in parts)
     value = np.zeros(used.shape[:-1], np.float32)
     for score, weight in parts:
-        value += np.float32(weight / weight_sum) * score.value(table, request, rows, used, copies)
+        value += np.float32(weight / whole) * score.value(table, request, rows, used, copies)
     return value

@@ -82,6 +82,7 @@ class State:
         # what may have cured parked classes since they were last looked at
         self.freed_rows: dict[int, None] = {}
         self.freed_tenants: dict[str, None] = {}
+        self.freed_tasks: dict[tuple[str, str, str], None] = {}  # under topology spread: replicas left their nodes
         self.nodes_changed = False
         # what is to be told upwards
         self.changed: dict[tuple[str, str], WorkloadEntry] = {}
@@ -242,6 +243,12 @@ class State:
             task.move_copies(node.row, -count)
             self.freed_rows[node.row] = None
             self.freed_tenants[tenant] = None
+            self.note_freed(task)
+
+    def note_freed(self, task: TaskEntry) -> None:
+        """Replicas of the task have left their nodes."""
+        if task.request.topology:
+            self.freed_tasks[task.owner.tenant, task.owner.name, task.name] = None
 
     def retally(self, entry: SlotEntry) -> None:
         """Counts the entry anew after its record, status or share changed."""

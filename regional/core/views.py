@@ -152,7 +152,7 @@ def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReaso
         return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector))]
     row = state.class_row(task)
     refusals = explain_refusals(row, task.copies)
-    if row.feasible_count:
+    if len(row.allowed(task.copies)):
         return [explain.reason(explain.QUEUED)]
     return list(refusals.reasons)
 

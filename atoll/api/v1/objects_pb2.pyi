@@ -1415,6 +1415,7 @@ class Task(_message.Message):
     PREFERS_FIELD_NUMBER: _builtins.int
     TOLERATIONS_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    TOPOLOGY_SPREAD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """default "main" """
     replicas: _builtins.int
@@ -1450,6 +1451,8 @@ class Task(_message.Message):
     def prefers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelPreference]: ...
     @_builtins.property
     def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]: ...
+    @_builtins.property
+    def topology_spread(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopologySpread]: ...
     def __init__(
         self,
         *,
@@ -1471,14 +1474,45 @@ class Task(_message.Message):
         prefers: _abc.Iterable[Global___LabelPreference] | None = ...,
         tolerations: _abc.Iterable[Global___Toleration] | None = ...,
         strategy: _builtins.str = ...,
+        topology_spread: _abc.Iterable[Global___TopologySpread] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "driver", b"driver", "env", b"env", "image", b"image", "liveness", b"liveness", "name", b"name", "node_selector", b"node_selector", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "driver", b"driver", "env", b"env", "image", b"image", "liveness", b"liveness", "name", b"name", "node_selector", b"node_selector", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class TopologySpread(_message.Message):
+    """How evenly the replicas of a task are spread over nodes with different values of a label."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHIN_FIELD_NUMBER: _builtins.int
+    MAX_SKEW_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    within: _builtins.str
+    """the label of nodes: zone, rack …"""
+    max_skew: _builtins.int
+    """how many more than the emptiest may be in one; default 1"""
+    weight: _builtins.int
+    """0 = must hold, else 1..100 = is preferred"""
+    def __init__(
+        self,
+        *,
+        within: _builtins.str = ...,
+        max_skew: _builtins.int = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_skew", b"max_skew", "weight", b"weight", "within", b"within"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopologySpread: _TypeAlias = TopologySpread  # noqa: Y015
 
 @_typing.final
 class Port(_message.Message):

@@ -13,7 +13,8 @@ from atoll.model.selectors import matches, tolerates
 from regional.core import scores
 from regional.core.filters import FILTERS, HARD_TAINTS, Request, driver_labels, request_of
 from regional.core.node_table import NodeTable
-from regional.core.placement import ClassRow, Filling, explain_refusals, show_scores
+from regional.core.placement import ClassRow, explain_node, explain_refusals, fill, show_scores
+from regional.core.topology import FULL_WEIGHT
 
 KEYS, VALUES = ("zone", "disk", "slots"), ("a", "b", "7", "12", "-3")
 Effect = objects_pb2.TaintEffect
@@ -58,7 +59,7 @@ requirements = st.builds(
     st.sampled_from(VALUES),
 )
 tasks = st.builds(
-    lambda asked, selector, requires, prefers, tolerated, strategy, driver: objects_pb2.Task(
+    lambda asked, selector, requires, prefers, tolerated, strategy, driver, topology: objects_pb2.Task(
         name="main",
         driver=driver,
         resources=objects_pb2.ResourceRequirements(requests=Vector(*asked).to_proto()),
@@ -67,6 +68,7 @@ tasks = st.builds(
         prefers=[objects_pb2.LabelPreference(requirement=r, weight=w) for r, w in prefers],
         tolerations=[objects_pb2.Toleration(key=k, value=v, effect=Effect.ValueType(e)) for k, v, e in tolerated],
         strategy=strategy,
+        topology_spread=[objects_pb2.TopologySpread(within=k, max_skew=s, weight=w) for k, (s, w) in topology.items()],
     ),
     st.tuples(*(st.integers(0, 4) for _ in DIMENSIONS)),
     st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=1),
@@ -75,6 +77,7 @@ tasks = st.builds(
     st.lists(st.tuples(st.sampled_from(("", *KEYS)), st.sampled_from(("", *VALUES)), st.integers(0, 3)), max_size=2),
     st.sampled_from(["", *strategies.STRATEGIES]),
     st.sampled_from([objects_pb2.DRIVER_UNSPECIFIED, objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_DOCKER]),
+    st.dictionaries(st.sampled_from(KEYS), st.tuples(st.integers(1, 2), st.sampled_from([0, 0, 50, 100])), max_size=2),
 )
 
 
@@ -111,6 +114,44 @@ def first_refusal(node: PlainNode, used: tuple[int, ...], task: objects_pb2.Task
     return ""
 
 
+@dataclass
+class PlainRule:
+    """One rule of topology spread: replicas by value of the label, of values that count."""
+
+    asked: objects_pb2.TopologySpread
+    counts: dict[str, int]
+
+    def counts_for(self, node: PlainNode) -> bool:
+        return node.labels.get(self.asked.within) in self.counts
+
+    def excess(self, node: PlainNode) -> int:
+        here = self.counts[node.labels[self.asked.within]]
+        return max(0, here + 1 - min(self.counts.values()) - self.asked.max_skew)
+
+    def takes(self, node: PlainNode) -> bool:
+        return bool(self.asked.weight) or (self.counts_for(node) and not self.excess(node))
+
+    def value(self, node: PlainNode) -> float:
+        return 1 / (1 + self.excess(node)) if self.counts_for(node) else 0.0
+
+
+def plain_rules(
+    plain: list[PlainNode], used: list[tuple[int, ...]], copies: list[int], task: objects_pb2.Task
+) -> list[PlainRule]:
+    for_room = {"", *explain.INSUFFICIENT.values()}
+    rules = []
+    for asked in task.topology_spread:
+        counts: dict[str, int] = {}
+        for node, held in zip(plain, used, strict=True):
+            if first_refusal(node, held, task) in for_room and asked.within in node.labels:
+                counts[node.labels[asked.within]] = 0
+        for node, own in zip(plain, copies, strict=True):
+            if node.labels.get(asked.within) in counts:
+                counts[node.labels[asked.within]] += own
+        rules.append(PlainRule(asked, counts))
+    return rules
+
+
 @given(nodes, tasks)
 def test_refusals_are_those_of_the_plain_definition(plain: list[PlainNode], task: objects_pb2.Task) -> None:
     table = table_of(plain)
@@ -118,8 +159,16 @@ def test_refusals_are_those_of_the_plain_definition(plain: list[PlainNode], task
     row.refresh({})
     found = [FILTERS[n].code if n >= 0 else "" for n in row.refusal.tolist()]
     assert found == [first_refusal(node, node.used, task) for node in plain]
+    rules = plain_rules(plain, [node.used for node in plain], [0] * len(plain), task)
+    refused = [
+        code or (explain.TOPOLOGY_SPREAD if any(not rule.takes(node) for rule in rules) else "")
+        for code, node in zip(found, plain, strict=True)
+    ]
     counted = {r.code: r.nodes for r in explain_refusals(row, {}).reasons}
-    assert counted == {code: found.count(code) for code in found if code}
+    assert counted == {code: refused.count(code) for code in refused if code}
+    told = [explain_node(row, at, {}) for at in range(len(plain))]
+    assert [reason.code if reason else "" for reason in told] == refused
+    assert row.allowed({}).tolist() == [at for at, code in enumerate(refused) if not code]
 
 
 def plain_terms(
@@ -165,7 +214,11 @@ def test_scores_are_those_of_the_plain_definition(
     for shown in show_scores(row, range(len(plain)), held):
         at = table.row_of[shown.node]
         used = [u + a for u, a in zip(plain[at].used, request.vector.amounts(), strict=True)]
+        at_copies = [held.get(i, 0) for i in range(len(plain))]
         expected = plain_terms(plain[at], used, counted.get(at, 0), task, any(node.taints for node in plain))
+        for rule in plain_rules(plain, [node.used for node in plain], at_copies, task):
+            if weight := rule.asked.weight:
+                expected[f"spread:{rule.asked.within}"] = (rule.value(plain[at]), FULL_WEIGHT * weight / 100)
         assert {t.name: t.weight for t in shown.terms} == {name: weight for name, (_, weight) in expected.items()}
         for term in shown.terms:
             assert abs(term.value - expected[term.name][0]) < 1e-5, term.name
@@ -186,13 +239,22 @@ def reference(table: NodeTable, plain: list[PlainNode], task: objects_pb2.Task, 
     chosen: list[int] = []
     while len(chosen) < count:
         best: tuple[float, int] | None = None
+        rules = plain_rules(plain, [tuple(u.tolist()) for u in used], copies, task)
+        soft = [rule for rule in rules if rule.asked.weight]
         for i, node in enumerate(plain):
-            if first_refusal(node, tuple(used[i].tolist()), task):
+            if first_refusal(node, tuple(used[i].tolist()), task) or not all(rule.takes(node) for rule in rules):
                 continue
             rows = np.array([i])
             value = scores.total(
                 table, request, rows, (used[i] + asked)[None, :], np.array([copies[i]], np.int32)
             ).tolist()[0]
+            if soft:
+                whole = parts = scores.weight_sum(table, request)
+                parts *= value
+                for rule in soft:
+                    weight = FULL_WEIGHT * rule.asked.weight / 100
+                    whole, parts = whole + weight, parts + weight * rule.value(node)
+                value = parts / whole
             if best is None or value > best[0]:
                 best = (value, i)
         if best is None:
@@ -207,8 +269,9 @@ def reference(table: NodeTable, plain: list[PlainNode], task: objects_pb2.Task, 
 def test_a_batch_is_what_one_by_one_would_choose(
     plain: list[PlainNode], task: objects_pb2.Task, count: int, first: int
 ) -> None:
+    """Hard rules of topology spread stay kept after each of them."""
     table = table_of(plain)
-    filling = Filling(ClassRow(table, request_of(task)), count, {})
+    filling = fill(ClassRow(table, request_of(task)), count, {})
     chosen = filling.take(first, 2 * count)
     for row in chosen:
         table.charge(row, request_of(task).vector.amounts())
@@ -258,8 +321,8 @@ def test_a_budget_of_compares_cuts_the_same_choice_short(
 ) -> None:
     table = table_of(plain)
     known = {0} if plain else set()
-    chosen = Filling(ClassRow(table, request_of(task)), count, {}).take(count, compares, known)
-    whole = Filling(ClassRow(table, request_of(task)), count, {}).take(count, 2 * count)
+    chosen = fill(ClassRow(table, request_of(task)), count, {}).take(count, compares, known)
+    whole = fill(ClassRow(table, request_of(task)), count, {}).take(count, 2 * count)
     assert chosen == whole[: len(chosen)]
     assert len(chosen) + len(set(chosen) - known) <= compares
     if len(chosen) < len(whole):

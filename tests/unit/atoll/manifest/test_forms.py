@@ -1,4 +1,4 @@
-"""Short forms of the spread over regions."""
+"""Short forms of the spread over regions and over nodes."""
 
 import pytest
 
@@ -13,6 +13,12 @@ def _spec(text: str) -> objects_pb2.WorkloadSpec:
     (document,) = manifest.parse(HEAD + text)
     assert isinstance(document.message, objects_pb2.Workload)
     return document.message.spec
+
+
+def test_words_are_rules_of_topology_spread() -> None:
+    short = _spec("spec: {task: {topologySpread: 'zone, rack'}}")
+    full = _spec("spec: {task: {topologySpread: [{within: zone}, {within: rack}]}}")
+    assert short == full and [rule.within for rule in short.tasks[0].topology_spread] == ["zone", "rack"]
 
 
 def test_a_word_is_a_strategy() -> None:

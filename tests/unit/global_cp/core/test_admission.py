@@ -98,6 +98,12 @@ BAD: list[tuple[str, Spoil]] = [
     (f"{TASK}.requires[0]", lambda w: _task(w).requires.add(key="n", operator=5, values=["many"])),
     (f"{TASK}.prefers[0].weight", lambda w: _prefer(w, 101)),
     (f"{TASK}.tolerations[0]", lambda w: _task(w).tolerations.add(key="a b")),
+    (f"{TASK}.topologySpread[0].within", lambda w: _task(w).topology_spread.add(within="?")),
+    (f"{TASK}.topologySpread[0].within", lambda w: _task(w).topology_spread.add()),
+    (f"{TASK}.topologySpread[1].within", lambda w: [_task(w).topology_spread.add(within="zone") for _ in "ab"]),
+    (f"{TASK}.topologySpread[0].maxSkew", lambda w: _task(w).topology_spread.add(within="zone", max_skew=-1)),
+    (f"{TASK}.topologySpread[0].weight", lambda w: _task(w).topology_spread.add(within="zone", weight=101)),
+    (f"{TASK}.topologySpread", lambda w: [_task(w).topology_spread.add(within=key) for key in "abcde"]),
     (f"{TASK}.strategy", lambda w: setattr(_task(w), "strategy", "cleverest")),
 ]
 
