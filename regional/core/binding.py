@@ -15,9 +15,10 @@ from regional.core import closing, transactions
 from regional.core.commands import Announce, Journal, SendToNode
 from regional.core.filters import Cure
 from regional.core.ledger import TenantAccount
-from regional.core.placement import NOWHERE, Filling, fill, show_scores
+from regional.core.placement import NOWHERE, Filling, show_scores
 from regional.core.queue import SchedulingClass
 from regional.core.records import BOUND, WAITING, NodeEntry, TaskEntry
+from regional.core.spread_filling import fill
 from regional.core.state import State, Turn
 from regional.core.transactions import Bind, Binding
 

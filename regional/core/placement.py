@@ -5,8 +5,8 @@ before use it repairs only the rows that changed. A `Filling` of `count` replica
 each one's score for its first, second … replica (the first few of all rows in one matrix, further ones of a row when it
 is filled that far), and fills greedily with a heap: the same answer as scoring all nodes again after every single
 replica, because a placement changes only the node it lands on, so the t-th choice is among the t best rows of the
-start. Ties go to the lower row. Under topology spread a placement changes its whole domain, so a `SpreadFilling` keeps
-such a heap for each cell of the topology and compares their heads.
+start. Ties go to the lower row. Under topology spread a placement changes its whole
+domain: regional/core/spread_filling.py.
 """
 
 import heapq
@@ -26,7 +26,7 @@ from regional.core.topology import Topology
 
 FEASIBLE = -1
 ABSENT = -2
-_LEAST = -1.0  # below every score
+LEAST = -1.0  # below every score
 NOWHERE = -1
 FIRST_STEPS = 4  # replicas on one node whose scores are computed for all candidates at once
 
@@ -42,7 +42,7 @@ class ClassRow:
         self.refusal: npt.NDArray[np.int8] = np.empty(0, np.int8)
         self.score: npt.NDArray[np.float32] = np.empty(0, np.float32)
         self.counts: Integers = np.zeros(len(FILTERS) - ABSENT, np.int64)  # of rows, by refusal - ABSENT
-        self._rank: npt.NDArray[np.float32] = np.empty(0, np.float32)  # the score of feasible rows, else _LEAST
+        self._rank: npt.NDArray[np.float32] = np.empty(0, np.float32)  # the score of feasible rows, else LEAST
         self._level = np.inf  # of the last row that was among the best when asked last: a guess for the next time
         self._seen = -1
         self._taint_sets = 0
@@ -54,7 +54,7 @@ class ClassRow:
         if len(self.refusal) != table.size or self._taint_sets != len(table.taint_sets):
             self.refusal = np.full(table.size, ABSENT, np.int8)
             self.score = np.empty(table.size, np.float32)
-            self._rank = np.full(table.size, _LEAST, np.float32)
+            self._rank = np.full(table.size, LEAST, np.float32)
             self.counts[:] = 0
             self.counts[0] = table.size
             self._taint_sets = len(table.taint_sets)
@@ -66,7 +66,7 @@ class ClassRow:
         self.counts -= np.bincount(self.refusal[rows] - ABSENT, minlength=len(self.counts))
         self.counts += np.bincount(refusal - ABSENT, minlength=len(self.counts))
         self.refusal[rows], self.score[rows] = refusal, score
-        self._rank[rows] = np.where(refusal == FEASIBLE, score, np.float32(_LEAST))
+        self._rank[rows] = np.where(refusal == FEASIBLE, score, np.float32(LEAST))
 
     @property
     def feasible_count(self) -> int:
@@ -92,9 +92,9 @@ class ClassRow:
         rank, feasible = self._rank, self.feasible_count
         if avoid != NOWHERE and feasible > 1 and self.refusal[avoid] == FEASIBLE:
             rank, feasible = rank.copy(), feasible - 1
-            rank[avoid] = _LEAST
+            rank[avoid] = LEAST
         if feasible <= count:
-            return np.flatnonzero(rank > _LEAST)
+            return np.flatnonzero(rank > LEAST)
         above, level = np.flatnonzero(rank > self._level), np.flatnonzero(rank == self._level)
         if not len(above) <= count <= len(above) + len(level):
             among = rank[above] if len(above) > count else rank
@@ -128,7 +128,44 @@ def _scores_of_one_more(table: NodeTable, request: Request, rows: Rows, copies: 
     return scores.total(table, request, rows, table.used[rows] + _amounts(request), own)
 
 
-_Candidate = tuple[float, int, int, int]  # (-score, row, step, number of the candidate)
+class Candidates:
+    """Rows that are filled by their own scores alone: the best one now is the head of a heap."""
+
+    def __init__(self, row: ClassRow, rows: Rows, count: int, copies: Copies) -> None:
+        table, request = row.table, row.request
+        room = _room(table, request, rows, count)
+        self._row = row
+        self._rows = rows
+        self._used = table.used[rows]
+        self._copies = _copies_at(rows, copies if scores.counts_copies(request) else {})
+        self._room: list[int] = room.tolist()
+        self._steps = self._scores(slice(None), 0, min(int(room.max()), FIRST_STEPS))
+        # (-score, row, step, number of the candidate)
+        self.heap = [(-self._steps[i][0], candidate, 0, i) for i, candidate in enumerate(rows.tolist())]
+        self.heap.sort()  # a sorted list is a heap
+
+    def take(self) -> None:
+        """The head gets a replica: its next step, or the next row, comes up."""
+        _, row, step, i = self.heap[0]
+        if step + 1 < self._room[i]:
+            heapq.heapreplace(self.heap, (-self._score(i, step + 1), row, step + 1, i))
+        else:
+            heapq.heappop(self.heap)
+
+    def _score(self, i: int, step: int) -> float:
+        """Of candidate `i` with `step` more replicas than at the start."""
+        scored = self._steps[i]
+        if step >= len(scored):
+            scored += self._scores(slice(i, i + 1), len(scored), self._room[i])[0]
+        return scored[step]
+
+    def _scores(self, part: slice, first: int, end: int) -> list[list[float]]:
+        """For each candidate of `part`, its scores with `first` … `end - 1` more replicas than at the start."""
+        request, steps = self._row.request, np.arange(first, end)
+        used = self._used[part] + (steps[:, None, None] + 1) * _amounts(request)
+        copies = self._copies[part] + steps[:, None].astype(np.int32)
+        matrix: list[list[float]] = scores.total(self._row.table, request, self._rows[part], used, copies).T.tolist()
+        return matrix
 
 
 class Filling:
@@ -144,143 +181,46 @@ class Filling:
         self.feasible = row.feasible_count
         self.ranked: list[int] = []  # the candidates, best first
         self._version = row.table.version
-        self._heap: list[_Candidate] = []
-        rows = self._candidates(count, copies)
-        if len(rows):
-            self._prepare(rows, count, copies)
+        self._candidates: Candidates | None = None
+        if self.feasible:
+            self._start(count, copies)
 
-    def _candidates(self, count: int, copies: Copies) -> Rows:
-        return self.row.best(count, self.avoid)
-
-    def _prepare(self, rows: Rows, count: int, copies: Copies) -> None:
-        table, request = self.row.table, self.row.request
-        room = _room(table, request, rows, count)
-        self._rows = rows
-        self._used = table.used[rows]
-        self._copies = _copies_at(rows, copies if scores.counts_copies(request) else {})
-        self._room: list[int] = room.tolist()
-        self._steps = self._scores(slice(None), 0, min(int(room.max()), FIRST_STEPS))
-        self._arrange([(-self._steps[i][0], candidate, 0, i) for i, candidate in enumerate(rows.tolist())])
-
-    def _arrange(self, candidates: list[_Candidate]) -> None:
-        candidates.sort()  # a sorted list is a heap
-        self._heap = candidates
-        self.ranked = [candidate for _, candidate, _, _ in candidates]
+    def _start(self, count: int, copies: Copies) -> None:
+        self._candidates = Candidates(self.row, self.row.best(count, self.avoid), count, copies)
+        self.ranked = [candidate for _, candidate, _, _ in self._candidates.heap]
 
     def continues(self, row: ClassRow, avoid: int) -> bool:
         """Whether this filling still gives the answers a fresh one would."""
         own = self.row is row and self.avoid == avoid and not scores.counts_copies(row.request)
-        return own and bool(self._heap) and self.left > 0 and self._version == row.table.version
+        return own and self._head() != NOWHERE and self.left > 0 and self._version == row.table.version
 
     def take(self, count: int, compares: int, known: Collection[int] = ()) -> list[int]:
         """Greedy: the best row now, again and again. Fewer than `count` when no more fit, or when `compares` are spent:
         a replica costs one, and one more the first on a row that is not `known`."""
         chosen: list[int] = []
         seen = set(known)
-        while len(chosen) < min(count, self.left) and (heap := self._best()):
-            _, row, step, i = heap[0]
+        while len(chosen) < min(count, self.left) and (row := self._head()) != NOWHERE:
             compares -= 1 if row in seen else 2
             if compares < 0:
                 break
             seen.add(row)
             chosen.append(row)
-            if step + 1 < self._room[i]:
-                heapq.heapreplace(heap, (-self._score(i, step + 1), row, step + 1, i))
-            else:
-                heapq.heappop(heap)
-            self._took(row)
+            self._take()
         self.left -= len(chosen)
         return chosen
 
-    def _best(self) -> list[_Candidate]:
-        """The heap whose head is the next choice; empty when there is none."""
-        return self._heap
+    def _head(self) -> int:
+        """The row of the next choice."""
+        return self._candidates.heap[0][1] if self._candidates and self._candidates.heap else NOWHERE
 
-    def _took(self, row: int) -> None:
-        """One more replica is on the row."""
-
-    def _score(self, i: int, step: int) -> float:
-        """Of candidate `i` with `step` more replicas than at the start."""
-        scored = self._steps[i]
-        if step >= len(scored):
-            scored += self._scores(slice(i, i + 1), len(scored), self._room[i])[0]
-        return scored[step]
-
-    def _scores(self, part: slice, first: int, end: int) -> list[list[float]]:
-        """For each candidate of `part`, its scores with `first` … `end - 1` more replicas than at the start."""
-        request, steps = self.row.request, np.arange(first, end)
-        used = self._used[part] + (steps[:, None, None] + 1) * _amounts(request)
-        copies = self._copies[part] + steps[:, None].astype(np.int32)
-        matrix: list[list[float]] = scores.total(self.row.table, request, self._rows[part], used, copies).T.tolist()
-        return matrix
+    def _take(self) -> None:
+        """That row gets a replica."""
+        if self._candidates:
+            self._candidates.take()
 
     def charged(self) -> None:
         """What was taken is now charged to the table, and nothing else was since."""
         self._version = self.row.table.version
-
-
-class SpreadFilling(Filling):
-    """Under rules of topology spread. Good for one task only: the rules look at where its own replicas are."""
-
-    def continues(self, row: ClassRow, avoid: int) -> bool:
-        return False
-
-    def _candidates(self, count: int, copies: Copies) -> Rows:
-        """The `count` best rows of each cell; the node to avoid only when there is no other."""
-        row = self.row
-        self._topology = topology = row.topology(copies)
-        self._weight = scores.weight_sum(row.table, row.request)
-        self._cells: dict[tuple[int, ...], list[_Candidate]] = {}
-        rows = row.feasible()
-        allowed = rows[topology.allowed(rows)]
-        self.feasible = len(allowed)
-        if self.avoid != NOWHERE and (allowed != self.avoid).any():
-            rows = rows[rows != self.avoid]
-        cells = topology.cells(rows)
-        order = np.argsort(cells, kind="stable")
-        rows, cells = rows[order], cells[order]
-        parts = [_best_of(row, part, count) for part in np.split(rows, np.flatnonzero(np.diff(cells)) + 1)]
-        candidates: Rows = np.concatenate(parts)
-        return candidates
-
-    def _arrange(self, candidates: list[_Candidate]) -> None:
-        candidates.sort()
-        ranked = []
-        for candidate in candidates:
-            domains = self._topology.domains(candidate[1])
-            self._cells.setdefault(domains, []).append(candidate)
-            if self._topology.takes(domains):
-                ranked.append((-self._topology.total(-candidate[0], self._weight, domains), candidate[1]))
-        self.ranked = [row for _, row in sorted(ranked)]
-
-    def _best(self) -> list[_Candidate]:
-        topology, best, found = self._topology, (np.inf, 0), []
-        for domains, heap in self._cells.items():
-            if heap and topology.takes(domains):
-                head = (-topology.total(-heap[0][0], self._weight, domains), heap[0][1])
-                if head < best:
-                    best, found = head, heap
-        return found
-
-    def _took(self, row: int) -> None:
-        self._topology.add(self._topology.domains(row))
-
-
-def _best_of(row: ClassRow, rows: Rows, count: int) -> Rows:
-    """The `count` best of these rows, which are in order; the lower of equals."""
-    if len(rows) <= count:
-        return rows
-    rank = row.rank_of(rows)
-    level = np.partition(rank, len(rank) - count)[len(rank) - count]
-    above = rows[rank > level]
-    best: Rows = np.concatenate([above, rows[rank == level][: count - len(above)]])
-    return best
-
-
-def fill(row: ClassRow, count: int, copies: Copies, avoid: int = NOWHERE) -> Filling:
-    """Where up to `count` replicas of one class go."""
-    kind = SpreadFilling if row.request.topology else Filling
-    return kind(row, count, copies, avoid)
 
 
 def _room(table: NodeTable, request: Request, rows: Rows, count: int) -> Integers:
@@ -330,11 +270,7 @@ def _refused_by_topology(row: ClassRow, copies: Copies, node: int = NOWHERE) -> 
     refused = rows[~topology.allowed(rows)]
     if not len(refused):
         return None
-    detail = next(
-        rule.told(domain)
-        for rule, domain in zip(topology.rules, topology.domains(int(refused[0])), strict=True)
-        if not rule.takes(domain)
-    )
+    detail = topology.why_not(int(refused[0]))
     return explain.reason(explain.TOPOLOGY_SPREAD, len(refused), detail=detail)
 
 
@@ -380,10 +316,10 @@ def show_scores(row: ClassRow, ranked: Sequence[int], copies: Copies) -> list[ob
         score = objects_pb2.NodeScore(node=table.names[r], total=float(row.score[r]))
         score.terms.extend(objects_pb2.ScoreTerm(name=n, value=values[i], weight=w) for n, w, values in parts)
         if topology:
-            domains = topology.domains(r)
-            score.total = topology.total(score.total, weight_sum, domains)
-            for rule, domain in zip(topology.rules, domains, strict=True):
+            domains = topology.domains(rows[i : i + 1])
+            score.total = float(topology.totals(row.score[[r]].astype(np.float64), weight_sum, domains)[0])
+            for rule, at in zip(topology.rules, domains, strict=True):
                 if rule.weight:
-                    score.terms.add(name=rule.name, value=rule.value(domain), weight=rule.weight)
+                    score.terms.add(name=rule.name, value=float(rule.values(at)[0]), weight=rule.weight)
         shown.append(score)
     return shown

@@ -10,6 +10,7 @@ follows the replicas that are placed by it.
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from regional.core.filters import Request, Spreading
 from regional.core.node_table import Integers, Mask, NodeTable, Rows
@@ -27,82 +28,97 @@ class Rule:
         column = table.label_column(asked.within)
         self.ids = np.zeros(table.size, np.int32) if column is None else column[: table.size]
         self._values = table.values
-        domains = np.unique(self.ids[usable]).tolist()
-        self._counts: dict[int, int] = {domain: 0 for domain in domains if domain}
-        if copies:
-            held = np.fromiter(copies, np.int64, len(copies))
-            counts = np.fromiter(copies.values(), np.int64, len(copies))
-            found = np.bincount(self.ids[held], counts, len(table.values))
-            self._counts = {domain: int(found[domain]) for domain in self._counts}
-        self._least = min(self._counts.values(), default=0)
+        held = np.fromiter(copies, np.int64, len(copies))
+        replicas = np.fromiter(copies.values(), np.int64, len(copies))
+        self._counts = np.bincount(self.ids[held], replicas, len(table.values)).astype(np.int64)  # by value
+        domains = np.unique(self.ids[usable])
+        self._domains = domains[domains > 0]
+        self._counted = np.zeros(len(table.values), np.bool_)
+        self._counted[self._domains] = True
+        self._least = int(self._counts[self._domains].min()) if len(self._domains) else 0
 
-    def excess(self, domain: int) -> int:
+    def _excess(self, domains: Integers) -> Integers:
         """By how much one more replica would be over the skew; at most 0 when it is allowed."""
-        return self._counts.get(domain, 0) + 1 - self._least - self.asked.max_skew
+        excess: Integers = self._counts[domains] + 1 - self._least - self.asked.max_skew
+        return excess
 
-    def takes(self, domain: int) -> bool:
-        return bool(self.asked.weight) or (domain in self._counts and self.excess(domain) <= 0)
+    def takes(self, domains: Integers) -> Mask:
+        if self.asked.weight:
+            return np.ones(len(domains), np.bool_)
+        taken: Mask = self._counted[domains] & (self._excess(domains) <= 0)
+        return taken
 
-    def value(self, domain: int) -> float:
-        """As a score: 1 within the skew, 1/2, 1/3 … beyond it, 0 for nodes without the label."""
-        return 1 / (1 + max(0, self.excess(domain))) if domain in self._counts else 0.0
+    def values(self, domains: Integers) -> npt.NDArray[np.float64]:
+        """As scores: 1 within the skew, 1/2, 1/3 … beyond it, 0 for nodes without the label."""
+        value: npt.NDArray[np.float64] = np.where(
+            self._counted[domains], 1 / (1 + np.maximum(0, self._excess(domains))), 0.0
+        )
+        return value
 
     def add(self, domain: int) -> None:
         """One more replica is there."""
-        if domain in self._counts:
-            self._counts[domain] += 1
-            if self._counts[domain] - 1 == self._least:
-                self._least = min(self._counts.values())
+        self._counts[domain] += 1
+        if self._counted[domain] and self._counts[domain] - 1 == self._least:
+            self._least = int(self._counts[self._domains].min())
 
     def told(self, domain: int) -> str:
         """Why it refuses the domain."""
         if not domain:
             return f"no label {self.asked.within}"
-        here = f"{self.asked.within}={self._values[domain]} has {self._counts.get(domain, 0)} replicas"
+        here = f"{self.asked.within}={self._values[domain]} has {self._counts[domain]} replicas"
         return f"{here}, the least {self._least}, maxSkew {self.asked.max_skew}"
 
 
 class Topology:
-    """All rules of a class. A cell is the nodes that are in the same domain under every rule."""
+    """All rules of a class, asked about several nodes at once: `domains` is the domain under each rule of each node."""
 
     def __init__(self, table: NodeTable, request: Request, usable: Rows, copies: Mapping[int, int]) -> None:
         """`usable`: rows that could take the class if they had room."""
         self.rules = [Rule(table, asked, usable, copies) for asked in request.topology]
-        self._soft = [(i, rule) for i, rule in enumerate(self.rules) if rule.weight]
         self._values = len(table.values)
 
+    def domains(self, rows: Rows) -> Integers:
+        """(rules, rows)"""
+        return np.stack([rule.ids[rows] for rule in self.rules]).astype(np.int64)
+
     def cells(self, rows: Rows) -> Integers:
-        """A number for the cell of each row."""
+        """A number for each row, the same for rows in the same domain under every rule."""
         cell: Integers = np.zeros(len(rows), np.int64)
         for rule in self.rules:
             cell = cell * self._values + rule.ids[rows]
         return cell
 
-    def domains(self, row: int) -> tuple[int, ...]:
-        return tuple(int(rule.ids[row]) for rule in self.rules)
-
-    def takes(self, domains: tuple[int, ...]) -> bool:
-        return all(rule.takes(domain) for rule, domain in zip(self.rules, domains, strict=True))
+    def takes(self, domains: Integers) -> Mask:
+        taken: Mask = np.ones(domains.shape[1], np.bool_)
+        for rule, at in zip(self.rules, domains, strict=True):
+            taken &= rule.takes(at)
+        return taken
 
     def allowed(self, rows: Rows) -> Mask:
         """Which rows take one more replica, as far as the rules go."""
-        allowed = np.ones(len(rows), np.bool_)
-        for rule in self.rules:
-            if not rule.asked.weight:
-                domains, at = np.unique(rule.ids[rows], return_inverse=True)
-                allowed &= np.array([rule.takes(domain) for domain in domains.tolist()], np.bool_)[at]
-        return allowed
+        return self.takes(self.domains(rows))
 
-    def total(self, score: float, weight: float, domains: tuple[int, ...]) -> float:
-        """A node's score by its strategy, whose weights sum up to `weight`, together with the soft rules."""
-        if not self._soft:
+    def totals(self, score: npt.NDArray[np.float64], weight: float, domains: Integers) -> npt.NDArray[np.float64]:
+        """Nodes' scores by their strategy, whose weights sum up to `weight`, together with the soft rules."""
+        soft = [(rule, at) for rule, at in zip(self.rules, domains, strict=True) if rule.weight]
+        if not soft:
             return score
         whole, parts = weight, score * weight
-        for i, rule in self._soft:
+        for rule, at in soft:
             whole += rule.weight
-            parts += rule.weight * rule.value(domains[i])
+            parts = parts + rule.weight * rule.values(at)
         return parts / whole
 
-    def add(self, domains: tuple[int, ...]) -> None:
-        for rule, domain in zip(self.rules, domains, strict=True):
-            rule.add(domain)
+    def add(self, row: int) -> None:
+        """One more replica is on the row."""
+        for rule in self.rules:
+            rule.add(int(rule.ids[row]))
+
+    def why_not(self, row: int) -> str:
+        """What the first rule says that refuses the row."""
+        refusing = (
+            rule.told(int(at[0]))
+            for rule, at in zip(self.rules, self.domains(np.array([row])), strict=True)
+            if not rule.takes(at)[0]
+        )
+        return next(refusing)

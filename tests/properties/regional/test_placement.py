@@ -13,7 +13,8 @@ from atoll.model.selectors import matches, tolerates
 from regional.core import scores
 from regional.core.filters import FILTERS, HARD_TAINTS, Request, driver_labels, request_of
 from regional.core.node_table import NodeTable
-from regional.core.placement import ClassRow, explain_node, explain_refusals, fill, show_scores
+from regional.core.placement import ClassRow, explain_node, explain_refusals, show_scores
+from regional.core.spread_filling import fill
 from regional.core.topology import FULL_WEIGHT
 
 KEYS, VALUES = ("zone", "disk", "slots"), ("a", "b", "7", "12", "-3")
