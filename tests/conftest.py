@@ -3,9 +3,14 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from atoll.store.etcd import EtcdStore
 from tests.support.etcd import EtcdCluster
+
+# How fast an example runs says something of the machine, not of the program.
+settings.register_profile("atoll", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("atoll")
 
 
 @pytest.fixture

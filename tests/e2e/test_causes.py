@@ -98,12 +98,16 @@ async def told(cluster: Cluster, name: str, code: str, *words: str) -> None:
     why = await until(lambda: _says(cluster, name, f"({code})"), f"`why {name}` never says {code}")
     for word in words:
         assert word in why, why
-    listed = (await atoll(cluster, "get", "workload", name)).stdout
-    assert f"({code})" in listed, listed
+    await until(lambda: _lists(cluster, name, f"({code})"), f"`get {name}` never says {code}")
     waited = await atoll(cluster, "wait", name, "--timeout", "1s")
     assert (waited.returncode, waited.stdout) == (3, "")
     assert "Error E2103: 1 of 1 replicas of" in waited.stderr and f"({code})" in waited.stderr, waited.stderr
     assert "Try   atoll " in waited.stderr
+
+
+async def _lists(cluster: Cluster, name: str, word: str) -> bool:
+    """Rolled up at the global plane a little later."""
+    return word in (await atoll(cluster, "get", "workload", name)).stdout
 
 
 async def _says(cluster: Cluster, name: str, word: str) -> str:

@@ -23,7 +23,7 @@ from atoll.store.store import Applied, Get, Outcome, Refused, Txn, Unknown, mod_
 from regional.core import closing, ledger, liveness, machine, node_life, releasing, slices, takeover, transactions
 from regional.core.commands import SendToNode
 from regional.core.ledger import TenantAccount
-from regional.core.state import State
+from regional.core.state import State, Turn
 from regional.core.transactions import Bind
 
 HARD = objects_pb2.ACCOUNT_HARD
@@ -246,15 +246,16 @@ def a_missed_heartbeat_is_proof(patch: pytest.MonkeyPatch) -> None:
 @mutant("I2", leader_crash_every_ms=4_000, node_isolation_every_ms=8_000)
 def takeover_grants_no_grace(patch: pytest.MonkeyPatch) -> None:
     """Counts from a moment long before, when nobody knows what the former leader acknowledged."""
-    read_node = takeover._read_node
+    complete = takeover.Takeover.complete
 
-    def read(state: State, item: Any, now_ms: int) -> None:
-        read_node(state, item, now_ms)
+    def completed(self: takeover.Takeover, revision: int, turn: Turn) -> State:
+        state = complete(self, revision, turn)
         state.liveness.acknowledged_ms[: len(state.nodes)] = 0
         state.liveness.heard_ms[: len(state.nodes)] = 0
         state.liveness.grace_from_ms = 0
+        return state
 
-    patch.setattr(takeover, "_read_node", read)
+    patch.setattr(takeover.Takeover, "complete", completed)
 
 
 @mutant(

@@ -42,6 +42,8 @@ def to_toml(values: Settings, **changes: Any) -> str:
     shown = {name: getattr(values, name) for name in Settings.__dataclass_fields__} | changes
     lines = []
     for name, value in shown.items():
+        if value is None:  # TOML has no word for it: left out
+            continue
         text = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
         lines.append(f"{name} = {text!r}".replace("'", '"'))
     return "\n".join(lines) + "\n"
