@@ -56,11 +56,11 @@ class Vector(NamedTuple):
 
     def at_most(self, other: "Vector") -> "Vector":
         """The smaller amount in each dimension."""
-        return Vector(*(min(a, b) for a, b in zip(self, other, strict=True)))
+        return Vector(*map(min, self, other))
 
     def at_least(self, other: "Vector") -> "Vector":
         """The larger amount in each dimension."""
-        return Vector(*(max(a, b) for a, b in zip(self, other, strict=True)))
+        return Vector(*map(max, self, other))
 
     def to_proto(self) -> objects_pb2.Resources:
         return objects_pb2.Resources(
