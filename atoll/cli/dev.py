@@ -104,7 +104,7 @@ def running(
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping is bounded; half of it would leave processes behind
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            if cluster is not None and cluster.programs:
+            if cluster is not None:  # also with no program: one may have been started in this very moment
                 output.tell("stopping what was started")
                 cluster.stop()
             if folder is None:

@@ -50,6 +50,7 @@ class Node:
             "join_token": region.token.text(),
             "ca": str(region.ca),
             "state_dir": str(self.state),
+            "driver": "process",
             "reconnect_min_ms": 50,
         }
         self.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
