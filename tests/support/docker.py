@@ -38,6 +38,12 @@ def need_docker() -> Path:
     return SOCKET
 
 
+def need_busybox() -> None:
+    """What the image is built of. Without it: as without an engine."""
+    if not scratch_image.BUSYBOX.exists():
+        _absent(f"no {scratch_image.BUSYBOX}: apt install busybox-static")
+
+
 def _absent(why: str) -> NoReturn:
     if os.environ.get(REQUIRE) == "1":
         pytest.fail(why)

@@ -7,12 +7,11 @@ import pytest
 
 from atoll import errors
 from atoll.cli import scratch_image
-from tests.support.docker import need_docker
+from tests.support.docker import need_busybox, need_docker
 
 
 def test_the_same_bytes_each_time() -> None:
-    if not scratch_image.BUSYBOX.exists():
-        pytest.skip("no busybox-static")
+    need_busybox()
     assert scratch_image.archive() == scratch_image.archive()
 
 
@@ -42,7 +41,6 @@ def test_without_a_busybox_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_without_an_engine_it_says_so(tmp_path: Path) -> None:
-    if not scratch_image.BUSYBOX.exists():
-        pytest.skip("no busybox-static")
+    need_busybox()
     with pytest.raises(errors.Unavailable, match="no Docker engine answers"):
         scratch_image.build(tmp_path / "docker.sock")
