@@ -197,12 +197,14 @@ class LaneWriter:
         backoff = Backoff()
         txn = machine.begin(plan)
         while True:
-            sealing = machine.sealing
+            sealing, reading = machine.sealing, machine.reading
             outcome = await self._store.transact(txn, deadline_s=self._deadline_s)
             match machine.settle(outcome):
                 case Txn() as txn:
-                    self._count(outcome, sealing)
-                    if sealing or not isinstance(outcome, Unknown):  # the first seal follows at once
+                    if machine.reading and not reading:
+                        continue  # refused for good; what had moved is read at once
+                    self._count(outcome, sealing or reading)
+                    if sealing or reading or not isinstance(outcome, Unknown):  # the first seal follows at once
                         await backoff.pause()
                 case settled:
                     if sealing:
@@ -214,9 +216,9 @@ class LaneWriter:
             self._lanes[index] = Lane(self._authority, index, self._revisions.get(index, 0))
         return self._lanes[index]
 
-    def _count(self, outcome: Outcome, sealing: bool) -> None:
+    def _count(self, outcome: Outcome, again: bool) -> None:
         match outcome:
-            case Unknown() if not sealing:
+            case Unknown() if not again:
                 self.unknown += 1
             case NotSent() | Refused():
                 self.resent += 1

@@ -3,8 +3,8 @@
 Decides what to send next; sends nothing. A lane is one key; every transaction of a leader takes one free lane, compares
 its mod_revision and puts `operation n`; one is in flight a lane. When the outcome is UNKNOWN the lane is sealed: a
 transaction that compares the same mod_revision and puts `seal n`. Either the seal applies, and the operation never can
-any more, or the lane shows that the operation had applied. Keeps I5: the guards compare the term, so nothing of a
-deposed leader can apply.
+any more, or the lane shows that the operation had applied. A refusal is definite; only then are the compared keys read,
+to tell the planner what had moved. Keeps I5: the guards compare the term, so nothing of a deposed leader can apply.
 """
 
 from dataclasses import dataclass
@@ -87,6 +87,7 @@ class _Phase(Enum):
     FREE = "free"
     SENT = "sent"
     SEALING = "sealing"
+    READING = "reading"  # it was refused, and never will apply: what had moved
 
 
 class Lane:
@@ -112,22 +113,22 @@ class Lane:
     def sealing(self) -> bool:
         return self._phase is _Phase.SEALING
 
+    @property
+    def reading(self) -> bool:
+        return self._phase is _Phase.READING
+
     def begin(self, plan: Plan) -> Txn:
         require(self.free, f"lane {self.index}: one operation in flight")
         self._n += 1
         self._phase = _Phase.SENT
-        self._compared = (
-            *self.authority.guards(),
-            mod_is(self._key, self._mod_revision),
-            *plan.compares,
-        )
+        self._compared = plan.compares
         self._txn = Txn(
-            compares=self._compared,
+            compares=(*self._own_compares(), *plan.compares),
             success=(
                 Put(self._key, self._entry(objects_pb2.LANE_ENTRY_OPERATION, plan.operation)),
                 *plan.writes,
             ),
-            failure=tuple(map(Get, dict.fromkeys([c.key for c in self._compared if not c.range_end]))),
+            failure=self._own_reads(),
         )
         return self._txn
 
@@ -137,10 +138,10 @@ class Lane:
             case NotSent():
                 return self._txn
             case Unknown():
-                return self._seal()
-            case Applied(revision=revision):
-                return self._applied(revision)
-            case Refused() if outcome.refusal is Refusal.BUSY:
+                return self._txn if self.reading else self._seal()
+            case Applied():
+                return self._stale(outcome.reads) if self.reading else self._applied(outcome.revision)
+            case Refused() if outcome.refusal is Refusal.BUSY or self.reading:
                 return self._txn
             case Refused() if outcome.refusal is not Refusal.COMPARE:
                 return self._refused_for_its_form(outcome)
@@ -151,17 +152,20 @@ class Lane:
         lane = objects_pb2.Lane(entry=entry, term=self.authority.term, n=self._n, operation=operation)
         return lane.SerializeToString(deterministic=True)
 
+    def _own_compares(self) -> tuple[Compare, ...]:
+        return (*self.authority.guards(), mod_is(self._key, self._mod_revision))
+
+    def _own_reads(self) -> tuple[Get, ...]:
+        root = self.authority.root
+        return Get(keys.leader(root)), Get(keys.store_life(root)), Get(self._key)
+
     def _seal(self) -> Txn:
         if self._phase is _Phase.SENT:
             self._phase = _Phase.SEALING
             self._txn = Txn(
-                compares=(*self.authority.guards(), mod_is(self._key, self._mod_revision)),
+                compares=self._own_compares(),
                 success=(Put(self._key, self._entry(objects_pb2.LANE_ENTRY_SEAL, "")),),
-                failure=(
-                    Get(keys.leader(self.authority.root)),
-                    Get(keys.store_life(self.authority.root)),
-                    Get(self._key),
-                ),
+                failure=self._own_reads(),
             )
         return self._txn
 
@@ -177,8 +181,8 @@ class Lane:
         self._phase = _Phase.FREE
         return Rejected(f"{outcome.refusal.value}: {outcome.message}")
 
-    def _compare_failed(self, outcome: Refused) -> Settled:
-        read = dict(zip((op.key for op in self._txn.failure if isinstance(op, Get)), outcome.reads, strict=True))
+    def _compare_failed(self, outcome: Refused) -> Settled | Txn:
+        read = dict(zip((op.key for op in self._own_reads()), outcome.reads, strict=True))
         lane = read[self._key]
         if self.sealing and (settled := self._what_the_lane_shows(lane)):
             return settled
@@ -189,6 +193,17 @@ class Lane:
             not self.sealing and _mod(lane) == self._mod_revision,
             f"I5: lane {self.index} moved under its leader",
         )
+        compared = dict.fromkeys(c.key for c in self._compared if not c.range_end)
+        if not compared:
+            return Rejected("stale")
+        self._phase = _Phase.READING
+        self._txn = Txn(success=tuple(map(Get, compared)))
+        return self._txn
+
+    def _stale(self, reads: tuple[KeyValue | None, ...]) -> Rejected:
+        """A compare that holds again (a slot that came and went) is not told: what is there is as the planner knew."""
+        self._phase = _Phase.FREE
+        read = dict(zip((op.key for op in self._txn.success), reads, strict=True))
         stale = tuple((c.key, read[c.key]) for c in self._compared if not c.range_end and not _holds(c, read[c.key]))
         return Rejected("stale", tuple(dict(stale).items()))
 

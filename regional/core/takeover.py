@@ -124,7 +124,7 @@ _READERS: dict[bytes, Callable[[State, Iterable[KeyValue], Turn], None]] = {
 
 
 def adopt(state: State, stale: Iterable[tuple[bytes, KeyValue | None]], turn: Turn) -> bool:
-    """What a refused plan's Else branch read, where it is newer than what is known. What has a transaction in flight on
+    """What was read after a plan was refused, where it is newer than what is known. What has a transaction in flight on
     another lane is left to that one's answer. False: nothing was learnt, so the same plan would be refused again."""
     adopted = False
     for key, item in stale:

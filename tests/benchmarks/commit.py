@@ -98,9 +98,9 @@ class Bench:
             running = [tasks.create_task(self.core.run())]
             self.jobs.grant()
             self.fleet.join()
+            running.append(tasks.create_task(self.fleet.live()))
             while len(self.fleet.welcomed) < self.nodes:  # noqa: ASYNC110 - the set-up, not measured
                 await asyncio.sleep(0.1)
-            running.append(tasks.create_task(self.fleet.live()))
             self.jobs.begin()
             await asyncio.sleep(WARM_UP_S)
             self.began, before = time.perf_counter(), self._cpu()

@@ -51,13 +51,14 @@ class Core(Protocol):
 
 
 class Fleet:
-    """Every node's agent: obeys at once, reports running, and after RUN_S that the work has ended. As with the real
+    """Every agent: obeys within TICK_S, reports running, and after RUN_S that the work has ended. As with the real
     agent, what changes within TICK_S travels together."""
 
     def __init__(self, nodes: int, core: Core) -> None:
         self._nodes = nodes
         self._core = core
         self.cpu = CpuMeter()
+        self._inbox: list[commands.SendToNode] = []  # a meter of CPU costs more than a message: they are read together
         self._ends: collections.deque[tuple[float, int, agent_pb2.Assign]] = collections.deque()
         self._reports: dict[int, agent_pb2.StatusReport] = {}  # by session
         self.heartbeat_s = 10.0
@@ -70,19 +71,21 @@ class Fleet:
             self._core.post(NodeHello(session, name, "", (("zone", f"z{session % 3}"),), hello))
 
     def take(self, command: commands.SendToNode) -> None:
-        with self.cpu:
-            match command.message.WhichOneof("body"):
-                case "welcome":
-                    self.heartbeat_s = command.message.welcome.heartbeat_ms / 1000
-                    self.welcomed.add(command.session)
-                case "assign":
-                    self._run(command.session, command.message.assign)
-                case "stop":
-                    stop = command.message.stop
-                    self._report(command.session, stop.slot, stop.token.attempt, agent_pb2.ATTEMPT_PHASE_CLOSED, 0)
+        self._inbox.append(command)
+
+    def _obey(self, session: int, message: agent_pb2.RegionMessage) -> None:
+        match message.WhichOneof("body"):
+            case "welcome":
+                self.heartbeat_s = message.welcome.heartbeat_ms / 1000
+                self.welcomed.add(session)
+            case "assign":
+                self._run(session, message.assign)
+            case "stop":
+                stop = message.stop
+                self._report(session, stop.slot, stop.token.attempt, agent_pb2.ATTEMPT_PHASE_CLOSED, 0)
 
     async def live(self) -> None:
-        """Heartbeats spread over their interval; ends of work, a tick at a time."""
+        """Heartbeats spread over their interval; commands and ends of work, a tick at a time."""
         seq, due = 0, 0.0
         while True:
             await asyncio.sleep(TICK_S)
@@ -95,6 +98,9 @@ class Fleet:
                     self._core.post(NodeHeartbeat(seq % self._nodes + 1, seq // self._nodes + 1))
 
     def _speak(self) -> None:
+        inbox, self._inbox = self._inbox, []
+        for command in inbox:
+            self._obey(command.session, command.message)
         now = time.perf_counter()
         while self._ends and self._ends[0][0] <= now:
             _, session, assign = self._ends.popleft()

@@ -60,7 +60,7 @@ def _forget_the_lane(self: Lane, outcome: Refused) -> Rejected:
     found = read[self._key]
     self._phase = _Phase.FREE
     self._mod_revision = found.mod_revision if found else 0
-    return Rejected("stale", tuple((c.key, read[c.key]) for c in self._compared if c.key != self._key))
+    return Rejected("stale")
 
 
 @mutant("I3", "I5", "I1", "not converged", unknown_after=0.1)

@@ -75,10 +75,11 @@ def test_a_plan_that_is_answered_commits(state: MemoryState, lane: Lane) -> None
         assert lane.free
 
 
-def test_a_stale_plan_learns_what_moved_in_the_same_round_trip(state: MemoryState, lane: Lane) -> None:
+def test_a_stale_plan_learns_what_moved(state: MemoryState, lane: Lane) -> None:
     state.transact(Txn(success=(Put(did("a"), b"theirs"),)))
-    settled = lane.settle(state.transact(lane.begin(plan_of("a"))))
-    assert settled == Rejected("stale", ((did("a"), state.get(did("a"))),))
+    read = resend(lane.settle(state.transact(lane.begin(plan_of("a")))))
+    assert lane.reading
+    assert lane.settle(state.transact(read)) == Rejected("stale", ((did("a"), state.get(did("a"))),))
     assert lane.settle(state.transact(lane.begin(plan_of("b")))) == Committed(state.revision)
 
 
@@ -89,6 +90,18 @@ def test_what_was_not_done_is_sent_again(state: MemoryState, lane: Lane, outcome
     seal = resend(lane.settle(LOST))
     assert lane.settle(outcome) is seal
     assert lane.settle(LOST) is seal
+
+
+@pytest.mark.parametrize("outcome", [NotSent("no connection"), Refused(Refusal.BUSY), Refused(Refusal.DENIED), LOST])
+def test_what_had_moved_is_read_until_it_is_known(state: MemoryState, lane: Lane, outcome: Outcome) -> None:
+    """The refusal was definite: nothing is sealed."""
+    operation = lane.begin(Plan("BIND", (absent(did("a")), absent(did("b"))), (Put(did("a"), b""),)))
+    state.transact(Txn(success=(Put(did("a"), b"theirs"),)))
+    read = resend(lane.settle(state.transact(operation)))
+    assert not read.compares and read.success == (Get(did("a")), Get(did("b")))
+    assert lane.settle(outcome) is read
+    state.transact(Txn(success=(Delete(did("a")),)))
+    assert lane.settle(state.transact(read)) == Rejected("stale"), "what came has gone again"
 
 
 @pytest.mark.parametrize("refusal", [Refusal.INVALID, Refusal.TOO_LARGE, Refusal.DENIED])
@@ -186,11 +199,11 @@ def test_one_operation_at_a_time(lane: Lane) -> None:
         lane.begin(plan_of("b"))
 
 
-def test_a_transaction_carries_guards_and_lane_and_reads_what_it_compared(lane: Lane) -> None:
+def test_a_transaction_carries_guards_and_lane_and_reads_them_when_refused(lane: Lane) -> None:
     txn = lane.begin(plan_of("a"))
-    compared = (keys.leader(ROOT), keys.store_life(ROOT), keys.lane(ROOT, 0), did("a"))
-    assert tuple(compare.key for compare in txn.compares) == compared
-    assert txn.failure == tuple(Get(key) for key in compared)
+    own = (keys.leader(ROOT), keys.store_life(ROOT), keys.lane(ROOT, 0))
+    assert tuple(compare.key for compare in txn.compares) == (*own, did("a"))
+    assert txn.failure == tuple(Get(key) for key in own)
 
 
 @dataclass
