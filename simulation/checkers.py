@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.core.runs import RunName
 from atoll.api.v1 import objects_pb2
 from atoll.audit import Auditor
-from atoll.model.resources import Vector, total, vector
+from atoll.model.resources import NOTHING, Vector, total, vector
 from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
@@ -110,8 +110,8 @@ class Checkers:
 
     def _check_limit(self, changed: dict[tuple[str, str], Vector], region: str, tenant: str, amount: Vector) -> None:
         changed[region, tenant] = amount
-        limit = self._limits.get((region, tenant), Vector())
-        granted = self._granted.get((region, tenant), Vector())
+        limit = self._limits.get((region, tenant), NOTHING)
+        granted = self._granted.get((region, tenant), NOTHING)
         if not limit.fits(granted):
             raise Violated(f"I3 (X): {tenant} in {region}: C = {limit} above A = {granted}")
 

@@ -4,6 +4,7 @@ Integers in milli-units and MiB throughout, because sums of budgets must be exac
 """
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -13,9 +14,13 @@ DIMENSIONS = ("cpu_milli", "memory_mib", "disk_mib", "gpu_milli")
 LARGEST = 2**53  # what a JSON number carries exactly; far above any cluster
 
 
+_new = tuple.__new__  # of a Vector that has all its dimensions
+
+
 class Vector(NamedTuple):
     """Amounts in each dimension. Arithmetic is exact, by dimension, and may go below zero; `is_legal` says when it may
-    not. A named tuple: hundreds of them are made for each transaction."""
+    not. A named tuple, and its arithmetic is written out by dimension: hundreds of them are made for each transaction,
+    and the constructor of a named tuple or a loop over its fields would double what one costs."""
 
     cpu_milli: int = 0
     memory_mib: int = 0
@@ -25,19 +30,19 @@ class Vector(NamedTuple):
     def __add__(self, other: "Vector") -> "Vector":  # type: ignore[override]
         cpu, memory, disk, gpu = self
         other_cpu, other_memory, other_disk, other_gpu = other
-        return Vector(cpu + other_cpu, memory + other_memory, disk + other_disk, gpu + other_gpu)
+        return _new(Vector, (cpu + other_cpu, memory + other_memory, disk + other_disk, gpu + other_gpu))
 
     def __sub__(self, other: "Vector") -> "Vector":
         cpu, memory, disk, gpu = self
         other_cpu, other_memory, other_disk, other_gpu = other
-        return Vector(cpu - other_cpu, memory - other_memory, disk - other_disk, gpu - other_gpu)
+        return _new(Vector, (cpu - other_cpu, memory - other_memory, disk - other_disk, gpu - other_gpu))
 
     def __mul__(self, count: int) -> "Vector":  # type: ignore[override]
         cpu, memory, disk, gpu = self
-        return Vector(cpu * count, memory * count, disk * count, gpu * count)
+        return _new(Vector, (cpu * count, memory * count, disk * count, gpu * count))
 
     def __neg__(self) -> "Vector":
-        return Vector() - self
+        return self * -1
 
     def __bool__(self) -> bool:
         return any(self)
@@ -48,19 +53,41 @@ class Vector(NamedTuple):
 
     def fits(self, limit: "Vector") -> bool:
         """No dimension exceeds `limit`."""
-        return all(a <= b for a, b in zip(self, limit, strict=True))
+        cpu, memory, disk, gpu = self
+        most_cpu, most_memory, most_disk, most_gpu = limit
+        return cpu <= most_cpu and memory <= most_memory and disk <= most_disk and gpu <= most_gpu
 
     def is_legal(self) -> bool:
         """No dimension is negative or beyond LARGEST."""
-        return all(0 <= a <= LARGEST for a in self)
+        return min(self) >= 0 and max(self) <= LARGEST
 
     def at_most(self, other: "Vector") -> "Vector":
         """The smaller amount in each dimension."""
-        return Vector(*map(min, self, other))
+        cpu, memory, disk, gpu = self
+        most_cpu, most_memory, most_disk, most_gpu = other
+        return _new(
+            Vector,
+            (
+                min(cpu, most_cpu),
+                min(memory, most_memory),
+                min(disk, most_disk),
+                min(gpu, most_gpu),
+            ),
+        )
 
     def at_least(self, other: "Vector") -> "Vector":
         """The larger amount in each dimension."""
-        return Vector(*map(max, self, other))
+        cpu, memory, disk, gpu = self
+        least_cpu, least_memory, least_disk, least_gpu = other
+        return _new(
+            Vector,
+            (
+                max(cpu, least_cpu),
+                max(memory, least_memory),
+                max(disk, least_disk),
+                max(gpu, least_gpu),
+            ),
+        )
 
     def to_proto(self) -> objects_pb2.Resources:
         return objects_pb2.Resources(
@@ -80,16 +107,17 @@ class Vector(NamedTuple):
         return ", ".join(parts) or "nothing"
 
 
+NOTHING = Vector()
+
+
 def vector(resources: objects_pb2.Resources) -> Vector:
     """The value of a message."""
-    return Vector(resources.cpu_milli, resources.memory_mib, resources.disk_mib, resources.gpu_milli)
+    amounts = (resources.cpu_milli, resources.memory_mib, resources.disk_mib, resources.gpu_milli)
+    return _new(Vector, amounts)
 
 
-def total(vectors: "list[Vector] | tuple[Vector, ...]") -> Vector:
-    result = Vector()
-    for v in vectors:
-        result += v
-    return result
+def total(vectors: Iterable[Vector]) -> Vector:
+    return sum(vectors, NOTHING)
 
 
 class QuantityError(ValueError):

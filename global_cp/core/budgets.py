@@ -9,13 +9,14 @@ an older one at any time: it has a new seq, so a late acknowledgement of the old
 `effective` falls only as budget is free or comes back ("converging"). Leaves to the region: how C falls as work drains.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.lane import Plan, Settled
-from atoll.model.resources import Vector, total, vector
+from atoll.model.resources import NOTHING, Vector, total, vector
 from global_cp.config import CoreSettings
 from global_cp.core import transactions
 from global_cp.core.commands import Command
@@ -24,7 +25,6 @@ from global_cp.core.reports import Reports
 from global_cp.core.topics import Proposal
 
 HARD = objects_pb2.ACCOUNT_HARD
-NOTHING = Vector()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,7 @@ def shrink_target(slice_: objects_pb2.Slice | None) -> Vector:
     return total([vector(account.target) for account in slice_.accounts]) if slice_ else NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What one region has of a tenant's quota, and what it could have."""
 
     needed: Vector  # by its live replicas
@@ -89,22 +88,34 @@ class Claim:
 
 
 def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector]:
-    """How much of the quota each region should have, never more than it in all. First what is in use, so that of a
-    lowered quota the idle surplus comes back before anything that cannot; then what a region can use, and of that what
-    it already has, so that budget does not wander; then the rest of what it needs, and last what zombies hold; in order
-    of region."""
-    left = quota
-    shares: dict[str, Vector] = dict.fromkeys(sorted(claims), NOTHING)
-    used = {region: claim.used.at_most(claim.needed) for region, claim in claims.items()}
-    usable = {region: (claim.needed - claim.idle).at_least(NOTHING) for region, claim in claims.items()}
-    needed = {region: claim.needed for region, claim in claims.items()}
-    charged = {region: claim.needed + claim.zombie for region, claim in claims.items()}
+    """How much of the quota each region should have, never more than it in all; each dimension by itself. First what is
+    in use, so that of a lowered quota the idle surplus comes back before anything that cannot; then what a region can
+    use, and of that what it already has, so that budget does not wander; then the rest of what it needs, and last what
+    zombies hold; in order of region."""
+    regions = sorted(claims)
+    columns = [
+        _divided(left, [[amounts[dimension] for amounts in claims[region]] for region in regions])
+        for dimension, left in enumerate(quota)
+    ]
+    return {region: Vector(*amounts) for region, *amounts in zip(regions, *columns, strict=True)}
+
+
+def _divided(left: int, claims: Sequence[Sequence[int]]) -> Sequence[int]:
+    """One dimension of `entitlements`; of each claim its amounts in the order of the fields of Claim."""
+    charged = [needed + zombie for needed, _, _, _, zombie in claims]
+    if sum(charged) <= left:
+        return charged
+    had = [granted for _, granted, _, _, _ in claims]
+    used = [min(used, needed) for needed, _, _, used, _ in claims]
+    usable = [max(needed - idle, 0) for needed, _, idle, _, _ in claims]
+    needed = [needed for needed, *_ in claims]
+    shares = [0] * len(claims)
     for wanted in (used, usable, needed, charged):
-        for kept in ({region: claim.granted for region, claim in claims.items()}, wanted):
-            for region in shares:
-                more = (wanted[region].at_most(kept[region]) - shares[region]).at_least(NOTHING).at_most(left)
-                shares[region] += more
-                left -= more
+        for goals in (map(min, wanted, had), wanted):
+            for at, goal in enumerate(goals):
+                if (more := min(goal - shares[at], left)) > 0:
+                    shares[at] += more
+                    left -= more
     return shares
 
 

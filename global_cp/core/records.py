@@ -5,14 +5,15 @@ own committed plans, applied here exactly as the store applied them; nobody else
 keeps sums that would be slow to add up each time: what each tenant asks for, and what its shares need in each region.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2
-from atoll.model.resources import Vector, total, vector
+from atoll.model.resources import NOTHING, Vector, total, vector
 from atoll.store import keys
 from atoll.store.store import Delete, KeyValue, Put
 
@@ -36,13 +37,16 @@ class Table(Generic[M]):
     def __init__(self, message: type[M]) -> None:
         self._message = message
         self._documents: dict[tuple[str, ...], M] = {}
+        self._ordered: list[tuple[tuple[str, ...], M]] | None = None  # until one is stored
 
     def get(self, *path: str) -> M | None:
         return self._documents.get(path)
 
-    def items(self) -> list[tuple[tuple[str, ...], M]]:
+    def items(self) -> Sequence[tuple[tuple[str, ...], M]]:
         """In key order."""
-        return sorted(self._documents.items(), key=lambda item: item[0])
+        if self._ordered is None:
+            self._ordered = sorted(self._documents.items(), key=itemgetter(0))
+        return self._ordered
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -57,6 +61,7 @@ class Table(Generic[M]):
     def store(self, path: tuple[str, ...], document: Message | None) -> M | None:
         """Sets or (None) removes; returns what was there."""
         before = self._documents.pop(path, None)
+        self._ordered = None
         if document is not None:
             assert isinstance(document, self._message)
             self._documents[path] = document
@@ -117,17 +122,17 @@ class Records:
 
     def asked(self, tenant: str) -> Vector:
         """What all workloads of the tenant that are not being deleted ask for."""
-        return self._asked.get(tenant, Vector())
+        return self._asked.get(tenant, NOTHING)
 
     def needed(self, tenant: str, region: str) -> Vector:
         """What the tenant's live shares in the region need."""
-        return self._shared.get((tenant, region), Vector())
+        return self._shared.get((tenant, region), NOTHING)
 
     def zombie(self, tenant: str, region: str) -> Vector:
         """What the region last said that work without a binding may still use, if the tenant pays for it (strict)."""
         document, ack = self.tenants.get(tenant), self.acks.get(region, tenant)
         if document is None or ack is None or document.spec.mode != objects_pb2.QUOTA_MODE_STRICT:
-            return Vector()
+            return NOTHING
         return total([vector(use.zombie) for use in ack.uses])
 
     def workloads_of(self, tenant: str) -> list[tuple[str, str]]:
@@ -164,10 +169,10 @@ class Records:
         for document, sign in ((before, -1), (after, 1)):
             if isinstance(document, objects_pb2.Workload) and not document.metadata.deleted_ms:
                 tenant = path[0]
-                self._asked[tenant] = self._asked.get(tenant, Vector()) + demand(document.spec) * sign
+                self._asked[tenant] = self._asked.get(tenant, NOTHING) + demand(document.spec) * sign
             if isinstance(document, objects_pb2.Share) and not document.removed:
                 place = (path[1], path[0])
-                self._shared[place] = self._shared.get(place, Vector()) + demand(document.spec) * sign
+                self._shared[place] = self._shared.get(place, NOTHING) + demand(document.spec) * sign
         if kind == "share":
             region, owner = path[0], (path[1], path[2])
             others = [r for r in self._regions_of.get(owner, ()) if r != region]
@@ -178,7 +183,7 @@ class Records:
 
 def demand(spec: objects_pb2.WorkloadSpec) -> Vector:
     """What all replicas of the spec are charged."""
-    result = Vector()
+    result = NOTHING
     for task in spec.tasks:
         result += vector(task.resources.requests) * task.replicas
     return result

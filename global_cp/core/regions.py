@@ -39,6 +39,7 @@ class Regions:
         self._authority = authority
         self._sessions: dict[str, Session] = {}
         self._names: dict[int, str] = {}
+        self._unsettled: dict[str, None] = {}  # whose record may not be what their session says
         self.summaries: dict[str, objects_pb2.RegionSummary] = {}
 
     def session_of(self, region: str) -> int | None:
@@ -64,6 +65,7 @@ class Regions:
             out.append(CloseSession(old.id, "a newer session speaks for this region"))
         self._sessions[event.region] = Session(event.session, event.hello.term, legal_labels(event.hello.labels))
         self._names[event.session] = event.region
+        self._unsettled[event.region] = None
         if record is not None:
             self._welcome(record, out)
 
@@ -76,19 +78,22 @@ class Regions:
         out.extend(CloseSession(session, "leadership was lost") for session in self._names)
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
-        for name, session in sorted(self._sessions.items()):
-            record = self._records.regions.get(name)
-            wanted = follow_hello(record, session.labels) if record else _registered(name, session, now_ms)
-            if wanted is not None:
-                return Proposal(transactions.register(self._records, wanted), None)
+        for name in sorted(self._unsettled):
+            session, record = self._sessions.get(name), self._records.regions.get(name)
+            if session is not None:
+                wanted = follow_hello(record, session.labels) if record else _registered(name, session, now_ms)
+                if wanted is not None:
+                    return Proposal(transactions.register(self._records, wanted), None)
+            del self._unsettled[name]
         return None
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
-        """A region that is still not registered is found again."""
+        """A region whose record is still not right is found again."""
 
     def changed(self, change: Change, out: list[Command]) -> None:
         match change.kind, change.after:
             case "region", objects_pb2.Region() as record:
+                self._unsettled[change.path[0]] = None
                 if (session := self._sessions.get(change.path[0])) and not session.welcomed:
                     self._welcome(record, out)
             case "slice", objects_pb2.Slice() as slice_:

@@ -7,7 +7,7 @@ them. Leaves to others what follows from that.
 from collections.abc import Mapping
 
 from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.model.resources import Vector, total, vector
+from atoll.model.resources import NOTHING, Vector, total, vector
 
 WorkloadPath = tuple[str, str]  # (tenant, name)
 NEVER: Mapping[str, regional_pb2.WorkloadReport] = {}
@@ -38,7 +38,7 @@ class Reports:
 
     def told(self, path: WorkloadPath, region: str) -> None:
         """The share changed: how many have ended of it is to be said again."""
-        self._add_up(path, region, Vector())
+        self._add_up(path, region, NOTHING)
 
     def forget(self, path: WorkloadPath, region: str) -> None:
         """The share is gone."""
@@ -71,14 +71,14 @@ class Reports:
 
     def ended(self, tenant: str, region: str) -> Vector:
         """What the tenant's replicas there were charged that have ended for good: they need it no more."""
-        return self._ended.get((tenant, region), Vector())
+        return self._ended.get((tenant, region), NOTHING)
 
     def _add_up(self, path: WorkloadPath, region: str, ended: Vector) -> bool:
-        more = ended - self._ended_of.pop((path, region), Vector())
+        more = ended - self._ended_of.pop((path, region), NOTHING)
         if ended:
             self._ended_of[path, region] = ended
         place = (path[0], region)
-        self._ended[place] = self._ended.get(place, Vector()) + more
+        self._ended[place] = self._ended.get(place, NOTHING) + more
         return bool(more)
 
     def with_unplaced(self) -> list[WorkloadPath]:

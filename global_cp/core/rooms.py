@@ -7,11 +7,9 @@ summed up. An estimate, good for a first choice only: nothing that has a place i
 from collections.abc import Mapping
 
 from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.model.resources import Vector, total, vector
+from atoll.model.resources import NOTHING, Vector, total, vector
 from global_cp.core.records import Change, demand
 from global_cp.core.reports import WorkloadPath
-
-NOTHING = Vector()
 
 
 class Rooms:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Settled
-from atoll.model.resources import Vector, total, vector
+from atoll.model.resources import NOTHING, Vector, total, vector
 from global_cp.config import CoreSettings
 from global_cp.core import moves, spread, transactions
 from global_cp.core.budgets import purse
@@ -151,7 +151,7 @@ class Shares:
         at = spread.places(spec, regions, list(live))
         told: Counts = {place.region: {} for place in at}
         plan: Counts = {place.region: {} for place in at}
-        spare, taken = self._spare(workload.metadata.tenant), dict.fromkeys(told, Vector())
+        spare, taken = self._spare(workload.metadata.tenant), dict.fromkeys(told, NOTHING)
         for task in spec.tasks:
             request = vector(task.resources.requests)
             before = {name: planned(share, task.name) for name, share in live.items()}

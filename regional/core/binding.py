@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
-from atoll.model.resources import Vector, vector
+from atoll.model.resources import NOTHING, Vector, vector
 from regional.core import closing, transactions
 from regional.core.commands import Announce, Journal, SendToNode
 from regional.core.filters import Cure
@@ -240,7 +240,7 @@ def _bind(
     tenant, workload = task.owner.tenant, task.owner
     charge = amount * len(places)
     state.account(tenant).charging += charge
-    batch.charges[tenant] = batch.charges.get(tenant, Vector()) + charge
+    batch.charges[tenant] = batch.charges.get(tenant, NOTHING) + charge
     batch.workloads.add(workload.key)
     alike = _alike(state, task, decision.id)
     for index, row in places:

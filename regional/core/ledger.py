@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
-from atoll.model.resources import Vector, total, vector
+from atoll.model.resources import NOTHING, Vector, total, vector
 
 UNLIMITED = 1 << 30
-NOTHING = Vector()
 
 
 @dataclass(slots=True)
@@ -136,13 +135,13 @@ class TenantAccount:
 
     def lane_sum(self, lane: int, charge: Vector) -> objects_pb2.LaneUse:
         """The value of used/<t>/<lane> once `charge` (negative: a credit) is applied on that lane."""
-        charged = self.lane_use.get(lane, Vector()) + charge
+        charged = self.lane_use.get(lane, NOTHING) + charge
         return objects_pb2.LaneUse(
             charges=[objects_pb2.AccountCharge(account=objects_pb2.ACCOUNT_HARD, charged=charged.to_proto())]
         )
 
     def commit_on_lane(self, lane: int, charge: Vector) -> None:
-        self.lane_use[lane] = self.lane_use.get(lane, Vector()) + charge
+        self.lane_use[lane] = self.lane_use.get(lane, NOTHING) + charge
 
     def acknowledgement(self, region: str, term: int) -> objects_pb2.SliceAck:
         """What the global plane is told; every number in it is committed."""
@@ -188,11 +187,11 @@ def _hard_limit(record: objects_pb2.RegionSlice) -> tuple[Vector, Vector]:
     for limit in record.limits:
         if limit.account == objects_pb2.ACCOUNT_HARD:
             return vector(limit.limit), vector(limit.target)
-    return Vector(), Vector()
+    return NOTHING, NOTHING
 
 
 def _hard_grant(grant: objects_pb2.Slice) -> tuple[Vector, Vector]:
     for account in grant.accounts:
         if account.account == objects_pb2.ACCOUNT_HARD:
             return vector(account.granted), vector(account.target)
-    return Vector(), Vector()
+    return NOTHING, NOTHING

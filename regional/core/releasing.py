@@ -8,7 +8,7 @@ REPLACEd, which leaves a zombie until the node is back and certifies. Keeps I1 a
 from collections.abc import Iterable
 
 from atoll.api.v1 import objects_pb2
-from atoll.model.resources import Vector
+from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
 from regional.core import closing, liveness, transactions
 from regional.core.commands import SendToNode
@@ -86,7 +86,7 @@ def _credits(state: State, released: Iterable[Released]) -> list[tuple[TenantAcc
         alike[held] = alike.get(held, 0) + 1
     sums: dict[str, Vector] = {}
     for (tenant, one), count in alike.items():
-        sums[tenant] = sums.get(tenant, Vector()) - one * count
+        sums[tenant] = sums.get(tenant, NOTHING) - one * count
     return [(state.account(tenant), credit) for tenant, credit in sums.items()]
 
 

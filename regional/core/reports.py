@@ -5,7 +5,7 @@ All absolute, sent when changed and at most once a period, and all of it again w
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
-from atoll.model.resources import Vector
+from atoll.model.resources import NOTHING, Vector
 from regional.core import ailing, slices
 from regional.core.binding import announce
 from regional.core.commands import SendUp
@@ -159,7 +159,7 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
     open_ = table.present & table.ready & ~table.cordoned
     free = (table.capacity - table.used)[open_].clip(min=0).sum(axis=0).tolist()
     bound = waiting = 0
-    asked = Vector()
+    asked = NOTHING
     for workload in state.workloads.values():
         for task in workload.tasks.values():
             bound += task.tally.bound

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Plan
-from atoll.model.resources import Vector
+from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
 from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is, not_written_since, prefix_end
 
@@ -33,7 +33,7 @@ class Operation:
 
     def charged_to(self, node: str) -> Vector:
         """What was charged to a node when this was sent; given back if it is rejected."""
-        return Vector()
+        return NOTHING
 
 
 class Binding(NamedTuple):
@@ -53,7 +53,7 @@ class Bind(Operation):
     decisions: tuple[objects_pb2.Decision, ...]
 
     def charged_to(self, node: str) -> Vector:
-        return sum((b.task.request.vector for b in self.bindings if b.record.node == node), Vector())
+        return sum((b.task.request.vector for b in self.bindings if b.record.node == node), NOTHING)
 
 
 class Released(NamedTuple):
