@@ -32,6 +32,7 @@ class DockerSettings:
     pulls_at_once: int = 2
     look_s: float = 5.0  # between two comparisons of what runs with what should
     most_pids: int = 1_024  # of one container
+    gpus: bool = False  # the engine has NVIDIA's container toolkit: it hands containers the devices they hold
 
     def __post_init__(self) -> None:
         if self.pull not in ("missing", "never"):
@@ -56,7 +57,8 @@ class Settings:
     cpu_milli: int = 0
     memory_mib: int = 0
     disk_mib: int = 0
-    gpu_milli: int = 0
+    gpus: tuple[str, ...] = ()  # models of the devices 0, 1, …; empty = those that NVIDIA's driver shows
+    detect_gpus: bool = True
     reserved_memory_mib: int = 0
     log_mib: int = 8  # kept of each run's output, at most
     finished_runs: int = 100  # kept for their logs, at most

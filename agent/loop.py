@@ -97,7 +97,7 @@ class Agent:
                 own = self._addresses.own(run)
                 listens = own if kind_of(assign.task) == objects_pb2.DRIVER_PROCESS else ""  # a container: everywhere
                 told = environment(run, assign, self._settings.name, listens, own or self._settings.address)
-                self._driver.start(run, RunSpec(assign.task, told))
+                self._driver.start(run, RunSpec(assign.task, told, tuple(assign.gpus)))
             case commands.StopReplica(run, grace_ms):
                 STOPS.inc()
                 log.info("stop", run=str(run), grace_ms=grace_ms)
@@ -184,6 +184,7 @@ def _hello(settings: Settings) -> agent_pb2.Hello:
     return agent_pb2.Hello(
         node=settings.name,
         capacity=inventory.capacity(settings),
+        gpus=inventory.gpus(settings),
         labels=[objects_pb2.Label(key=key, value=value) for key, value in sorted(settings.labels.items())],
         version=__version__,
         address=settings.address,

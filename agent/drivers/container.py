@@ -1,8 +1,9 @@
 """The request that makes a container of a task, and what an engine's answers mean. Pure.
 
 The request is a closed schema: every field of it is written here, and a task reaches it only as image, command,
-arguments, environment, ports and amounts. Privilege, host namespaces, devices, added capabilities, mounts, and with
-them the engine's own socket, cannot be expressed. Bounds on memory, processors, processes and output are always set.
+arguments, environment, ports and amounts, and the numbers of GPUs that the region gave it. Privilege, host namespaces,
+other devices, added capabilities, mounts, and with them the engine's own socket, cannot be expressed. Bounds on memory,
+processors, processes and output are always set.
 
 A container is known by its labels; its name is the run's with a mark of the agent's state folder behind it, because
 agents of two regions may share one engine.
@@ -39,6 +40,7 @@ class Node:
     processors: int
     most_pids: int
     log_bytes: int
+    gpus: bool = False  # its engine hands out GPUs
 
 
 class Refused(ValueError):
@@ -62,6 +64,8 @@ def create_request(run: RunName, spec: RunSpec, node: Node, own_address: str = "
     if any(not 1 <= port.number <= 65_535 for port in task.ports):
         raise Refused("a port is out of range: 1 to 65535")
     environment = {**dict(spec.environment), RUN_VARIABLE: str(run), NODE_VARIABLE: node.state}
+    if node.gpus and not spec.gpus:
+        environment["NVIDIA_VISIBLE_DEVICES"] = "void"  # images say "all" of themselves
     ports = {f"{port.number}/tcp": port.number for port in task.ports}
     request: dict[str, Any] = {
         "Image": task.image,
@@ -75,6 +79,8 @@ def create_request(run: RunName, spec: RunSpec, node: Node, own_address: str = "
         "Tty": False,
         "HostConfig": _host_config(task, ports, node, own_address),
     }
+    if node.gpus and spec.gpus:
+        request["HostConfig"]["DeviceRequests"] = [_device_request(spec.gpus)]
     if task.command:
         request["Entrypoint"] = list(task.command)
     if task.args or task.command:  # a command of ours never gets the image's arguments
@@ -122,6 +128,11 @@ def _host_config(task: objects_pb2.Task, ports: Mapping[str, int], node: Node, o
         "Init": True,  # passes SIGTERM on, and buries orphans
         "LogConfig": {"Type": "json-file", "Config": _log_options(node.log_bytes)},
     }
+
+
+def _device_request(gpus: Sequence[int]) -> dict[str, Any]:
+    """NVIDIA's container toolkit gives the container these devices and no others."""
+    return {"Driver": "nvidia", "DeviceIDs": [str(number) for number in gpus], "Capabilities": [["gpu"]]}
 
 
 def _log_options(log_bytes: int) -> dict[str, str]:
@@ -185,6 +196,8 @@ def why_not_started(status: int, message: str, task: objects_pb2.Task) -> str:
         return f"ImageInvalid: {task.image!r} is not the name of an image: {text}"
     if "no such image" in low:
         return f"ImageMissing: {task.image}: {text}"
+    if "could not select device driver" in low:
+        return f"GpuUnavailable: the engine has no NVIDIA container toolkit: {text}"
     if "executable file not found" in low or "no such file or directory" in low or "permission denied" in low:
         return f"CommandNotFound: {text}"
     return f"EngineRefused: {text} ({status})"

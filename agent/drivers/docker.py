@@ -63,6 +63,7 @@ class DockerDriver:
             processors=os.cpu_count() or 1,
             most_pids=settings.most_pids,
             log_bytes=log_bytes,
+            gpus=settings.gpus,
         )
         self._folders = RunFolders(state_dir / FOLDER, finished_runs)
         self._notify = notify

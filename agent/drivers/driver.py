@@ -25,6 +25,7 @@ class RunSpec:
 
     task: objects_pb2.Task
     environment: tuple[tuple[str, str], ...]
+    gpus: tuple[int, ...] = ()  # numbers of the devices it holds
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,11 @@ def _ready(workload: objects_pb2.Workload) -> str:
     return f"{counts.ready + counts.succeeded}/{sum(task.replicas for task in workload.spec.tasks)}"
 
 
+def _gpu(gpu: objects_pb2.Gpu) -> str:
+    """`0:A100`, `1:A100=500m` with what is used of it."""
+    return f"{gpu.number}:{gpu.model}" + (f"={rounded(gpu.used_milli, 'gpu_milli')}" if gpu.used_milli else "")
+
+
 def _share(used: int, capacity: int, unit: str) -> str:
     return f"{rounded(used, unit)}/{rounded(capacity, unit)}"
 
@@ -121,6 +126,8 @@ NODES: View[objects_pb2.Node] = View(
         "AGE": lambda n: age(n.metadata.created_ms),
     },
     more={
+        "GPU": lambda n: _share(n.used.gpu_milli, n.capacity.gpu_milli, "gpu_milli") if n.gpus else "",
+        "GPUS": lambda n: ",".join(map(_gpu, n.gpus)),
         "REGION": lambda n: n.region,
         "POOL": lambda n: n.pool,
         "HEARTBEAT": lambda n: span(n.heartbeat_age_ms),
@@ -146,6 +153,7 @@ SLOTS: View[regional_pb2.SlotView] = View(
         "ATTEMPT": lambda s: f"{s.slot.attempt.term}.{s.slot.attempt.n}" if s.slot.HasField("attempt") else "",
         "GENERATION": lambda s: str(s.slot.generation),
         "USES": lambda s: str(vector(s.slot.vector)),
+        "GPUS": lambda s: ",".join(map(str, s.slot.gpus)),
         "EXIT": _exit,
         "MESSAGE": lambda s: s.attempt.message or s.slot.exit.message or s.attempt.exit.message,
     },

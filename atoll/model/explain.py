@@ -15,6 +15,7 @@ DRIVER_MISSING = "DriverMissing"
 NODE_SELECTOR = "NodeSelectorMismatch"
 NODE_REQUIREMENT = "NodeRequirementMismatch"
 TAINT = "TaintNotTolerated"
+GPU_MODEL = "GpuModelMismatch"
 INSUFFICIENT = dict(
     zip(DIMENSIONS, ("InsufficientCpu", "InsufficientMemory", "InsufficientDisk", "InsufficientGpu"), strict=True)
 )
@@ -33,10 +34,11 @@ SENTENCES = {
     NODE_SELECTOR: "without the labels of nodeSelector",
     NODE_REQUIREMENT: "not satisfying `requires`",
     TAINT: "with a taint that is not tolerated",
+    GPU_MODEL: "without (enough) GPUs of the model it needs",
     INSUFFICIENT["cpu_milli"]: "without enough free CPU",
     INSUFFICIENT["memory_mib"]: "without enough free memory",
     INSUFFICIENT["disk_mib"]: "without enough free disk",
-    INSUFFICIENT["gpu_milli"]: "without enough free GPU",
+    INSUFFICIENT["gpu_milli"]: "without enough left on its GPUs",
     TOPOLOGY_SPREAD: "where one more replica would break `topologySpread`",
     NO_NODES: "the region has no nodes",
     QUOTA: "the tenant's share of this region is used up",

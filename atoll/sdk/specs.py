@@ -26,7 +26,8 @@ class Workload:
     cpu: str = ""
     memory: str = ""
     disk: str = ""
-    gpu: str = ""
+    gpu: str = ""  # "2" whole devices, or "500m" of one
+    gpu_models: Sequence[str] = ()  # one of these; none = any
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     ports: Sequence[int] = ()
@@ -46,6 +47,7 @@ class Workload:
         mistakes: list[errors.Mistake] = []
         replicas = (0 if self.fixed else 1) if self.replicas is None else self.replicas
         task = objects_pb2.Task(replicas=replicas, image=self.image, command=self.command, env=_labels(self.env))
+        task.gpu_models.extend(self.gpu_models)
         for name in ("cpu", "memory", "disk", "gpu"):
             text = getattr(self, name)
             unit = f"{name}_milli" if name in ("cpu", "gpu") else f"{name}_mib"

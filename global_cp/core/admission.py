@@ -23,6 +23,9 @@ MOST_REPLICAS = 10_000
 MOST_TASKS = 64
 MOST_LABELS = 64
 MOST_TOPOLOGY_RULES = 4
+GPU_MILLI = 1000  # of one device
+MOST_GPUS = 64  # of one node
+MOST_GPU_MODELS = 16
 MOST_OF_ONE_REPLICA = 10**9  # of each dimension: a million cores, a pebibyte; keeps every sum far inside 64 bits
 LARGEST_SPEC_BYTES = 64 * 1024
 LARGEST_ANNOTATIONS_BYTES = 16 * 1024
@@ -138,6 +141,7 @@ def _task(task: objects_pb2.Task, path: str) -> Mistakes:
     yield from _environment(task, path)
     yield from _ports(task, path)
     yield from _resources(task.resources, f"{path}.resources")
+    yield from _gpus(task, path)
     for name in ("liveness", "readiness"):
         if task.HasField(name):
             yield from _probe(getattr(task, name), f"{path}.{name}")
@@ -199,6 +203,26 @@ def _resources(resources: objects_pb2.ResourceRequirements, path: str) -> Mistak
         if limit != request and not request < limit <= MOST_OF_ONE_REPLICA:  # as much as the request: said above
             text = format_quantity(limit, dimension)
             yield Mistake(f"{path}.limits.{spelled(dimension)}", f"{text} is less than the request, or out of range")
+
+
+def _gpus(task: objects_pb2.Task, path: str) -> Mistakes:
+    at, asked = f"{path}.resources.requests.gpu", task.resources.requests.gpu_milli
+    if asked > GPU_MILLI and asked % GPU_MILLI:
+        text = format_quantity(asked, "gpu_milli")
+        yield Mistake(at, f"{text} is not allowed: whole GPUs, or less than 1 for a part of one")
+    elif asked > MOST_GPUS * GPU_MILLI:
+        yield Mistake(at, f"more than the {MOST_GPUS} GPUs that a node can have")
+    if task.resources.limits.gpu_milli not in (0, asked):
+        yield Mistake(f"{path}.resources.limits.gpu", "is not the request: a GPU gives no more than was asked for")
+    if task.gpu_models and not asked:
+        yield Mistake(f"{path}.gpuModels", "without a request for a GPU: resources.requests.gpu is missing")
+    if len(task.gpu_models) > MOST_GPU_MODELS:
+        yield Mistake(f"{path}.gpuModels", f"has {len(task.gpu_models)}; at most {MOST_GPU_MODELS} are allowed")
+    yield from _unique(task.gpu_models, f"{path}.gpuModels", "")
+    for index, model in enumerate(task.gpu_models):
+        if not model or (mistake_in_label_value(model)):
+            said = mistake_in_label_value(model) or "is empty"
+            yield Mistake(f"{path}.gpuModels[{index}]", said)
 
 
 def _probe(probe: objects_pb2.Probe, path: str) -> Mistakes:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, vector
-from regional.core import closing, transactions
+from regional.core import closing, gpus, transactions
 from regional.core.commands import Announce, Journal, SendToNode
 from regional.core.filters import Cure
 from regional.core.ledger import TenantAccount
@@ -254,7 +254,8 @@ def _bind(
         record.node, record.node_incarnation = node.name, node.record.incarnation
         record.attempt.n = state.next_attempt()
         record.tries = _tries(task, index)
-        decision.placed.add(index=index, node=node.name, attempt=record.attempt)
+        record.gpus.extend(gpus.take(state.table, task.request, row))
+        decision.placed.add(index=index, node=node.name, attempt=record.attempt, gpus=record.gpus)
         batch.bindings.append(Binding(task, index, row, record, avoid))
     decision.slot.index = places[0][0]
     first = batch.bindings[-len(places)].record
@@ -328,6 +329,8 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
         state.unsettled_slices[tenant] = account  # a draining limit may have stopped at this charge
     for b in operation.bindings:
         state.table.credit(b.row, vector(b.record.vector).amounts())
+        if b.record.gpus:
+            state.table.credit_gpus(b.row, b.record.gpus, b.record.vector.gpu_milli)
         state.freed_rows[b.row] = None
         b.task.move_copies(b.row, -1)
         state.note_freed(b.task)

@@ -133,6 +133,8 @@ def assign_messages(
             message.CopyFrom(first)
             message.assign.slot.index = entry.index
             message.assign.token.attempt.n = entry.record.attempt.n
+            if entry.vector.gpu_milli:
+                message.assign.gpus[:] = entry.record.gpus
         yield session, message
 
 
@@ -144,3 +146,4 @@ def _fill_assignment(state: State, entry: SlotEntry, assign: agent_pb2.Assign) -
     if task.spec and not entry.outdated:
         assign.task.CopyFrom(task.spec)
     assign.type = task.owner.share.spec.type
+    assign.gpus.extend(record.gpus)

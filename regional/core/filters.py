@@ -19,9 +19,11 @@ from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import DIMENSIONS, Vector, vector
 from atoll.model.selectors import tolerates, whole_number
+from regional.core import gpus
 from regional.core.node_table import Mask, NodeTable, Rows
 
 _ALWAYS = (objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_FAKE)  # of agents that do not say
+_GPU = DIMENSIONS.index("gpu_milli")
 CULPRITS_SHOWN = 3
 HARD_TAINTS = (objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE)
 
@@ -70,6 +72,7 @@ class Request:
     strategy: str = ""
     driver: int = objects_pb2.DRIVER_UNSPECIFIED
     topology: tuple[Spreading, ...] = ()
+    gpu_models: tuple[str, ...] = ()
 
 
 def request_of(task: objects_pb2.Task) -> Request:
@@ -82,6 +85,7 @@ def request_of(task: objects_pb2.Task) -> Request:
         strategy=task.strategy,
         driver=task.driver,
         topology=tuple(Spreading(t.within, t.max_skew, t.weight) for t in task.topology_spread),
+        gpu_models=tuple(task.gpu_models),
     )
 
 
@@ -211,7 +215,9 @@ def _enough(dimension: int) -> Callable[[NodeTable, Request, Rows], Mask]:
 
 
 def missing(table: NodeTable, request: Request, rows: Rows, dimension: int) -> npt.NDArray[np.int64]:
-    """What each node lacks in one dimension; zero or less when there is enough."""
+    """What each node lacks in one dimension; zero or less when there is enough. GPUs are asked for by device."""
+    if dimension == _GPU:
+        return gpus.missing(table, request, rows)
     free = table.capacity[rows, dimension] - table.used[rows, dimension]
     lacking: npt.NDArray[np.int64] = request.vector.amounts()[dimension] - free
     return lacking
@@ -228,6 +234,8 @@ def culprits(table: NodeTable, request: Request, rows: Rows, code: str) -> str:
         case explain.NODE_REQUIREMENT:
             for requirement in request.requires:
                 found[_spelt(requirement)] = int((~satisfied(table, requirement, rows)).sum())
+        case explain.GPU_MODEL:
+            found[" or ".join(request.gpu_models)] = len(rows)
         case explain.TAINT:
             for number, nodes in enumerate(np.bincount(table.taint_set[rows]).tolist()):
                 for key, value, effect in table.taint_sets[number] if nodes else ():
@@ -271,6 +279,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter(explain.NODE_SELECTOR, _selected, _NODES),
     Filter(explain.NODE_REQUIREMENT, _required, _NODES),
     Filter(explain.TAINT, _tolerated, _NODES),
+    Filter(explain.GPU_MODEL, gpus.has_model, _NODES),
     *(Filter(explain.INSUFFICIENT[name], _enough(i), _RESOURCES) for i, name in enumerate(DIMENSIONS)),
 )
 FIRST_OF_ROOM = len(FILTERS) - len(DIMENSIONS)  # filters from here on ask only for room

@@ -91,6 +91,7 @@ def _described(state: State, node: NodeEntry, event: NodeHello, now_ms: int) -> 
         draining=before.draining,
         address=event.hello.address,
         drivers=event.hello.drivers,
+        gpus=event.hello.gpus,
         state_since_ms=before.state_since_ms if stays_ready else now_ms,
         heartbeat_ms=interval_ms,
         fence_after_ms=_longest_fence_ms(state, before, event.hello, interval_ms),

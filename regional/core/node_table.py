@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from atoll.errors import InvariantBroken, require
 from atoll.model.resources import DIMENSIONS
+from regional.core.gpus import Gpus
 
 Amounts = tuple[int, ...]
 Rows = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class NodeTable:
         self.capacity: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
         self.total: Integers = np.zeros(len(DIMENSIONS), np.int64)  # capacity of all rows
         self.used: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
+        self.gpus = Gpus(_FIRST_ROWS)
         self.present: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.ready: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.cordoned: Mask = np.zeros(_FIRST_ROWS, np.bool_)
@@ -73,6 +75,7 @@ class NodeTable:
         self.present[row] = self.ready[row] = self.cordoned[row] = self.resting[row] = False
         self.total -= self.capacity[row]
         self.capacity[row] = 0
+        self.gpus.describe(row, {})
         self.taint_set[row] = 0
         for column in self._labels.values():
             column[row] = 0
@@ -80,11 +83,19 @@ class NodeTable:
         self._touch(row)
 
     def describe(
-        self, row: int, capacity: Amounts, labels: Mapping[str, str], taints: Iterable[TaintKey], cordoned: bool
+        self,
+        row: int,
+        capacity: Amounts,
+        labels: Mapping[str, str],
+        taints: Iterable[TaintKey],
+        cordoned: bool,
+        gpus: Mapping[int, str] | None = None,
     ) -> None:
+        """`gpus`: models by number."""
         self.total -= self.capacity[row]
         self.capacity[row] = capacity
         self.total += self.capacity[row]
+        self.gpus.describe(row, gpus or {})
         self.cordoned[row] = cordoned
         self.taint_set[row] = self._taint_id(tuple(sorted(taints)))
         for key, column in self._labels.items():
@@ -118,6 +129,15 @@ class NodeTable:
         used -= amounts
         if min(used.tolist()) < 0:  # `all` of NumPy takes three times as long for four numbers
             raise InvariantBroken(f"I3: node {self.names[row]} gives back more than it holds")
+        self._touch(row)
+
+    def charge_gpus(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
+        """Beside `charge`, which counts the sum."""
+        self.gpus.charge(row, numbers, gpu_milli)
+        self._touch(row)
+
+    def credit_gpus(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
+        self.gpus.credit(row, numbers, gpu_milli)
         self._touch(row)
 
     def free(self, rows: list[int]) -> Integers:
@@ -160,6 +180,7 @@ class NodeTable:
     def _grow(self) -> None:
         more = self._rows
         self._rows += more
+        self.gpus.grow(self._rows, 0)
         for name in ("capacity", "used"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros((more, len(DIMENSIONS)), np.int64)]))

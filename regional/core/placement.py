@@ -19,7 +19,7 @@ import numpy.typing as npt
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import DIMENSIONS
-from regional.core import scores
+from regional.core import gpus, scores
 from regional.core.filters import FILTERS, FIRST_OF_ROOM, Cure, Request, culprits, missing
 from regional.core.node_table import Integers, NodeTable, Rows
 from regional.core.topology import Topology
@@ -230,6 +230,8 @@ def _room(table: NodeTable, request: Request, rows: Rows, count: int) -> Integer
         if amount:
             free = table.capacity[rows, dimension] - table.used[rows, dimension]
             room = np.minimum(room, free // amount)
+    if request.vector.gpu_milli:
+        room = np.minimum(room, gpus.room(table, request, rows))
     return room
 
 

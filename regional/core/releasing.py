@@ -118,6 +118,7 @@ def _ended(entry: SlotEntry) -> objects_pb2.Slot:
     record.CopyFrom(entry.record)
     record.not_before_ms = 0
     record.ClearField("exit")
+    record.ClearField("gpus")
     return record
 
 
@@ -158,6 +159,7 @@ def _zombie(state: State, entry: SlotEntry) -> tuple[bytes, objects_pb2.Zombie]:
         attempt=record.attempt,
         account=record.account,
         vector=record.vector,
+        gpus=record.gpus,
     )
     return keys.zombie(state.root, record.node, record.id, record.attempt), zombie
 

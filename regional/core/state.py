@@ -197,15 +197,19 @@ class State:
             if not charged:
                 self.table.charge(node.row, one * count)
                 task.move_copies(node.row, count)
+        if not charged:
+            self._charge_gpus(entries)
         return entries
 
     def adopt_slots(self, task: TaskEntry, stored: Iterable[tuple[int, objects_pb2.Slot, int]]) -> None:
         """Slots of one task with their revisions, as a takeover finds them. Each is counted when its share is known."""
         rows: list[int] = []
         amounts: list[Vector] = []
+        entries: list[SlotEntry] = []
         for index, record, mod_revision in stored:
             entry = SlotEntry(task.slot_key(index), task, index, record, mod_revision, vector(record.vector))
             task.entries[index] = entry
+            entries.append(entry)
             if record.state == objects_pb2.SLOT_STATE_BOUND:
                 entry.bound = True
                 node = self.node(record.node)
@@ -217,6 +221,14 @@ class State:
             account = self.account(task.owner.tenant)
             account.bound += Vector(*map(sum, zip(*amounts, strict=True)))
             self.table.charge_all(rows, amounts)
+            self._charge_gpus(entries)
+
+    def _charge_gpus(self, entries: Iterable[SlotEntry]) -> None:
+        """The devices that bound slots name."""
+        for entry in entries:
+            if entry.bound and entry.vector.gpu_milli and entry.record.gpus:
+                row = self.nodes[entry.record.node].row
+                self.table.charge_gpus(row, entry.record.gpus, entry.vector.gpu_milli)
 
     def drop_slots(self, entries: Iterable[SlotEntry]) -> None:
         """The slots' records were deleted."""
@@ -232,6 +244,8 @@ class State:
         if entry.bound:
             node = self.nodes[entry.record.node]
             del node.slots[entry.key]
+            if entry.vector.gpu_milli and entry.record.gpus:
+                self.table.credit_gpus(node.row, entry.record.gpus, entry.vector.gpu_milli)
             alike = (node, entry.task, entry.vector)
             freed[alike] = freed.get(alike, 0) + 1
 
@@ -276,6 +290,7 @@ class State:
             {label.key: label.value for label in record.metadata.labels} | driver_labels(record.drivers),
             ((t.key, t.value, int(t.effect)) for t in record.taints),
             record.cordoned or record.draining,
+            {gpu.number: gpu.model for gpu in record.gpus},
         )
         self.nodes_changed = True
 
@@ -300,6 +315,8 @@ class State:
         amount = vector(record.vector)
         self.account(record.slot.tenant).zombie += amount
         self.table.charge(node.row, amount.amounts())
+        if record.gpus:
+            self.table.charge_gpus(node.row, record.gpus, amount.gpu_milli)
         return entry
 
     def drop_zombie(self, entry: ZombieEntry) -> None:
@@ -309,6 +326,8 @@ class State:
         amount = vector(entry.record.vector)
         self.account(entry.record.slot.tenant).zombie -= amount
         self.table.credit(node.row, amount.amounts())
+        if entry.record.gpus:
+            self.table.credit_gpus(node.row, entry.record.gpus, amount.gpu_milli)
         self.freed_rows[node.row] = None
         self.freed_tenants[entry.record.slot.tenant] = None
 
@@ -323,6 +342,8 @@ class State:
             for operation in self.in_flight.values():
                 flying += operation.charged_to(node.name)
             require(sum(held, flying) == used, f"I3: node {node.name} is charged for what it holds")
+            on_gpus = sum(self.table.gpus.used(node.row).values())
+            require(on_gpus == used.gpu_milli, f"I3: the GPUs of node {node.name} are charged for what it holds")
         for tenant, account in self.accounts.items():
             slots = [e for (t, _), w in self.workloads.items() if t == tenant for e in w.entries() if e.bound]
             require(sum((e.vector for e in slots), Vector()) == account.bound, f"I3: U of {tenant}")

@@ -40,6 +40,9 @@ def show_node(state: State, node: NodeEntry, now_ms: int) -> objects_pb2.Node:
     if view.state == objects_pb2.NODE_STATE_READY and (silent or not state.table.ready[row]):
         view.state = objects_pb2.NODE_STATE_SUSPECT
     view.used.CopyFrom(Vector(*state.table.used[row].tolist()).to_proto())
+    used = state.table.gpus.used(row)
+    for gpu in view.gpus:
+        gpu.used_milli = used.get(gpu.number, 0)
     view.slots = len(node.slots)
     view.metadata.revision = node.mod_revision
     view.region = state.region

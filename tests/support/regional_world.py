@@ -151,13 +151,15 @@ class RegionalWorld:
         fence_after_ms: int = 0,
         highest_term: int = 0,
         expires_ms: int = 0,
+        gpus: tuple[str, ...] = (),
     ) -> int:
         """A node says hello; its session."""
         self._sessions += 1
         hello = agent_pb2.Hello(
             node=name,
             incarnation=incarnation,
-            capacity=capacity.to_proto(),
+            capacity=(capacity + Vector(gpu_milli=1_000 * len(gpus))).to_proto(),
+            gpus=[objects_pb2.Gpu(number=number, model=model) for number, model in enumerate(gpus)],
             labels=[objects_pb2.Label(key=k, value=v) for k, v in sorted((labels or {}).items())],
             inventory=inventory,
             fence_after_ms=fence_after_ms,
@@ -317,11 +319,11 @@ def status(slot: objects_pb2.Slot, phase: int, **fields: object) -> agent_pb2.At
 
 
 def task(
-    name: str = "main", replicas: int = 1, cpu: int = 1_000, memory: int = 512, **fields: object
+    name: str = "main", replicas: int = 1, cpu: int = 1_000, memory: int = 512, gpu: int = 0, **fields: object
 ) -> objects_pb2.Task:
     return objects_pb2.Task(
         name=name,
         replicas=replicas,
-        resources=objects_pb2.ResourceRequirements(requests=Vector(cpu, memory).to_proto()),
+        resources=objects_pb2.ResourceRequirements(requests=Vector(cpu, memory, 0, gpu).to_proto()),
         **fields,  # type: ignore[arg-type]
     )

@@ -174,6 +174,7 @@ class Hello(_message.Message):
     FENCE_AFTER_MS_FIELD_NUMBER: _builtins.int
     ANSWERS_TERM_FIELD_NUMBER: _builtins.int
     DRIVERS_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """checked against the certificate"""
     incarnation: _builtins.int
@@ -198,6 +199,10 @@ class Hello(_message.Message):
     def drivers(self) -> _containers.RepeatedScalarFieldContainer[_objects_pb2.Driver.ValueType]:
         """that work here now, sorted, as in Node; another session tells a change"""
 
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Gpu]:
+        """sorted by number; capacity says 1000 milli for each"""
+
     def __init__(
         self,
         *,
@@ -213,10 +218,11 @@ class Hello(_message.Message):
         fence_after_ms: _builtins.int = ...,
         answers_term: _builtins.int = ...,
         drivers: _abc.Iterable[_objects_pb2.Driver.ValueType] | None = ...,
+        gpus: _abc.Iterable[_objects_pb2.Gpu] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answers_term", b"answers_term", "capacity", b"capacity", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answers_term", b"answers_term", "capacity", b"capacity", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -489,6 +495,7 @@ class Assign(_message.Message):
     RUN_CLASS_FIELD_NUMBER: _builtins.int
     BOUNDED_S_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     run_class: _objects_pb2.RunClass.ValueType
     bounded_s: _builtins.int
@@ -501,6 +508,10 @@ class Assign(_message.Message):
     def task(self) -> _objects_pb2.Task:
         """unset: keep running what this attempt was assigned with; only for attempts in the agent's inventory"""
 
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """numbers of this node's devices that it may use"""
+
     def __init__(
         self,
         *,
@@ -511,10 +522,11 @@ class Assign(_message.Message):
         run_class: _objects_pb2.RunClass.ValueType = ...,
         bounded_s: _builtins.int = ...,
         type: _objects_pb2.WorkloadType.ValueType = ...,
+        gpus: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["slot", b"slot", "task", b"task", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_s", b"bounded_s", "generation", b"generation", "run_class", b"run_class", "slot", b"slot", "task", b"task", "token", b"token", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_s", b"bounded_s", "generation", b"generation", "gpus", b"gpus", "run_class", b"run_class", "slot", b"slot", "task", b"task", "token", b"token", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

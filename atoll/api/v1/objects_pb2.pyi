@@ -1416,6 +1416,7 @@ class Task(_message.Message):
     TOLERATIONS_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     TOPOLOGY_SPREAD_FIELD_NUMBER: _builtins.int
+    GPU_MODELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """default "main" """
     replicas: _builtins.int
@@ -1453,6 +1454,10 @@ class Task(_message.Message):
     def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]: ...
     @_builtins.property
     def topology_spread(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopologySpread]: ...
+    @_builtins.property
+    def gpu_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """its GPUs are of one of these; empty = of any"""
+
     def __init__(
         self,
         *,
@@ -1475,10 +1480,11 @@ class Task(_message.Message):
         tolerations: _abc.Iterable[Global___Toleration] | None = ...,
         strategy: _builtins.str = ...,
         topology_spread: _abc.Iterable[Global___TopologySpread] | None = ...,
+        gpu_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "driver", b"driver", "env", b"env", "image", b"image", "liveness", b"liveness", "name", b"name", "node_selector", b"node_selector", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "driver", b"driver", "env", b"env", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "name", b"name", "node_selector", b"node_selector", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2086,6 +2092,7 @@ class Slot(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     RUN_CLASS_FIELD_NUMBER: _builtins.int
     BOUNDED_S_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     state: Global___SlotState.ValueType
     node: _builtins.str
     node_incarnation: _builtins.int
@@ -2110,6 +2117,10 @@ class Slot(_message.Message):
 
     @_builtins.property
     def exit(self) -> Global___Exit: ...
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """numbers of the node's GPUs that it holds, whole, or one of them in part"""
+
     def __init__(
         self,
         *,
@@ -2129,10 +2140,11 @@ class Slot(_message.Message):
         uid: _builtins.str = ...,
         run_class: Global___RunClass.ValueType = ...,
         bounded_s: _builtins.int = ...,
+        gpus: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exit", b"exit", "id", b"id", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt", b"attempt", "bounded_s", b"bounded_s", "decision_id", b"decision_id", "epoch", b"epoch", "exit", b"exit", "generation", b"generation", "id", b"id", "node", b"node", "node_incarnation", b"node_incarnation", "not_before_ms", b"not_before_ms", "run_class", b"run_class", "state", b"state", "tries", b"tries", "uid", b"uid", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt", b"attempt", "bounded_s", b"bounded_s", "decision_id", b"decision_id", "epoch", b"epoch", "exit", b"exit", "generation", b"generation", "gpus", b"gpus", "id", b"id", "node", b"node", "node_incarnation", b"node_incarnation", "not_before_ms", b"not_before_ms", "run_class", b"run_class", "state", b"state", "tries", b"tries", "uid", b"uid", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2179,6 +2191,7 @@ class Zombie(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     VECTOR_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     node_incarnation: _builtins.int
     account: Global___Account.ValueType
@@ -2188,6 +2201,10 @@ class Zombie(_message.Message):
     def attempt(self) -> Global___Attempt: ...
     @_builtins.property
     def vector(self) -> Global___Resources: ...
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """as in the slot"""
+
     def __init__(
         self,
         *,
@@ -2197,10 +2214,11 @@ class Zombie(_message.Message):
         attempt: Global___Attempt | None = ...,
         account: Global___Account.ValueType = ...,
         vector: Global___Resources | None = ...,
+        gpus: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "slot", b"slot", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt", b"attempt", "node", b"node", "node_incarnation", b"node_incarnation", "slot", b"slot", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt", b"attempt", "gpus", b"gpus", "node", b"node", "node_incarnation", b"node_incarnation", "slot", b"slot", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2234,6 +2252,7 @@ class Node(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     DRIVERS_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     """boot of the agent's host or of its state"""
     state: Global___NodeState.ValueType
@@ -2286,6 +2305,10 @@ class Node(_message.Message):
     def drivers(self) -> _containers.RepeatedScalarFieldContainer[Global___Driver.ValueType]:
         """that its agent offers; empty = all but docker, UNSPECIFIED alone = none for now"""
 
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gpu]:
+        """sorted by number; capacity says 1000 milli for each"""
+
     def __init__(
         self,
         *,
@@ -2311,14 +2334,44 @@ class Node(_message.Message):
         requests: _abc.Iterable[Global___AnsweredRequest] | None = ...,
         drivers: _abc.Iterable[Global___Driver.ValueType] | None = ...,
         region: _builtins.str = ...,
+        gpus: _abc.Iterable[Global___Gpu] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drain", b"drain", "metadata", b"metadata", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "region", b"region", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "region", b"region", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class Gpu(_message.Message):
+    """One device. A task has whole ones, or a part of one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    USED_MILLI_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """on its node, as the driver counts"""
+    model: _builtins.str
+    used_milli: _builtins.int
+    """filled when read, never stored"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        model: _builtins.str = ...,
+        used_milli: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "number", b"number", "used_milli", b"used_milli"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gpu: _TypeAlias = Gpu  # noqa: Y015
 
 @_typing.final
 class Drain(_message.Message):
@@ -2505,20 +2558,24 @@ class PlacedSlot(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     node: _builtins.str
     @_builtins.property
     def attempt(self) -> Global___Attempt: ...
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         node: _builtins.str = ...,
         attempt: Global___Attempt | None = ...,
+        gpus: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "index", b"index", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "gpus", b"gpus", "index", b"index", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

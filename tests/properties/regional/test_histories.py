@@ -17,6 +17,7 @@ from regional.core import events
 from tests.support.regional_world import RegionalWorld, status, task
 
 NODES, WORKLOADS = 3, 2
+GPU_MILLI = (400, 1_000)
 NO_EXECUTE = objects_pb2.TAINT_EFFECT_NO_EXECUTE
 NEVER_MS = 1 << 60  # of a certificate
 RUNNING, CLOSED = agent_pb2.ATTEMPT_PHASE_RUNNING, agent_pb2.ATTEMPT_PHASE_CLOSED
@@ -92,7 +93,7 @@ class History:
     def __init__(self, lanes: int) -> None:
         self.world = RegionalWorld(lanes=lanes)
         self.world.win()
-        self.world.grant("acme", Vector(5_000, 100_000), seq=1)
+        self.world.grant("acme", Vector(5_000, 100_000, 0, 9_000), seq=1)
         self.agents = [Agent(f"n{i}") for i in range(NODES)]
         self.seq = 1
         self.generation = 1
@@ -109,15 +110,15 @@ class History:
                 exclusive = objects_pb2.RUN_CLASS_EXCLUSIVE if a % WORKLOADS else objects_pb2.RUN_CLASS_KEEP
                 self.shares[name] = world.share(
                     name,
-                    task(replicas=b % 5, command=[changed]),
+                    task(replicas=b % 5, command=[changed], gpu=GPU_MILLI[a % WORKLOADS]),
                     generation=self.generation,
                     removed=b % 7 == 6,
                     run_class=exclusive,
                 )
             case 2:
                 self.seq += 1
-                target = Vector(1_000 * (b % 6), 100_000)
-                world.grant("acme", Vector(5_000, 100_000), seq=self.seq, target=target)
+                target = Vector(1_000 * (b % 6), 100_000, 0, 9_000)
+                world.grant("acme", Vector(5_000, 100_000, 0, 9_000), seq=self.seq, target=target)
             case 3:
                 world.hold = True
             case 4 if world.held:
@@ -148,7 +149,11 @@ class History:
     def _hello(self, agent: Agent) -> None:
         agent.heard = 0
         agent.session = self.world.join(
-            agent.name, capacity=Vector(3_000, 8_192), inventory=agent.inventory(), expires_ms=NEVER_MS
+            agent.name,
+            capacity=Vector(3_000, 8_192),
+            inventory=agent.inventory(),
+            expires_ms=NEVER_MS,
+            gpus=("T4",) * 3,
         )
 
     def _end_one(self, agent: Agent, how: int) -> None:
@@ -177,7 +182,7 @@ class History:
         world = self.world
         world.release_held()
         self.seq += 1
-        world.grant("acme", Vector(5_000, 100_000), seq=self.seq)
+        world.grant("acme", Vector(5_000, 100_000, 0, 9_000), seq=self.seq)
         for _ in range(60):
             for agent in self.agents:
                 if not agent.session:

@@ -1,6 +1,7 @@
 """Filters, scores and the batch against a plain Python reference, on random clusters."""
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +11,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.model import explain, strategies
 from atoll.model.resources import DIMENSIONS, Vector
 from atoll.model.selectors import matches, tolerates
-from regional.core import scores
+from regional.core import gpus, scores
 from regional.core.filters import FILTERS, HARD_TAINTS, Request, driver_labels, request_of
 from regional.core.node_table import NodeTable
 from regional.core.placement import ClassRow, explain_node, explain_refusals, show_scores
@@ -18,6 +19,8 @@ from regional.core.spread_filling import fill
 from regional.core.topology import FULL_WEIGHT
 
 KEYS, VALUES = ("zone", "disk", "slots"), ("a", "b", "7", "12", "-3")
+MODELS = ("T4", "A100", "P100")
+WHOLE = 1000
 Effect = objects_pb2.TaintEffect
 
 
@@ -30,6 +33,33 @@ class PlainNode:
     ready: bool
     cordoned: bool
     drivers: tuple[int, ...] = ()
+    gpus: dict[int, tuple[str, int]] = field(default_factory=dict)  # model and milli left by number
+
+    def __post_init__(self) -> None:
+        self.capacity = (*self.capacity[:-1], WHOLE * len(self.gpus))
+        self.used = (0,) * (len(DIMENSIONS) - 1) + (sum(WHOLE - left for _, left in self.gpus.values()),)
+
+    def devices(self, task: objects_pb2.Task) -> list[tuple[int, int]]:
+        """Milli left and number of those it may use, of which `gpus_needed` must have enough."""
+        mine = [(left, n) for n, (model, left) in self.gpus.items() if model in (task.gpu_models or MODELS)]
+        asked = task.resources.requests.gpu_milli
+        return [(left, n) for left, n in mine if left >= min(asked, WHOLE)]
+
+    def take(self, task: objects_pb2.Task) -> tuple[int, ...]:
+        """One replica more: the devices it gets."""
+        asked = task.resources.requests.gpu_milli
+        if not asked:
+            return ()
+        fitting = self.devices(task)
+        numbers = sorted(n for _, n in fitting)[: asked // WHOLE] if asked >= WHOLE else [min(fitting)[1]]
+        for number in numbers:
+            model, left = self.gpus[number]
+            self.gpus[number] = model, left - asked // len(numbers)
+        return tuple(numbers)
+
+
+def gpus_needed(task: objects_pb2.Task) -> int:
+    return max(1, task.resources.requests.gpu_milli // WHOLE)
 
 
 NO_DRIVER = (objects_pb2.DRIVER_UNSPECIFIED,)
@@ -47,6 +77,11 @@ nodes = st.lists(
         ready=st.booleans() | st.just(True),
         cordoned=st.sampled_from([False, False, True]),
         drivers=st.sampled_from([(), (objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_DOCKER), NO_DRIVER]),
+        gpus=st.dictionaries(
+            st.integers(0, 4),
+            st.tuples(st.sampled_from(MODELS), st.sampled_from([1000, 1000, 600, 300, 0])),
+            max_size=4,
+        ),
     ),
     min_size=1,
     max_size=14,
@@ -60,10 +95,11 @@ requirements = st.builds(
     st.sampled_from(VALUES),
 )
 tasks = st.builds(
-    lambda asked, selector, requires, prefers, tolerated, strategy, driver, topology: objects_pb2.Task(
+    lambda asked, gpu, models, selector, requires, prefers, tolerated, strategy, driver, topology: objects_pb2.Task(
         name="main",
+        gpu_models=models,
         driver=driver,
-        resources=objects_pb2.ResourceRequirements(requests=Vector(*asked).to_proto()),
+        resources=objects_pb2.ResourceRequirements(requests=Vector(*asked, gpu).to_proto()),
         node_selector=[objects_pb2.Label(key=k, value=v) for k, v in sorted(selector.items())],
         requires=requires,
         prefers=[objects_pb2.LabelPreference(requirement=r, weight=w) for r, w in prefers],
@@ -71,7 +107,9 @@ tasks = st.builds(
         strategy=strategy,
         topology_spread=[objects_pb2.TopologySpread(within=k, max_skew=s, weight=w) for k, (s, w) in topology.items()],
     ),
-    st.tuples(*(st.integers(0, 4) for _ in DIMENSIONS)),
+    st.tuples(*(st.integers(0, 4) for _ in DIMENSIONS[:-1])),
+    st.sampled_from([0, 0, 300, 500, 1000, 2000]),
+    st.lists(st.sampled_from(MODELS), max_size=2, unique=True),
     st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=1),
     st.lists(requirements, max_size=1),
     st.lists(st.tuples(requirements, st.integers(1, 100)), max_size=2),
@@ -87,7 +125,11 @@ def table_of(plain: list[PlainNode]) -> NodeTable:
     for number, node in enumerate(plain):
         row = table.add(f"n{number}")
         labels = node.labels | driver_labels(node.drivers)
-        table.describe(row, node.capacity, labels, node.taints, node.cordoned)
+        models = {number: model for number, (model, _) in node.gpus.items()}
+        table.describe(row, node.capacity, labels, node.taints, node.cordoned, models)
+        table.charge(row, node.used)
+        for number, (_, left) in node.gpus.items():
+            table.charge_gpus(row, (number,), WHOLE - left)
         table.set_ready(row, node.ready)
     return table
 
@@ -108,10 +150,15 @@ def first_refusal(node: PlainNode, used: tuple[int, ...], task: objects_pb2.Task
     hard = [t for t in node.taints if t[2] in HARD_TAINTS]
     if any(not any(tolerates(toleration, *taint) for toleration in task.tolerations) for taint in hard):
         return explain.TAINT
+    of_model = [model for model, _ in node.gpus.values() if model in task.gpu_models]
+    if task.gpu_models and len(of_model) < gpus_needed(task):
+        return explain.GPU_MODEL
     asked = request_of(task).vector.amounts()
-    for i, name in enumerate(DIMENSIONS):
+    for i, name in enumerate(DIMENSIONS[:-1]):
         if asked[i] and asked[i] > node.capacity[i] - used[i]:
             return explain.INSUFFICIENT[name]
+    if asked[-1] and len(node.devices(task)) < gpus_needed(task):
+        return explain.INSUFFICIENT["gpu_milli"]
     return ""
 
 
@@ -233,7 +280,7 @@ def test_every_strategy_has_its_weights() -> None:
 
 def reference(table: NodeTable, plain: list[PlainNode], task: objects_pb2.Task, count: int) -> list[int]:
     """Every node scored anew after each single replica."""
-    request = request_of(task)
+    request, plain = request_of(task), deepcopy(plain)
     asked = np.array(request.vector.amounts(), np.int64)
     used = [np.array(node.used, np.int64) for node in plain]
     copies = [0] * len(plain)
@@ -261,6 +308,7 @@ def reference(table: NodeTable, plain: list[PlainNode], task: objects_pb2.Task, 
         if best is None:
             return chosen
         chosen.append(best[1])
+        plain[best[1]].take(task)
         used[best[1]] = used[best[1]] + asked
         copies[best[1]] += 1
     return chosen
@@ -274,8 +322,10 @@ def test_a_batch_is_what_one_by_one_would_choose(
     table = table_of(plain)
     filling = fill(ClassRow(table, request_of(task)), count, {})
     chosen = filling.take(first, 2 * count)
+    held = deepcopy(plain)
     for row in chosen:
         table.charge(row, request_of(task).vector.amounts())
+        assert gpus.take(table, request_of(task), row) == held[row].take(task)
     filling.charged()
     chosen += filling.take(count - len(chosen), 2 * count)
     assert chosen == reference(table_of(plain), plain, task, count)

@@ -1,5 +1,7 @@
 """What a task becomes, field by field, and what an engine's words mean."""
 
+import dataclasses
+
 import pytest
 
 from agent.core.runs import run_name
@@ -43,6 +45,16 @@ def test_without_a_command_the_images_own_runs() -> None:
     assert "Cmd" not in body
 
 
+def test_gpus_are_asked_of_an_engine_that_hands_them_out() -> None:
+    offering = dataclasses.replace(NODE, gpus=True)
+    asked = container.create_request(run(), RunSpec(task(), (), gpus=(0, 3)), offering)["HostConfig"]["DeviceRequests"]
+    assert asked == [{"Driver": "nvidia", "DeviceIDs": ["0", "3"], "Capabilities": [["gpu"]]}]
+    without = container.create_request(run(), RunSpec(task(), ()), offering)
+    assert "DeviceRequests" not in without["HostConfig"]
+    assert "NVIDIA_VISIBLE_DEVICES=void" in without["Env"]
+    assert "DeviceRequests" not in container.create_request(run(), RunSpec(task(), (), gpus=(0,)), NODE)["HostConfig"]
+
+
 def test_names_differ_between_agents_and_lead_back_to_the_run() -> None:
     other = container.Node("n2", "/elsewhere", "", processors=2, most_pids=64, log_bytes=1)
     name = container.name_of(run(), NODE)
@@ -57,6 +69,7 @@ def test_names_differ_between_agents_and_lead_back_to_the_run() -> None:
         (400, "invalid reference format", "ImageInvalid"),
         (500, "Bind for 127.0.0.1:80 failed: port is already allocated", "PortTaken"),
         (500, "listen tcp4 127.0.0.1:80: bind: address already in use", "PortTaken"),
+        (500, 'could not select device driver "nvidia" with capabilities: [[gpu]]', "GpuUnavailable"),
         (404, "exec: 'x': no such file or directory in the image", "CommandNotFound"),
         (400, 'OCI runtime create failed: exec: "x": executable file not found in $PATH', "CommandNotFound"),
         (500, "something else", "EngineRefused"),

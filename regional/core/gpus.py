@@ -1,0 +1,139 @@
+"""GPUs of nodes: what is left of each device, and which devices a replica gets.
+
+A replica asks for whole devices, n x 1000 milli, or for a part of one, below 1000, and perhaps for one of some models.
+Whole ones are the first idle devices; a part is cut from the device with the least left that has enough, so that others
+stay whole; a strategy may choose the device of a part otherwise. A device never gives more than 1000 milli: replicas
+and zombies hold the devices that their records name. What a node has left in sum is the table's column of `gpu_milli`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from atoll.errors import require
+
+if TYPE_CHECKING:
+    from regional.core.filters import Request
+    from regional.core.node_table import Integers, Mask, NodeTable, Rows
+
+WHOLE_MILLI = 1000
+MOST_GPUS = 64  # of one node; they are numbered below it
+
+
+class Gpus:
+    """Columns: (rows, numbers). Wide as the highest number of any node asks for."""
+
+    def __init__(self, rows: int) -> None:
+        self.left: npt.NDArray[np.int64] = np.zeros((rows, 0), np.int64)  # milli; 0 where there is none
+        self.model: npt.NDArray[np.int32] = np.zeros((rows, 0), np.int32)  # interned; 0 where there is none
+        self.models: list[str] = [""]
+        self._ids: dict[str, int] = {"": 0}
+
+    def grow(self, rows: int, width: int) -> None:
+        """To at least so many rows and numbers."""
+        more = (max(0, rows - self.left.shape[0]), max(0, width - self.left.shape[1]))
+        if any(more):
+            around = ((0, more[0]), (0, more[1]))
+            self.left, self.model = np.pad(self.left, around), np.pad(self.model, around)
+
+    def describe(self, row: int, devices: Mapping[int, str]) -> None:
+        """Models by number. What is in use of a device that is gone stays in use: `left` is below zero then."""
+        self.grow(0, max(devices, default=-1) + 1)
+        there = self.model[row] > 0
+        used = np.where(there, WHOLE_MILLI, 0) - self.left[row]
+        self.model[row] = 0
+        for number, model in devices.items():
+            self.model[row, number] = self._id(model)
+        self.left[row] = np.where(self.model[row] > 0, WHOLE_MILLI, 0) - used
+
+    def charge(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
+        """`gpu_milli` in all, evenly from each of these devices."""
+        self.grow(0, max(numbers) + 1)
+        for number in numbers:
+            self.left[row, number] -= gpu_milli // len(numbers)
+            there = self.model[row, number] > 0
+            require(not there or self.left[row, number] >= 0, "I3: a GPU gives at most 1000 milli")
+
+    def credit(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
+        for number in numbers:
+            self.left[row, number] += gpu_milli // len(numbers)
+            require(self.left[row, number] <= WHOLE_MILLI, "I3: a GPU gets back at most what it gave")
+
+    def used(self, row: int) -> dict[int, int]:
+        """Milli in use by number, of devices in use."""
+        used = np.where(self.model[row] > 0, WHOLE_MILLI, 0) - self.left[row]
+        return {int(number): int(used[number]) for number in np.flatnonzero(used)}
+
+    def model_id(self, model: str) -> int:
+        """-1 when no node has ever had one."""
+        return self._ids.get(model, -1)
+
+    def _id(self, model: str) -> int:
+        found = self._ids.get(model)
+        if found is None:
+            found = self._ids[model] = len(self.models)
+            self.models.append(model)
+        return found
+
+
+def asks_whole(gpu_milli: int) -> bool:
+    return gpu_milli >= WHOLE_MILLI
+
+
+def has_model(table: "NodeTable", request: "Request", rows: "Rows") -> "Mask":
+    """Whether a node has as many devices of the models asked for as a replica asks for."""
+    if not request.gpu_models:
+        return np.ones(len(rows), np.bool_)
+    enough: Mask = _of_model(table, request, rows).sum(axis=1) >= max(1, request.vector.gpu_milli // WHOLE_MILLI)
+    return enough
+
+
+def _of_model(table: "NodeTable", request: "Request", rows: "Rows") -> "Mask":
+    ids = [table.gpus.model_id(model) for model in request.gpu_models]
+    of_model: Mask = np.isin(table.gpus.model[rows], ids)
+    return of_model
+
+
+def usable(table: "NodeTable", request: "Request", rows: "Rows") -> "Integers":
+    """What is left of each device, as far as the request may have it: (rows, numbers)."""
+    left: Integers = np.maximum(table.gpus.left[rows], 0)
+    return np.where(_of_model(table, request, rows), left, 0) if request.gpu_models else left
+
+
+def missing(table: "NodeTable", request: "Request", rows: "Rows") -> "Integers":
+    """Milli that each node lacks on devices; zero or less when there is enough."""
+    asked, left = request.vector.gpu_milli, usable(table, request, rows)
+    if asks_whole(asked):
+        lacking: Integers = asked - (left == WHOLE_MILLI).sum(axis=1) * WHOLE_MILLI
+    else:
+        lacking = asked - left.max(axis=1, initial=0)
+    return lacking
+
+
+def room(table: "NodeTable", request: "Request", rows: "Rows") -> "Integers":
+    """How many replicas fit on each node's devices one after the other."""
+    asked, left = request.vector.gpu_milli, usable(table, request, rows)
+    if asks_whole(asked):
+        fitting: Integers = (left == WHOLE_MILLI).sum(axis=1) // (asked // WHOLE_MILLI)
+    else:
+        fitting = (left // asked).sum(axis=1)
+    return fitting
+
+
+def choose(left: "Integers", gpu_milli: int) -> tuple[int, ...]:
+    """The devices of one more replica, of a node that has enough: `left` is its row of `usable`."""
+    if asks_whole(gpu_milli):
+        return tuple(np.flatnonzero(left == WHOLE_MILLI)[: gpu_milli // WHOLE_MILLI].tolist())
+    return (int(np.argmin(np.where(left >= gpu_milli, left, WHOLE_MILLI + 1))),)
+
+
+def take(table: "NodeTable", request: "Request", row: int) -> tuple[int, ...]:
+    """The devices that one more replica on this row gets, charged; none when it asks for none."""
+    asked = request.vector.gpu_milli
+    if not asked:
+        return ()
+    numbers = choose(usable(table, request, np.array([row]))[0], asked)
+    table.charge_gpus(row, numbers, asked)
+    return numbers
