@@ -110,6 +110,7 @@ _GLOBAL = _NO_LANE | {
 }
 _REGION = _NO_LANE | {
     "lane": _Kind(objects_pb2.Lane, 1),
+    "global": _Kind(objects_pb2.GlobalReign, 0, order=attrgetter("store_life", "term")),
     "slice": _Kind(objects_pb2.RegionSlice, 1, lambda m: (m.tenant,), _STAMP),
     "used": _Kind(objects_pb2.LaneUse, 2),
     "node": _Kind(objects_pb2.Node, 1, lambda m: (m.metadata.name,)),

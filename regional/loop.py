@@ -81,7 +81,7 @@ class Region:
             clock,
         )
         tls = TlsFiles(settings.certificate, settings.key, settings.ca)
-        self._uplink = Uplink(settings, tls, self.users, self.api, self.core.post)
+        self._uplink = Uplink(settings, tls, self.api, self.core.post)
 
     async def run(self, programs: str, people: str) -> None:
         """Runs until cancelled. The addresses are where others reach this process."""
@@ -124,6 +124,10 @@ class Region:
                 self._leadership.commit(command)
             case commands.SendUp():
                 self._uplink.send(command.message)
+            case commands.KeepTokens():
+                self.users.replace(command.tokens)
+            case commands.LeaveGlobal():
+                self._uplink.leave(command.reason)
             case commands.CloseSession():
                 self.dispatcher.close(command.session, command.reason)
             case commands.Reply():
@@ -144,10 +148,13 @@ class Region:
                 uplink.cancel()
 
     def _hello(self, authority: Authority, people: str) -> regional_pb2.RegionHello:
+        state = self.machine.state
+        heard = state.heard if state else (0, 0)
         return regional_pb2.RegionHello(
             region=self._settings.region,
             term=authority.term,
-            epoch=self.machine.epoch,
+            epoch=state.epoch if state else 0,
+            heard=objects_pb2.GlobalReign(store_life=heard[0], term=heard[1]),
             store_life=authority.store_life,
             address=people,
             labels=[objects_pb2.Label(key=key, value=value) for key, value in sorted(self._settings.labels.items())],

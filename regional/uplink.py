@@ -21,8 +21,15 @@ from atoll.errors import AtollError, Busy
 from atoll.identity import TlsFiles
 from atoll.status import detail_of
 from regional.config import Settings
-from regional.core.events import Event, GlobalListed, GlobalLost, GlobalWelcomed, ShareArrived, SliceArrived
-from regional.users import Users
+from regional.core.events import (
+    Event,
+    GlobalListed,
+    GlobalLost,
+    GlobalWelcomed,
+    ShareArrived,
+    SliceArrived,
+    TokensTold,
+)
 
 UP = Gauge("atoll_region_uplink_up", "1 while the global plane has welcomed this region.")
 DROPPED = Counter("atoll_region_uplink_dropped", "Reports dropped while the uplink was down.")
@@ -45,12 +52,9 @@ class _Elsewhere(Exception):
 
 
 class Uplink:
-    def __init__(
-        self, settings: Settings, tls: TlsFiles, users: Users, answerer: Answerer, post: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, settings: Settings, tls: TlsFiles, answerer: Answerer, post: Callable[[Event], None]) -> None:
         self._settings = settings
         self._tls = tls
-        self._users = users
         self._answerer = answerer
         self._post = post
         self._line: _Line | None = None
@@ -63,6 +67,11 @@ class Uplink:
             return
         self._line.send(message)
 
+    def leave(self, reason: str) -> None:
+        """Ends the session there is; another process of the global plane is dialled next."""
+        if self._line is not None:
+            self._line.leave(reason)
+
     async def run(self, hello: Callable[[], regional_pb2.RegionHello]) -> None:
         """Keeps one session with the global plane, at one address after the other, until cancelled."""
         addresses = list(self._settings.global_plane)
@@ -73,7 +82,7 @@ class Uplink:
         while True:
             address, following = following or addresses[index % len(addresses)], ""
             index += 1
-            line = self._line = _Line(self._settings, self._users, self._answerer, self._post)
+            line = self._line = _Line(self._settings, self._answerer, self._post)
             try:
                 reason = await self._dial(line, address, hello())
                 self._note(address, heard=line.welcomed and not line.silent)
@@ -118,13 +127,12 @@ class Uplink:
 class _Line:
     """One session: its outgoing queue, its heartbeats and the forwarded calls in progress."""
 
-    def __init__(self, settings: Settings, users: Users, answerer: Answerer, post: Callable[[Event], None]) -> None:
+    def __init__(self, settings: Settings, answerer: Answerer, post: Callable[[Event], None]) -> None:
         self._settings = settings
-        self._users = users
         self._answerer = answerer
         self._post = post
         self._queue: asyncio.Queue[regional_pb2.UplinkMessage] = asyncio.Queue(settings.uplink_queue_messages)
-        self._overflow = asyncio.Event()
+        self._left: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._acked = asyncio.Event()
         self._forwards: dict[int, asyncio.Task[None]] = {}
         self.welcomed = False
@@ -133,7 +141,7 @@ class _Line:
     def send(self, message: regional_pb2.UplinkMessage) -> None:
         """A full queue ends the session: after the next welcome everything is sent again."""
         if self._queue.full():
-            self._overflow.set()
+            self.leave("the outgoing queue is full")
         else:
             self._queue.put_nowait(message)
 
@@ -147,7 +155,7 @@ class _Line:
         parts = [
             asyncio.create_task(self._receive(call)),
             asyncio.create_task(self._beat()),
-            asyncio.create_task(self._overflowed()),
+            asyncio.create_task(self._left_for()),
         ]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -156,9 +164,13 @@ class _Line:
             for task in (*parts, *self._forwards.values()):
                 task.cancel()
 
-    async def _overflowed(self) -> str:
-        await self._overflow.wait()
-        return "the outgoing queue is full"
+    def leave(self, reason: str) -> None:
+        """Ends the session. The first reason is kept."""
+        if not self._left.done():
+            self._left.set_result(reason)
+
+    async def _left_for(self) -> str:
+        return await self._left
 
     async def _beat(self) -> str:
         """Heartbeats until the global plane has been silent for too long."""
@@ -195,7 +207,7 @@ class _Line:
             case "listed":
                 self._post(GlobalListed(message.listed))
             case "tokens":
-                self._users.replace(message.tokens)
+                self._post(TokensTold(message.tokens))
             case "forward":
                 self._forward(message.forward)
             case "not_leader":

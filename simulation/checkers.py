@@ -1,9 +1,10 @@
 """What must be true of a history at every moment, checked by code that shares nothing with the programs.
 
 At every revision of every store: the auditor's rules over the records (I1, I3, I5, I6, I7, I9), a region's limit is
-within what it was granted (X), also between two stores, accepted changes stand (I11, promises.py), and no region gives
-up work that was not taken away. At every start of a run: its binding was committed before (I7), no other attempt of its
-slot runs on that node, and none of an exclusive workload anywhere in the region (I2). What must be true in the end is
+within what it was granted (X), also between two stores, accepted changes stand (I11, promises.py), no region gives up
+work that was not taken away, and none binds what was deleted and closed everywhere (I9). At every start of a run: its
+binding was committed before (I7), no other attempt of its slot runs on that node, and none of an exclusive workload
+anywhere in the region (I2). What must be true in the end is
 in convergence.py.
 """
 
@@ -96,6 +97,8 @@ class Checkers:
         if change.item is None or slot.state != BOUND:
             self._now_bound.pop(place, None)
             return
+        if slot.uid in self._world.promises.forgotten:
+            raise Violated(f"I9: {place} is bound though its workload was deleted and closed everywhere")
         self._now_bound[place] = attempt, slot.uid
         self.bindings += 1
         binding = Binding(slot.node, slot.uid, slot.run_class == objects_pb2.RUN_CLASS_EXCLUSIVE)

@@ -34,6 +34,7 @@ class Promises:
         self._world = world
         self.workloads: dict[tuple[str, str], objects_pb2.Workload] = {}  # as stored
         self.tenants: dict[str, objects_pb2.Tenant] = {}
+        self.forgotten: set[str] = set()  # uids of workloads that were deleted, closed everywhere and forgotten
 
     # ---- at every revision of the global plane's store
 
@@ -69,6 +70,7 @@ class Promises:
                 raise Violated(f"I11: workload {path} is gone though nobody deleted it")
             if slot := self._world.checkers.bound_of(before.metadata.uid):
                 raise Violated(f"I7: workload {path} is forgotten while {slot} is bound")
+            self.forgotten.add(before.metadata.uid)
             return
         after = self.workloads[path] = objects_pb2.Workload.FromString(change.item.value)
         asked = call.request if call else None

@@ -58,6 +58,8 @@ class RegionalCandidate(Candidate):
             case commands.SendUp(message=message):
                 if self._welcomed:
                     self.network.up(self._uplink, message)
+            case commands.LeaveGlobal():
+                self.network.cut(self._uplink)
             case commands.Reply():
                 self.kernel.after(self.network.delay(), b"reply", lambda: self.world.operators.hear(command))
             case _:
@@ -97,7 +99,8 @@ class RegionalCandidate(Candidate):
         hello = regional_pb2.RegionHello(
             region=self.region,
             term=authority.term,
-            epoch=self.machine.epoch,
+            epoch=self.machine.state.epoch,
+            heard=objects_pb2.GlobalReign(store_life=self.machine.state.heard[0], term=self.machine.state.heard[1]),
             store_life=authority.store_life,
             labels=[objects_pb2.Label(key=COUNTRY, value=self.region.partition("-")[0])],
         )

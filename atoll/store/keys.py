@@ -83,6 +83,10 @@ def user_token(token_id: str) -> bytes:
 # ---- a region (root = region_root(r))
 
 
+def heard_global(root: bytes) -> bytes:
+    return root + b"global"
+
+
 def region_slice(root: bytes, tenant: str) -> bytes:
     return root + f"slice/{tenant}".encode()
 

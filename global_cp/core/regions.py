@@ -4,13 +4,14 @@ Decides registration (epoch 1, ACTIVE), which of two sessions of a region counts
 newer), and the order of what goes down: the welcome, the tokens, every slice and share of that region as they are, the
 word that these were all, then each change once it is committed. Everything sent is absolute and carries (store life,
 term, revision), so a region that keeps the highest per key is right after any loss, copy or reordering, and the word
-that these were all rids it of what a deposed leader told. Keeps I6: a welcome carries the present epoch.
+that these were all rids it of what a deposed leader told. Keeps I6: a welcome carries the present epoch, and a region
+that has heard a newer leader gets none: it knows better, and this one has to prove to itself that it still leads.
 """
 
 from dataclasses import dataclass
 
 from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.lane import Authority, Settled
+from atoll.lane import Authority, Committed, Settled
 from atoll.store import keys
 from global_cp.core import transactions
 from global_cp.core.commands import CloseSession, Command, SendDown
@@ -21,6 +22,7 @@ from global_cp.core.topics import Proposal
 
 Down = regional_pb2.DownlinkMessage
 FIRST_EPOCH = 1
+_PROOF = object()
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class Regions:
         self._sessions: dict[str, Session] = {}
         self._names: dict[int, str] = {}
         self._unsettled: dict[str, None] = {}  # whose record may not be what their session says
+        self._doubted = False  # a region has shown a newer reign than this one
         self.summaries: dict[str, objects_pb2.RegionSummary] = {}
 
     def session_of(self, region: str) -> int | None:
@@ -55,6 +58,10 @@ class Regions:
         old = self._sessions.get(event.region)
         if old is not None and old.term > event.hello.term:
             out.append(CloseSession(event.session, "a session of a higher term speaks for this region"))
+            return
+        if (event.hello.heard.store_life, event.hello.heard.term) > (self._authority.store_life, self._authority.term):
+            self._doubted = True
+            out.append(CloseSession(event.session, f"the region has heard the leader of term {event.hello.heard.term}"))
             return
         record = self._records.regions.get(event.region)
         if record is not None and event.hello.epoch > record.epoch:
@@ -78,6 +85,8 @@ class Regions:
         out.extend(CloseSession(session, "leadership was lost") for session in self._names)
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        if self._doubted:
+            return Proposal(transactions.prove(), _PROOF)
         for name in sorted(self._unsettled):
             session, record = self._sessions.get(name), self._records.regions.get(name)
             if session is not None:
@@ -88,7 +97,9 @@ class Regions:
         return None
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
-        """A region whose record is still not right is found again."""
+        """A region whose record is still not right is found again. A leader that was deposed ends by the answer."""
+        if item is _PROOF and isinstance(settled, Committed):
+            self._doubted = False
 
     def changed(self, change: Change, out: list[Command]) -> None:
         match change.kind, change.after:

@@ -111,6 +111,11 @@ def forget_tenant(records: Records, name: str, regions: Iterable[str]) -> Plan:
     return Plan("FORGET", _all_same(records, gone), tuple(Delete(key) for key in gone))
 
 
+def prove() -> Plan:
+    """PROVE: nothing but the lane and the guards. A leader that was deposed is told so by its refusal."""
+    return Plan("PROVE")
+
+
 def register(records: Records, region: objects_pb2.Region) -> Plan:
     """REGION: a region's first record: epoch 1, ACTIVE (I6); later its labels, as it is configured."""
     key = keys.region(region.metadata.name)

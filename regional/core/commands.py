@@ -36,6 +36,20 @@ class SendUp:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepTokens:
+    """These are the user tokens, and no others."""
+
+    tokens: regional_pb2.TokenSet
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveGlobal:
+    """End this session with the global plane and dial another process of it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """Keep this decision; off the hot path, may lag."""
 
@@ -64,4 +78,4 @@ class Reply:
     refusal: AtollError | None = None
 
 
-Command = Commit | SendToNode | CloseSession | SendUp | Journal | Announce | Reply | Resign
+Command = Commit | SendToNode | CloseSession | SendUp | KeepTokens | LeaveGlobal | Journal | Announce | Reply | Resign

@@ -56,6 +56,13 @@ class GlobalListed:
 
 
 @dataclass(frozen=True, slots=True)
+class TokensTold:
+    """The user tokens of the global plane, all of them."""
+
+    tokens: regional_pb2.TokenSet
+
+
+@dataclass(frozen=True, slots=True)
 class GlobalLost:
     reason: str
 
@@ -107,6 +114,7 @@ Event = (
     | NodeSessionEnded
     | GlobalWelcomed
     | GlobalListed
+    | TokensTold
     | GlobalLost
     | ShareArrived
     | SliceArrived

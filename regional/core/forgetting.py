@@ -44,11 +44,15 @@ def next_forget(state: State, lane: int, turn: Turn) -> Forget | None:
             for e in workload.entries()
             if not e.bound and not e.busy and not e.wanted and e.index not in e.task.in_flight
         ]
-        if 0 < len(ended) <= state.settings.forget_batch_slots and _ends(workload, len(ended)) and not workload.doubted:
+        if (
+            0 < len(ended) <= state.settings.forget_batch_slots
+            and _ends(state, workload, len(ended))
+            and not workload.doubted
+        ):
             _mark(workload, ended)
             return transactions.forget_range(state.root, lane, workload, ended)
         batch = ended[: transactions.COMPARES - 1]
-        whole = _ends(workload, len(batch))
+        whole = _ends(state, workload, len(batch))
         if len(batch) < len(ended):
             state.forgettable[key] = workload
         if batch or whole:
@@ -71,11 +75,15 @@ def _mark(workload: WorkloadEntry, entries: Iterable[SlotEntry]) -> None:
         entry.busy = True
 
 
-def _ends(workload: WorkloadEntry, forgotten: int) -> bool:
-    """Whether nothing is left of a removed workload once so many of its slots are forgotten."""
+def _ends(state: State, workload: WorkloadEntry, forgotten: int) -> bool:
+    """Whether nothing is left of a removed workload once so many of its slots are forgotten, and every leader to come
+    refuses a leader of the global plane that does not know of the removal."""
+    share = workload.share
+    if (share.store_life, share.global_term) > state.noted:
+        return False
     slots = sum(len(task.entries) for task in workload.tasks.values())
     flying = any(task.in_flight for task in workload.tasks.values())
-    return workload.share.removed and not workload.next_share and slots == forgotten and not flying
+    return share.removed and not workload.next_share and slots == forgotten and not flying
 
 
 def forget_committed(state: State, operation: Forget, revision: int, turn: Turn) -> None:

@@ -15,6 +15,7 @@ from regional.core import (
     binding,
     events,
     forgetting,
+    global_plane,
     node_changes,
     node_life,
     releasing,
@@ -32,6 +33,7 @@ from regional.core.transactions import Operation
 
 _Source = Callable[[State, int, Turn], Operation | None]
 _SOURCES: tuple[_Source, ...] = (
+    global_plane.next_note,
     authority.next_asked,
     node_life.next_nodes,
     node_changes.next_change,
@@ -56,11 +58,6 @@ class Machine:
         self._sources = (*_SOURCES, *_BULK, authority.next_touch)
         self._checked_ms = self._handled_ms = 0
         self._reporter = Reporter(0)
-
-    @property
-    def epoch(self) -> int:
-        """Of this region, as the global plane last said; 0 = not known."""
-        return self.state.epoch if self.state else 0
 
     def handle(self, event: events.Event, now_ms: int) -> list[do.Command]:
         require(now_ms >= self._handled_ms, "time never goes back")
@@ -104,19 +101,12 @@ class Machine:
                 node_life.hello(state, event, turn)
             case events.NodeSessionEnded():
                 node_life.session_ended(state, event)
-            case events.ShareArrived():
-                shares.share_arrived(state, event.share)
-            case events.SliceArrived():
-                slices.slice_arrived(state, event.stamp, turn)
             case events.WriteAsked() | events.NodeChangeAsked():
                 authority.ask(state, event)
-            case events.GlobalWelcomed():
-                shares.welcomed(state, event.welcome)
-                self._reporter.everything(state, turn)
-            case events.GlobalListed():
-                shares.listed(state, event.listed)
-            case events.GlobalLost():
-                state.uplink = False
+            case _ if isinstance(event, global_plane.Said):
+                global_plane.said(state, event, turn)
+                if isinstance(event, events.GlobalWelcomed):
+                    self._reporter.everything(state, turn)
             case events.RecordsRead() | events.LeadershipWon():
                 require(False, "I5: a leader wins once a term")
         if turn.now_ms >= self._checked_ms + self.settings.node_check_ms:
@@ -190,6 +180,7 @@ _SETTLED: dict[type[Operation], tuple[Callable[[State, Any, int, Turn], None], C
     tx.Release: (releasing.release_committed, releasing.release_rejected),
     tx.Clear: (forgetting.clear_committed, forgetting.clear_rejected),
     tx.Forget: (forgetting.forget_committed, forgetting.forget_rejected),
+    tx.NoteGlobal: (global_plane.note_committed, global_plane.note_rejected),
     tx.AdmitShare: (shares.admission_committed, shares.admission_rejected),
     tx.ApplySlice: (slices.slice_committed, slices.slice_rejected),
     tx.WriteNodes: (node_life.nodes_committed, node_life.nodes_rejected),

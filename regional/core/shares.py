@@ -43,6 +43,7 @@ def listed(state: State, listed: regional_pb2.GlobalListed) -> None:
 def share_arrived(state: State, share: objects_pb2.Share) -> None:
     """Notes a share to be admitted, unless what is known is as new."""
     tenant, name = share.metadata.tenant, share.metadata.name
+    state.heard = max(state.heard, (share.store_life, share.global_term))
     state.unlisted.pop((tenant, name), None)
     known = state.workloads.get((tenant, name))
     if known is None and share.removed:

@@ -63,6 +63,10 @@ class State:
         self.last_decision = 0
         self.applied_sent_ms = 0  # when the newest applied transaction of this term was sent
         self.uplink = False
+        self.deaf = False  # to a deposed leader of the global plane, until another has said its welcome
+        self.heard: tuple[int, int] = (0, 0)  # (store life, term): the newest reign of the global plane
+        self.noted: tuple[int, int] = (0, 0)  # as stored
+        self.noting = False
         # what topics have still to do, in order of arrival
         self.releases: dict[bytes, SlotEntry] = {}  # bound, and their certificate has come
         self.clears: dict[bytes, ZombieEntry] = {}  # their certificate has come

@@ -14,7 +14,7 @@ from atoll.errors import require
 from atoll.lane import Authority
 from atoll.model.resources import total, vector
 from atoll.store.store import KeyValue
-from regional.core import liveness, resting, shares, slices
+from regional.core import global_plane, liveness, resting, shares, slices
 from regional.core.state import State, Turn
 
 
@@ -104,6 +104,7 @@ def _read_shares(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
         share = objects_pb2.Share.FromString(item.value)
         workload = state.workload(share.metadata.tenant, share.metadata.name)
         state.epoch = max(state.epoch, share.epoch)
+        state.heard = max(state.heard, (share.store_life, share.global_term))
         shares.open_slots(state, workload, share, item.mod_revision, turn)
 
 
@@ -112,7 +113,13 @@ def _read_zombies(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
         state.put_zombie(item.key, objects_pb2.Zombie.FromString(item.value), item.mod_revision)
 
 
+def _read_global(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
+    for item in items:
+        global_plane.adopt(state, objects_pb2.GlobalReign.FromString(item.value))
+
+
 _READERS: dict[bytes, Callable[[State, Iterable[KeyValue], Turn], None]] = {
+    b"global": _read_global,
     b"node": _read_nodes,
     b"removed": _read_removed,
     b"slice": _read_slices,

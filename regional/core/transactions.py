@@ -82,6 +82,11 @@ class ApplySlice(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class NoteGlobal(Operation):
+    reign: objects_pb2.GlobalReign
+
+
+@dataclass(frozen=True, slots=True)
 class AdmitShare(Operation):
     workload: "WorkloadEntry"
     share: objects_pb2.Share
@@ -271,6 +276,12 @@ def asked(lane: int, reply_to: int, plan: Plan) -> Asked:
     return Asked(lane, plan, reply_to)
 
 
+def note_global(root: bytes, lane: int, store_life: int, term: int) -> NoteGlobal:
+    """I6. From its commit on every leader of this region refuses the global leaders before that one."""
+    record = objects_pb2.GlobalReign(store_life=store_life, term=term)
+    return NoteGlobal(lane, Plan("NOTE-GLOBAL", (), (Put(keys.heard_global(root), _stored(record)),)), record)
+
+
 def touch(lane: int) -> Touch:
     """I5. Proves that this leader's term still rules: agents are acknowledged only shortly after such proof."""
     return Touch(lane, Plan("TOUCH"))
@@ -285,6 +296,7 @@ def _stored(
     | objects_pb2.LaneUse
     | objects_pb2.RegionSlice
     | objects_pb2.Share
+    | objects_pb2.GlobalReign
     | objects_pb2.Node
     | objects_pb2.RemovedNode
     | objects_pb2.Zombie,

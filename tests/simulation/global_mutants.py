@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from atoll.api.v1 import objects_pb2
+from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Committed, Plan, Rejected, Settled
 from atoll.model.resources import Vector
-from global_cp.core import budgets, mutations, spread, transactions
+from global_cp.core import budgets, events, mutations, spread, transactions
 from global_cp.core.budgets import Budgets, Purse
 from global_cp.core.records import Records, Table
+from global_cp.core.regions import Regions
 from global_cp.core.requests import Pending, Requests
 from global_cp.core.shares import Shares
-from regional.core import binding, machine, node_life, shares
+from regional.core import binding, global_plane, machine, node_life, shares
+from regional.core.state import State
 from tests.simulation.mutants import MUTANTS as MUTANTS
 from tests.simulation.mutants import mutant
 
@@ -126,6 +128,28 @@ def idle_slices_never_come_back(patch: pytest.MonkeyPatch) -> None:
         return entitlements(quota, {r: replace(c, needed=c.needed.at_least(c.granted)) for r, c in claims.items()})
 
     patch.setattr(budgets, "entitlements", at_least_as_now)
+
+
+# ---- a region and its global plane
+
+
+@mutant("I6", "I9", global_cut_every_ms=15_000, session_break_every_ms=500)
+def a_deposed_global_leader_is_listened_to(patch: pytest.MonkeyPatch) -> None:
+    """It does not see from the hello that it was deposed, nor the region from the welcome."""
+    connected, welcomed = Regions.connected, global_plane._welcomed
+
+    def unseen(self: Regions, event: events.RegionConnected, out: Any) -> None:
+        hello = regional_pb2.RegionHello()
+        hello.CopyFrom(event.hello)
+        hello.ClearField("heard")
+        connected(self, replace(event, hello=hello), out)
+
+    def whoever(state: State, event: Any, turn: Any) -> None:
+        state.heard = (0, 0)
+        welcomed(state, event, turn)
+
+    patch.setattr(Regions, "connected", unseen)
+    patch.setattr(global_plane, "_welcomed", whoever)
 
 
 # ---- a region by itself

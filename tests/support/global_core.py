@@ -156,11 +156,20 @@ class GlobalCore:
 
     # ---- regions
 
-    def connect(self, session: int, region: str = "north", term: int = 1, epoch: int = 0, **labels: str) -> None:
+    def connect(
+        self,
+        session: int,
+        region: str = "north",
+        term: int = 1,
+        epoch: int = 0,
+        heard: tuple[int, int] = (0, 0),
+        **labels: str,
+    ) -> None:
         hello = regional_pb2.RegionHello(
             region=region,
             term=term,
             epoch=epoch,
+            heard=objects_pb2.GlobalReign(store_life=heard[0], term=heard[1]),
             labels=[objects_pb2.Label(key=key, value=value) for key, value in labels.items()],
         )
         self.post(events.RegionConnected(session, region, hello))

@@ -221,8 +221,8 @@ class RegionalWorld:
         self.tell(events.ShareArrived(share))
         return share
 
-    def uplink(self) -> None:
-        self.tell(events.GlobalWelcomed(regional_pb2.GlobalWelcome(store_life=1, term=1, epoch=1)))
+    def uplink(self, *, store_life: int = 1, term: int = 1) -> None:
+        self.tell(events.GlobalWelcomed(regional_pb2.GlobalWelcome(store_life=store_life, term=term, epoch=1)))
 
     def report(self, session: int, *attempts: agent_pb2.AttemptStatus) -> None:
         self.tell(events.NodeStatus(session, agent_pb2.StatusReport(attempts=attempts)))

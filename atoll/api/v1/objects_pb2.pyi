@@ -976,6 +976,30 @@ class RegionSlice(_message.Message):
 Global___RegionSlice: _TypeAlias = RegionSlice  # noqa: Y015
 
 @_typing.final
+class GlobalReign(_message.Message):
+    """The newest reign of the global plane that a region has listened to. Writer: the region's leader. Key /r/<R>/global."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_LIFE_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    store_life: _builtins.int
+    term: _builtins.int
+    def __init__(
+        self,
+        *,
+        store_life: _builtins.int = ...,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["store_life", b"store_life", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GlobalReign: _TypeAlias = GlobalReign  # noqa: Y015
+
+@_typing.final
 class AccountLimit(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -745,6 +745,7 @@ class RegionHello(_message.Message):
     STORE_LIFE_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    HEARD_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     """checked against the certificate"""
     term: _builtins.int
@@ -756,6 +757,10 @@ class RegionHello(_message.Message):
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Label]:
         """as configured; an operator may change them at the global plane, and then these count no more"""
 
+    @_builtins.property
+    def heard(self) -> _objects_pb2.GlobalReign:
+        """the newest reign of the global plane that this region has listened to"""
+
     def __init__(
         self,
         *,
@@ -765,10 +770,11 @@ class RegionHello(_message.Message):
         store_life: _builtins.int = ...,
         address: _builtins.str = ...,
         labels: _abc.Iterable[_objects_pb2.Label] | None = ...,
+        heard: _objects_pb2.GlobalReign | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heard", b"heard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "epoch", b"epoch", "labels", b"labels", "region", b"region", "store_life", b"store_life", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "epoch", b"epoch", "heard", b"heard", "labels", b"labels", "region", b"region", "store_life", b"store_life", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,14 +6,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from atoll import rpc
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2, regional_pb2_grpc
 from atoll.clock import SystemClock
 from atoll.errors import NotFound
 from atoll.identity import Identity, TlsFiles
-from regional.core.events import Event, GlobalLost, GlobalWelcomed, ShareArrived, SliceArrived
+from regional.core.events import Event, GlobalLost, GlobalWelcomed, ShareArrived, SliceArrived, TokensTold
 from regional.uplink import Uplink
-from regional.users import Users
 from tests.support.pki import Pki
 from tests.support.region import REGION, settings
 from tests.support.wait import until
@@ -91,10 +92,9 @@ class Region:
     def __init__(self, pki: Pki, folder: Path, addresses: list[str], **changes: Any) -> None:
         own = settings(pki, folder, global_plane=tuple(addresses), **{**FAST, **changes})
         self.posted: list[Event] = []
-        self.users = Users(folder / "users.pb")
         self.answers = Answers()
         tls = TlsFiles(own.certificate, own.key, own.ca)
-        self.uplink = Uplink(own, tls, self.users, self.answers, self.posted.append)
+        self.uplink = Uplink(own, tls, self.answers, self.posted.append)
         self.dialled = 0
 
     def hello(self) -> regional_pb2.RegionHello:
@@ -122,17 +122,28 @@ async def test_the_region_says_hello_as_itself_and_is_welcomed(pki: Pki, tmp_pat
         await until(lambda: region.posted == [GlobalWelcomed(WELCOME)])
 
 
-async def test_shares_and_slices_become_events_and_tokens_are_kept(pki: Pki, tmp_path: Path) -> None:
+async def test_shares_slices_and_tokens_become_events(pki: Pki, tmp_path: Path) -> None:
     share = objects_pb2.Share(region=REGION, global_revision=7)
     stamp = regional_pb2.SliceStamp(global_revision=8)
     async with linked(pki, tmp_path) as (side, region):
         talk = await side.welcomed()
         talk.say(share=share)
         talk.say(slice_stamp=stamp)
-        talk.say(tokens=regional_pb2.TokenSet(tokens=[objects_pb2.UserToken(id="u")]))
-        await until(lambda: region.users.find("u"))
-        assert region.posted == [GlobalWelcomed(WELCOME), ShareArrived(share), SliceArrived(stamp)]
-    assert Users(tmp_path / "users.pb").find("u")
+        tokens = regional_pb2.TokenSet(tokens=[objects_pb2.UserToken(id="u")])
+        talk.say(tokens=tokens)
+        told = [GlobalWelcomed(WELCOME), ShareArrived(share), SliceArrived(stamp), TokensTold(tokens)]
+        await until(lambda: region.posted == told)
+
+
+async def test_a_session_that_the_core_will_not_have_ends_and_another_is_dialled(pki: Pki, tmp_path: Path) -> None:
+    async with linked(pki, tmp_path) as (side, region):
+        talk = await side.welcomed()
+        await until(lambda: region.posted)
+        region.uplink.leave("its leader was deposed")
+        await side.talk()
+        assert isinstance(region.posted[-1], GlobalLost)
+        with pytest.raises(AssertionError, match="hung up"):
+            await talk.hear("hello")
 
 
 async def test_reports_go_up_once_welcomed_and_are_dropped_before(pki: Pki, tmp_path: Path) -> None:

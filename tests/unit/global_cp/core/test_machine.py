@@ -9,6 +9,8 @@ from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Conflict, OutcomeUnknown, Unavailable
 from atoll.lane import Deposed, Rejected
 from atoll.model.resources import Vector
+from atoll.store import keys
+from atoll.store.store import Delete, Txn
 from global_cp.config import CoreSettings
 from global_cp.core import events
 from global_cp.core.budgets import granted
@@ -167,6 +169,21 @@ def test_a_region_of_a_later_epoch_is_not_led_by_an_older_store(core: GlobalCore
     core.connect(1)
     core.connect(2, epoch=7, term=9)
     assert "older" in core.closed[2] and 1 not in core.closed
+
+
+def test_a_region_that_has_heard_a_newer_leader_gets_no_welcome_and_a_deposed_one_ends(core: GlobalCore) -> None:
+    core.connect(1)
+    newer = core.state.revision + 100
+    core.connect(2, region="south", heard=(0, newer))
+    assert f"term {newer}" in core.closed[2] and not core.sent(2, "welcome")
+    assert not core.resigned, "the true leader proves itself: a region's word alone deposes nobody"
+    core.connect(3, region="south", heard=(1, 1))
+    assert 3 in core.closed, "of a newer life of the store"
+    core.state.transact(Txn((), (Delete(keys.leader(keys.GLOBAL)),)))
+    assert core.machine.reign, "it does not know yet"
+    core.connect(4, region="south", heard=(0, newer))
+    assert core.resigned and core.machine.reign is None
+    assert core.closed[1] == "leadership was lost"
 
 
 def test_a_region_speaks_only_for_itself(core: GlobalCore) -> None:

@@ -38,6 +38,7 @@ def test_a_bind_that_was_decided_before_a_cordon_is_refused_after_it(world: Regi
     world = RegionalWorld(lanes=2)
     world.win()
     world.grant("acme", Vector(100_000, 100_000), seq=1)
+    world.uplink()
     world.join("n1")
     world.hold = True
     world.share("web", task())

@@ -89,6 +89,7 @@ def test_a_bind_under_way_holds_a_removal_up() -> None:
     world = RegionalWorld(lanes=2)
     world.win()
     world.grant("acme", Vector(100_000, 100_000), seq=1)
+    world.uplink()
     world.join("n1")
     world.hold = True
     world.share("web", task())

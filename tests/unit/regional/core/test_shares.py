@@ -72,7 +72,7 @@ def test_reports_tell_of_each_task_what_runs_and_what_found_no_room(world: Regio
 
 def _listed(world: RegionalWorld, *shares: objects_pb2.Share, store_life: int = 1, revision: int = 100) -> None:
     """Another leader of the global plane, of term 2, says what there is."""
-    world.uplink()
+    world.uplink(store_life=store_life, term=2)
     for share in shares:
         world.tell(events.ShareArrived(share))
     listed = regional_pb2.GlobalListed(store_life=store_life, term=2, revision=revision)
