@@ -60,6 +60,7 @@ RULES: dict[str, Rule] = {
     _GLOBAL + "ListWorkloads": Rule(READERS, Scope.OWN_TENANT, "tenant"),
     _GLOBAL + "ScaleWorkload": Rule(WRITERS, Scope.OWN_TENANT, "tenant"),
     _GLOBAL + "DeleteWorkload": Rule(WRITERS, Scope.OWN_TENANT, "tenant"),
+    _GLOBAL + "ResumeJob": Rule(WRITERS, Scope.OWN_TENANT, "tenant"),
     _GLOBAL + "WatchWorkloads": Rule(READERS, Scope.OWN_TENANT, "tenant"),
     _GLOBAL + "ApplyTenant": Rule(ADMINS, Scope.ANY),
     _GLOBAL + "GetTenant": Rule(READERS, Scope.OWN_TENANT, "name"),

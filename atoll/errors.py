@@ -51,6 +51,13 @@ class NotPlaced(AtollError):
 
 
 @dataclass(eq=False)
+class JobFailed(AtollError):
+    """It was waited for, and it has failed: says which task, and why."""
+
+    code: str = field(default="E2104", kw_only=True)
+
+
+@dataclass(eq=False)
 class QuotaExceeded(AtollError):
     """The tenant's quota does not allow it and the workload says `onQuota: reject`."""
 

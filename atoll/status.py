@@ -18,6 +18,7 @@ from atoll.errors import (
     Conflict,
     Expired,
     Invalid,
+    JobFailed,
     Mistake,
     NotAllowed,
     NotAuthenticated,
@@ -35,6 +36,7 @@ TEXT_CHARS = 400  # of one message or path
 STATUS: dict[type[AtollError], grpc.StatusCode] = {
     Invalid: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
+    JobFailed: grpc.StatusCode.FAILED_PRECONDITION,
     NotPlaced: grpc.StatusCode.FAILED_PRECONDITION,
     QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,

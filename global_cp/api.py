@@ -64,6 +64,9 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
     async def DeleteWorkload(self, request: pb.DeleteWorkloadRequest, context: Context) -> Any:
         return (await self._change(request)).answer
 
+    async def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> Any:
+        return (await self._change(request)).answer
+
     async def ApplyTenant(self, request: pb.ApplyTenantRequest, context: Context) -> Any:
         return (await self._change(request)).answer
 

@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "events": ("atoll.cli.events:events", "What happened"),
         "scale": ("atoll.cli.workloads:scale", "Change the number of replicas"),
         "delete": ("atoll.cli.workloads:delete", "Stop a workload and forget it"),
+        "job": ("atoll.cli.jobs:job", "How far a job is; resume one that has failed"),
         "status": ("atoll.cli.status:status", "The cluster on one page"),
         "top": ("atoll.cli.top:top", "How full regions, nodes and tenants are"),
     },

@@ -29,7 +29,7 @@ def workload_state(workload: objects_pb2.Workload) -> str:
     now = progress.progress(workload, workload.metadata.generation)
     steps = now.steps()
     if now.has(progress.DONE):
-        return "failed" if now.failed else "done"
+        return "failed" if now.failure else "done"
     if "serving" in now.reached:
         return "serving"
     reasons = [reason.code for reason in workload.status.pending]

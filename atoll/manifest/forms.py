@@ -65,6 +65,12 @@ def _spread(text: str) -> Message:
     return objects_pb2.Spread(strategy=objects_pb2.SpreadStrategy.ValueType(strategy))
 
 
+def _retries(text: str) -> Message:
+    if not text.isascii() or not text.isdecimal() or int(text[:9]) > 1_000:
+        raise scalars.ScalarError(f"{text[:40]!r} is no number of tries, 0 to 1000")
+    return objects_pb2.RetryPolicy(limit=int(text))
+
+
 def _topology_spread(text: str) -> Message:
     return objects_pb2.TopologySpread(within=text.strip())
 
@@ -75,6 +81,7 @@ TEXT: dict[str, Callable[[str], Message]] = {
     "LabelPreference": _preference,
     "TopologySpread": _topology_spread,
     "RestartPolicy": _restart,
+    "RetryPolicy": _retries,
     "Port": _port,
     "Spread": _spread,
 }
@@ -88,6 +95,8 @@ def rewrite(message: str, entries: list[Entry]) -> list[Entry]:
     """The entries of a map in full shape. Raises FormError."""
     if message == "WorkloadSpec":
         return _one_task(entries)
+    if message == "Task":
+        return _completions(entries)
     if message == "ResourceRequirements":
         return _requests_only(entries)
     if message == "Toleration":
@@ -97,24 +106,38 @@ def rewrite(message: str, entries: list[Entry]) -> list[Entry]:
     return entries
 
 
+BESIDE_TASK = ("replicas", "count", "completions", "parallelism", "retries", "backoffLimit")
+
+
 def _one_task(entries: list[Entry]) -> list[Entry]:
-    """`task` and `replicas` become the only entry of `tasks`."""
+    """`task`, with `replicas` and others of its fields beside it, becomes the only entry of `tasks`."""
     named = {entry.name: entry for entry in entries}
-    task, replicas = named.get("task"), named.get("replicas")
-    if task is None and replicas is None:
+    task, beside = named.get("task"), [entry for entry in entries if entry.name in BESIDE_TASK]
+    if task is None and not beside:
         return entries
-    at = task or replicas
-    assert at is not None
+    at = task or beside[0]
     if "tasks" in named:
         raise FormError(at, f"{at.name!r} is for a spec with one task; this one has 'tasks', so say it there")
     if task is None:
-        raise FormError(at, "'replicas' stands beside 'task', and there is no 'task'")
+        raise FormError(at, f"{at.name!r} stands beside 'task', and there is no 'task'")
     value = task.value
-    if replicas is not None and isinstance(value, MappingNode):
-        value = MappingNode(value.tag, [*value.value, (replicas.key, replicas.value)], value.start_mark, value.end_mark)
+    if beside and isinstance(value, MappingNode):
+        more = [(entry.key, entry.value) for entry in beside]
+        value = MappingNode(value.tag, [*value.value, *more], value.start_mark, value.end_mark)
     tasks = SequenceNode("", [value], value.start_mark, value.end_mark)
-    rest = [entry for entry in entries if entry.name not in ("task", "replicas")]
+    rest = [entry for entry in entries if entry is not task and entry not in beside]
     return [*rest, replace(task, name="tasks", value=tasks, written="task")]
+
+
+def _completions(entries: list[Entry]) -> list[Entry]:
+    """`completions` alone says how many replicas there are."""
+    named = {entry.name: entry for entry in entries}
+    said = named.get("completions")
+    if said is None or "replicas" in named or "count" in named or not isinstance(said.value, ScalarNode):
+        return entries
+    if not str(said.value.value).isdecimal():
+        return entries
+    return [*entries, replace(said, name="replicas")]
 
 
 def _requests_only(entries: list[Entry]) -> list[Entry]:

@@ -130,7 +130,7 @@ class Reader:
         if entry.name in others:
             alias = others[entry.name]
             return schema.fields_by_proto(message.DESCRIPTOR)[alias.proto], alias.factor
-        names = [*known, *others, *(("task", "replicas") if message.DESCRIPTOR.name == "WorkloadSpec" else ())]
+        names = [*known, *others, *(("task", *forms.BESIDE_TASK) if message.DESCRIPTOR.name == "WorkloadSpec" else ())]
         self.wrong(entry.key, path, f"unknown field{did_you_mean(entry.name, names)}")
         return None, 0
 

@@ -58,6 +58,8 @@ INSTANTS = {
     "ready_ms": "readyAt",
     "deadline_ms": "deadline",
     "not_before_ms": "notBefore",
+    "not_after_ms": "notAfter",
+    "ended_ms": "endedAt",
     "expires_ms": "expiresAt",
     "used_ms": "usedAt",
     "valid_until_ms": "validUntil",
@@ -66,7 +68,13 @@ INSTANTS = {
 # Names that Kubernetes users have in their fingers, where they mean the same.
 ALIASES: dict[str, dict[str, Alias]] = {
     "Metadata": {"namespace": Alias("tenant")},
+    "WorkloadSpec": {
+        "activeDeadlineSeconds": Alias("active_deadline_s", 1),
+        "ttlSecondsAfterFinished": Alias("time_to_live_s", 1),
+    },
     "Task": {
+        "count": Alias("replicas"),
+        "backoffLimit": Alias("retries"),
         "livenessProbe": Alias("liveness"),
         "readinessProbe": Alias("readiness"),
         "restartPolicy": Alias("restart"),

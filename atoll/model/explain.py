@@ -25,6 +25,9 @@ QUOTA = "QuotaExhausted"
 SLICE_AWAITED = "SliceAwaited"
 BACK_OFF = "BackOff"
 QUEUED = "Queued"
+PARALLELISM = "Parallelism"
+UPSTREAM = "UpstreamPending"
+NOT_YET = "NotYet"
 
 SENTENCES = {
     NODE_NOT_READY: "not ready, or not heard from",
@@ -45,6 +48,9 @@ SENTENCES = {
     SLICE_AWAITED: "none of the tenant's quota has come to this region yet",
     BACK_OFF: "waiting before the next try after a failure",
     QUEUED: "waiting for its turn",
+    PARALLELISM: "as many of the task run as its `parallelism` allows",
+    UPSTREAM: "waiting for the tasks in its `dependsOn`",
+    NOT_YET: "waiting for its `notBefore`",
 }
 _UNIT_OF = {code: dimension for dimension, code in INSUFFICIENT.items()}
 

@@ -11,6 +11,7 @@ from atoll.model import explain
 STAGES = ("admitted", "bound", "started", "ready", "serving")
 DONE = "done"
 DELETED = "deleted"
+OVER = (objects_pb2.JOB_PHASE_SUCCEEDED, objects_pb2.JOB_PHASE_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,13 @@ class Progress:
     serving: int
     succeeded: int
     failed: int
+    ended: bool = False  # a job: all of its tasks have
+    failure: str = ""  # why the job has failed
 
     def has(self, stage: str) -> bool:
-        """`done`: every replica of a job has ended."""
-        if stage == DONE:
-            return "admitted" in self.reached and 0 < self.desired <= self.succeeded + self.failed
+        """`done`: a job has ended. One that has succeeded has come through every stage."""
+        if stage == DONE or (self.ended and not self.failure):
+            return self.ended
         return stage in self.reached
 
     def steps(self) -> list[str]:
@@ -51,12 +54,14 @@ class Progress:
 
 def progress(workload: objects_pb2.Workload, generation: int) -> Progress:
     """Progress of `generation` or a later one."""
-    status = workload.status
+    status, job = workload.status, workload.status.job
     desired = sum(task.replicas for task in workload.spec.tasks)
+    over = job.phase in OVER and job.generation >= max(generation, workload.metadata.generation)
+    failure = job.message or job.reason if over and job.phase == objects_pb2.JOB_PHASE_FAILED else ""
     true = {c.type.lower() for c in status.conditions if c.status == objects_pb2.CONDITION_STATUS_TRUE}
     if status.observed_generation < max(generation, workload.metadata.generation):
         admitted = ("admitted",) if "admitted" in true else ()
-        return Progress(workload.metadata.generation, admitted, desired, 0, 0, 0, 0, 0, 0)
+        return Progress(workload.metadata.generation, admitted, desired, 0, 0, 0, 0, 0, 0, over, failure)
     counts = status.counts
     return Progress(
         generation=status.observed_generation,
@@ -68,6 +73,8 @@ def progress(workload: objects_pb2.Workload, generation: int) -> Progress:
         serving=counts.serving,
         succeeded=counts.succeeded,
         failed=counts.failed,
+        ended=over,
+        failure=failure,
     )
 
 

@@ -115,6 +115,24 @@ class Workloads:
         write = self._caller.write(self._stub.DeleteWorkload, request, request_id=request_id, deadline_s=deadline_s)
         return (await write).revision
 
+    async def resume(
+        self,
+        name: str,
+        *,
+        tenant: str = "",
+        request_id: str = "",
+        if_generation: int = 0,
+        deadline_s: float = DEADLINE_S,
+    ) -> Applied:
+        """A job that has failed goes on from there: what has succeeded stays. Raises NotFound; Conflict when it has not
+        failed."""
+        request_id = request_id or new_request_id()
+        request = global_pb2.ResumeJobRequest(
+            tenant=tenant or self._tenant, name=name, request_id=request_id, if_generation=if_generation
+        )
+        write = self._caller.write(self._stub.ResumeJob, request, request_id=request_id, deadline_s=deadline_s)
+        return _applied(await write)
+
     def watch(
         self, *, tenant: str = "", since: int = 0, everywhere: bool = False
     ) -> AbstractAsyncContextManager[AsyncIterator[global_pb2.WorkloadEvent]]:
@@ -133,7 +151,8 @@ class Workloads:
         seen: Callable[[Progress], None] | None = None,
     ) -> objects_pb2.Workload:
         """Returns when it is admitted, bound, started, ready, serving, or (a job) done; or deleted (the last state
-        seen). A document waits for its own generation. `seen` is called at each step. Raises NotPlaced."""
+        seen). A document waits for its own generation. `seen` is called at each step. Raises NotPlaced, and
+        JobFailed."""
         document = workload.workload if isinstance(workload, Applied) else workload
         if isinstance(document, str):
             document = await self.get(document, tenant=tenant)
@@ -145,7 +164,13 @@ class Workloads:
                     now = progress.progress(last, document.metadata.generation)
                     if seen is not None:
                         seen(now)
-                    if until != progress.DELETED and now.has(until):
+                    if until == progress.DELETED:
+                        continue
+                    if now.failure:
+                        raise errors.JobFailed(
+                            f"job {last.metadata.name} has failed: {now.failure}", hint=_resume(last)
+                        )
+                    if now.has(until):
                         return last
         except TimeoutError:
             waited_s = asyncio.get_running_loop().time() - began
@@ -176,6 +201,10 @@ class Workloads:
                         if event.type == global_pb2.EVENT_TYPE_DELETED:
                             return
                         yield event.workload
+
+
+def _resume(job: objects_pb2.Workload) -> str:
+    return f"atoll job get {job.metadata.name}; then atoll job resume {job.metadata.name}"
 
 
 def _applied(response: global_pb2.ApplyWorkloadResponse) -> Applied:

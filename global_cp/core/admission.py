@@ -17,6 +17,7 @@ from atoll.model.names import TRUSTED, mistake_in_label_key, mistake_in_label_va
 from atoll.model.resources import DIMENSIONS, LARGEST, Vector, format_quantity, vector
 from atoll.model.selectors import mistake_in_requirement
 from atoll.model.strategies import STRATEGIES
+from global_cp.core.job_rules import mistakes_in_job
 from global_cp.core.spread_rules import allowed, mistakes_in_spread
 
 MOST_REPLICAS = 10_000
@@ -30,7 +31,6 @@ MOST_OF_ONE_REPLICA = 10**9  # of each dimension: a million cores, a pebibyte; k
 LARGEST_SPEC_BYTES = 64 * 1024
 LARGEST_ANNOTATIONS_BYTES = 16 * 1024
 LONGEST_ESTIMATE_MS = 365 * 86_400_000
-LATEST_DEADLINE_MS = 253_402_300_799_999  # the last millisecond of year 9999
 LONGEST_GRACE_S = 3_600
 LONGEST_BOUNDED_S = 7 * 86_400
 LONGEST_PROBE_MS = 3_600_000
@@ -54,7 +54,8 @@ def mistakes_in_workload(
     if workload.spec.ByteSize() > LARGEST_SPEC_BYTES:
         found.append(Mistake("spec", f"is {spec.ByteSize()} bytes; at most {LARGEST_SPEC_BYTES} are allowed"))
     found += _run_class(spec)
-    found += _times(spec)
+    found += _within(spec.estimate_ms, 0, LONGEST_ESTIMATE_MS, "spec.estimate", "ms")
+    found += mistakes_in_job(spec)
     found += mistakes_in_spread(spec, regions)
     if not 1 <= len(spec.tasks) <= MOST_TASKS:
         found.append(Mistake("spec.tasks", f"has {len(spec.tasks)} tasks; 1 to {MOST_TASKS} are allowed"))
@@ -64,17 +65,6 @@ def mistakes_in_workload(
         found += _task(task, path)
         found += _feasible(task, path, allowed(spec, regions), summaries)
     return found
-
-
-def missed_deadline(spec: objects_pb2.WorkloadSpec, now_ms: int) -> list[Mistake]:
-    """A deadline that not even a replica which starts at once could meet."""
-    left_ms = spec.deadline_ms - now_ms
-    if not spec.deadline_ms or left_ms > spec.estimate_ms:
-        return []
-    if left_ms <= 0:
-        return [Mistake("spec.deadline", f"has passed {-left_ms / 1000:.0f} s ago")]
-    left = f"{left_ms / 1000:.0f} s are left and the estimate is {spec.estimate_ms / 1000:.0f} s"
-    return [Mistake("spec.deadline", f"cannot be met: {left}")]
 
 
 def mistakes_in_tenant(tenant: objects_pb2.Tenant) -> list[Mistake]:
@@ -124,14 +114,6 @@ def _run_class(spec: objects_pb2.WorkloadSpec) -> Mistakes:
         yield from _within(spec.bounded_s, 1, LONGEST_BOUNDED_S, "spec.bounded", "s")
     elif spec.bounded_s:
         yield Mistake("spec.bounded", "only the run class bounded has it")
-
-
-def _times(spec: objects_pb2.WorkloadSpec) -> Mistakes:
-    yield from _within(spec.estimate_ms, 0, LONGEST_ESTIMATE_MS, "spec.estimate", "ms")
-    if spec.deadline_ms and spec.type != objects_pb2.WORKLOAD_TYPE_JOB:
-        yield Mistake("spec.deadline", "only a job has one: a service does not end")
-    elif not 0 <= spec.deadline_ms <= LATEST_DEADLINE_MS:
-        yield Mistake("spec.deadline", "is no time before the year 10000")
 
 
 def _task(task: objects_pb2.Task, path: str) -> Mistakes:

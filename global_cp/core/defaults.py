@@ -10,6 +10,7 @@ from atoll.model.resources import DIMENSIONS
 
 TERMINATION_GRACE_S = 10
 PROBE_INTERVAL_MS, PROBE_TIMEOUT_MS, PROBE_FAILURES, PROBE_SUCCESSES = 2_000, 1_000, 3, 1
+RETRIES, RETRY_MS, RETRY_MAX_MS = 5, 1_000, 300_000
 LOCAL_RESTARTS, BACKOFF_MS, BACKOFF_MAX_MS = 3, 1_000, 60_000
 
 
@@ -32,6 +33,9 @@ def complete_workload(
     spec.priority = spec.priority or objects_pb2.PRIORITY_DEFAULT
     spec.run_class = spec.run_class or objects_pb2.RUN_CLASS_KEEP
     spec.on_quota = spec.on_quota or objects_pb2.ON_QUOTA_QUEUE
+    spec.resumed = 0
+    if spec.type == objects_pb2.WORKLOAD_TYPE_JOB:
+        spec.on_failure = spec.on_failure or objects_pb2.ON_FAILURE_STOP
     if len(spec.tasks) == 1:
         spec.tasks[0].name = spec.tasks[0].name or "main"
     _complete_spread(spec)
@@ -83,10 +87,28 @@ def _complete_task(task: objects_pb2.Task, workload_type: "objects_pb2.WorkloadT
             _complete_probe(getattr(task, name))
     restart = task.restart
     job = workload_type == objects_pb2.WORKLOAD_TYPE_JOB
+    if job:
+        task.replicas = task.replicas or task.completions
+        _complete_retries(task)
     restart.mode = restart.mode or (objects_pb2.RESTART_MODE_ON_FAILURE if job else objects_pb2.RESTART_MODE_ALWAYS)
     restart.local_limit = restart.local_limit or LOCAL_RESTARTS
     restart.backoff_ms = restart.backoff_ms or BACKOFF_MS
     restart.backoff_max_ms = restart.backoff_max_ms or max(BACKOFF_MAX_MS, restart.backoff_ms)
+
+
+def _complete_retries(task: objects_pb2.Task) -> None:
+    """Who counts tries counts runs: none is started again on its node unless `restart` says so. Never to be restarted
+    means never to be tried again, unless `retries` says otherwise."""
+    restart, said = task.restart, task.HasField("retries")
+    if said:
+        restart.mode = restart.mode or objects_pb2.RESTART_MODE_NEVER
+    retries = task.retries
+    if not said:
+        retries.limit = 0 if restart.mode == objects_pb2.RESTART_MODE_NEVER else RETRIES
+    retries.backoff_ms = retries.backoff_ms or RETRY_MS
+    retries.backoff_max_ms = retries.backoff_max_ms or max(RETRY_MAX_MS, retries.backoff_ms)
+    for codes in (retries.fatal_codes, retries.ignored_codes):
+        codes[:] = sorted(set(codes))
 
 
 def _complete_probe(probe: objects_pb2.Probe) -> None:

@@ -18,16 +18,11 @@ from atoll.model import explain
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
-from global_cp.core import budgets, region_updates, transactions, user_tokens
-from global_cp.core.admission import (
-    MOST_REPLICAS,
-    missed_deadline,
-    mistakes_in_tenant,
-    mistakes_in_workload,
-    over_quota,
-)
+from global_cp.core import budgets, jobs, region_updates, transactions, user_tokens
+from global_cp.core.admission import MOST_REPLICAS, mistakes_in_tenant, mistakes_in_workload, over_quota
 from global_cp.core.defaults import complete_tenant, complete_workload
 from global_cp.core.events import MutationAsked
+from global_cp.core.job_rules import missed
 from global_cp.core.records import Records, demand
 
 CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
@@ -55,7 +50,7 @@ def tenant_of(request: Message) -> str:
     match request:
         case global_pb2.ApplyWorkloadRequest():
             return request.workload.metadata.tenant
-        case global_pb2.ScaleWorkloadRequest() | global_pb2.DeleteWorkloadRequest():
+        case global_pb2.ScaleWorkloadRequest() | global_pb2.DeleteWorkloadRequest() | global_pb2.ResumeJobRequest():
             return request.tenant
         case global_pb2.ApplyTenantRequest():
             return request.tenant.metadata.name
@@ -78,6 +73,8 @@ def decide(world: World, asked: MutationAsked, uid: str, now_ms: int) -> Decided
             return _scale_workload(world, request, now_ms)
         case global_pb2.DeleteWorkloadRequest():
             return _delete_workload(world, request, now_ms)
+        case global_pb2.ResumeJobRequest():
+            return _resume_job(world, request, now_ms)
         case global_pb2.ApplyTenantRequest():
             return _apply_tenant(world, request, uid, now_ms)
         case global_pb2.DeleteTenantRequest():
@@ -121,6 +118,7 @@ _ANSWERS: dict[str, type[Message]] = {
     "ApplyWorkloadRequest": global_pb2.ApplyWorkloadResponse,
     "ScaleWorkloadRequest": global_pb2.ApplyWorkloadResponse,
     "DeleteWorkloadRequest": global_pb2.DeleteWorkloadResponse,
+    "ResumeJobRequest": global_pb2.ApplyWorkloadResponse,
     "ApplyTenantRequest": global_pb2.ApplyTenantResponse,
     "DeleteTenantRequest": global_pb2.DeleteTenantResponse,
     "CreateUserTokenRequest": global_pb2.CreateUserTokenResponse,
@@ -148,10 +146,11 @@ def _apply_workload(
     wanted = complete_workload(request.workload, world.default_strategy)
     metadata = wanted.metadata
     before = world.records.workloads.get(metadata.tenant, metadata.name)
+    wanted.spec.resumed = before.spec.resumed if before is not None else 0
     mistakes = mistakes_in_workload(wanted, {r.metadata.name: r for r in world.records.regions}, world.summaries)
     mistakes += _tenant_mistakes(world, metadata.tenant, "metadata.tenant")
     if before is None or _times(before.spec) != _times(wanted.spec):  # what was feasible may be applied again
-        mistakes += missed_deadline(wanted.spec, now_ms)
+        mistakes += missed(wanted.spec, now_ms)
     if before is not None and before.spec.type != wanted.spec.type:
         mistakes.append(Mistake("spec.type", "cannot be changed; delete the workload and create it anew"))
     if mistakes:
@@ -166,8 +165,8 @@ def _apply_workload(
     return _answered(world, request, request.request_id, wanted, UPDATED if before else CREATED, now_ms)
 
 
-def _times(spec: objects_pb2.WorkloadSpec) -> tuple[int, int]:
-    return spec.deadline_ms, spec.estimate_ms
+def _times(spec: objects_pb2.WorkloadSpec) -> tuple[int, ...]:
+    return spec.deadline_ms, spec.estimate_ms, spec.not_before_ms, spec.not_after_ms
 
 
 def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_ms: int) -> Decided | AtollError:
@@ -208,6 +207,18 @@ def _delete_workload(world: World, request: global_pb2.DeleteWorkloadRequest, no
     wanted.metadata.deleted_ms = before.metadata.deleted_ms or now_ms
     record = _record(request, request.request_id, answer := global_pb2.DeleteWorkloadResponse(), now_ms)
     return Decided(transactions.delete(world.records, wanted, record), answer)
+
+
+def _resume_job(world: World, request: global_pb2.ResumeJobRequest, now_ms: int) -> Decided | AtollError:
+    before = world.records.workloads.get(request.tenant, request.name)
+    if before is None:
+        return _no_workload(request.tenant, request.name)
+    if error := _stale(before, request.if_generation):
+        return error
+    after = jobs.resumed(before, world.records.statuses.get(request.tenant, request.name))
+    if isinstance(after, Conflict):
+        return after
+    return _answered(world, request, request.request_id, after, UPDATED, now_ms)
 
 
 def _answered(

@@ -172,7 +172,7 @@ class Records:
                 self._asked[tenant] = self._asked.get(tenant, NOTHING) + demand(document.spec) * sign
             if isinstance(document, objects_pb2.Share) and not document.removed:
                 place = (path[1], path[0])
-                self._shared[place] = self._shared.get(place, NOTHING) + demand(document.spec) * sign
+                self._shared[place] = self._shared.get(place, NOTHING) + share_demand(document) * sign
         if kind == "share":
             region, owner = path[0], (path[1], path[2])
             others = [r for r in self._regions_of.get(owner, ()) if r != region]
@@ -182,8 +182,23 @@ class Records:
 
 
 def demand(spec: objects_pb2.WorkloadSpec) -> Vector:
-    """What all replicas of the spec are charged."""
+    """What all replicas of the spec that may run at once are charged."""
     result = NOTHING
     for task in spec.tasks:
-        result += vector(task.resources.requests) * task.replicas
+        most = min(task.replicas, task.parallelism) if task.parallelism else task.replicas
+        result += vector(task.resources.requests) * most
     return result
+
+
+def share_demand(share: objects_pb2.Share) -> Vector:
+    """The same of what one region runs."""
+    result = NOTHING
+    for task in share.spec.tasks:
+        result += vector(task.resources.requests) * at_once(share, task)
+    return result
+
+
+def at_once(share: objects_pb2.Share, task: objects_pb2.Task, ended: int = 0) -> int:
+    """How many replicas of the share's task may run there at once when so many of them have ended."""
+    left = max(0, task.replicas - ended)
+    return min((left, *(part.replicas for part in share.parallel if part.task == task.name)))

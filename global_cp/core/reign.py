@@ -9,6 +9,7 @@ from atoll.lane import Authority, Plan
 from global_cp.config import CoreSettings
 from global_cp.core.budgets import Budgets
 from global_cp.core.commands import Commit, Publish
+from global_cp.core.job_life import JobLife
 from global_cp.core.records import Change, Records
 from global_cp.core.regions import Regions
 from global_cp.core.reports import Reports
@@ -50,6 +51,7 @@ class Reign:
             self.shares,
             self.budgets,
             self.statuses,
+            JobLife(records),
             Sweep(records, settings),
         ]
         self.free_lanes = list(range(settings.lanes))

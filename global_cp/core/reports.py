@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model.resources import NOTHING, Vector, total, vector
+from global_cp.core.records import at_once
 
 WorkloadPath = tuple[str, str]  # (tenant, name)
 NEVER: Mapping[str, regional_pb2.WorkloadReport] = {}
@@ -33,7 +34,10 @@ class Reports:
                 self._unplaced_since.pop(place, None)
 
         ended = {task.task: task.ended for task in report.tasks}
-        each = [vector(task.resources.requests) * ended.get(task.name, 0) for task in share.spec.tasks]
+        each = [
+            vector(task.resources.requests) * (at_once(share, task) - at_once(share, task, ended.get(task.name, 0)))
+            for task in share.spec.tasks
+        ]
         return self._add_up(path, region, total(each))
 
     def told(self, path: WorkloadPath, region: str) -> None:
@@ -70,7 +74,7 @@ class Reports:
         return said.unplaced if said and since is not None and now_ms - since >= self._settle_ms else 0
 
     def ended(self, tenant: str, region: str) -> Vector:
-        """What the tenant's replicas there were charged that have ended for good: they need it no more."""
+        """What the tenant's replicas there need no more, because they have ended for good."""
         return self._ended.get((tenant, region), NOTHING)
 
     def _add_up(self, path: WorkloadPath, region: str, ended: Vector) -> bool:

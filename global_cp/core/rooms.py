@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model.resources import NOTHING, Vector, total, vector
-from global_cp.core.records import Change, demand
+from global_cp.core.records import Change, share_demand
 from global_cp.core.reports import WorkloadPath
 
 
@@ -53,4 +53,4 @@ class Rooms:
 
 
 def _demand(share: object) -> Vector:
-    return demand(share.spec) if isinstance(share, objects_pb2.Share) and not share.removed else NOTHING
+    return share_demand(share) if isinstance(share, objects_pb2.Share) and not share.removed else NOTHING

@@ -8,14 +8,16 @@ its shares is left (I7, I11). A region that is not connected keeps its shares.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Settled
 from atoll.model.resources import NOTHING, Vector, total, vector
 from global_cp.config import CoreSettings
-from global_cp.core import moves, spread, transactions
+from global_cp.core import jobs, moves, spread, transactions
 from global_cp.core.budgets import purse
 from global_cp.core.commands import Command
+from global_cp.core.jobs import Opening
 from global_cp.core.records import Change, Records
 from global_cp.core.reports import Reports, WorkloadPath
 from global_cp.core.rooms import Rooms
@@ -26,10 +28,21 @@ Live = Mapping[str, objects_pb2.Share]  # by region
 Counts = dict[str, dict[str, int]]  # region → task → replicas
 
 
-def share(
-    workload: objects_pb2.Workload, region: objects_pb2.Region, told: Mapping[str, int], plan: Mapping[str, int]
-) -> objects_pb2.Share:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """By region and task: what it is told next, and the plan that leads to; only regions that have or get any. `parts`
+    of a parallelism; `stopped`: tasks that are over."""
+
+    told: Counts = field(default_factory=dict)
+    plan: Counts = field(default_factory=dict)
+    parts: Counts = field(default_factory=dict)
+    stopped: tuple[str, ...] = ()
+
+
+def share(workload: objects_pb2.Workload, region: objects_pb2.Region, wanted: Wanted) -> objects_pb2.Share:
     """What `region` runs of the workload, and where a move leads; nothing at all: it is removed there."""
+    name = region.metadata.name
+    told, plan, parts = (counts.get(name, {}) for counts in (wanted.told, wanted.plan, wanted.parts))
     metadata = workload.metadata
     result = objects_pb2.Share(
         metadata=objects_pb2.Metadata(
@@ -48,8 +61,15 @@ def share(
     for task in result.spec.tasks:
         task.replicas = told.get(task.name, 0)
     if told != plan:
-        result.targets.extend(objects_pb2.TaskTarget(task=name, replicas=plan[name]) for name in sorted(plan))
+        result.targets.extend(_targets(plan))
+    if told:
+        result.parallel.extend(_targets(parts))
+        result.stopped.extend(wanted.stopped)
     return result
+
+
+def _targets(counts: Mapping[str, int]) -> list[objects_pb2.TaskTarget]:
+    return [objects_pb2.TaskTarget(task=name, replicas=counts[name]) for name in sorted(counts)]
 
 
 def planned(share: objects_pb2.Share, task: str) -> int:
@@ -83,8 +103,8 @@ class Shares:
         if report.closed and share is not None and share.removed:
             self._closed[region, report.tenant, report.workload] = (report.uid, report.generation)
             self._workloads[path] = None
-        elif any(share.targets for share in self._records.shares_of(*path).values()):
-            self._workloads[path] = None  # a move under way may go on
+        elif any(share.targets or share.parallel or share.stopped for share in self._records.shares_of(*path).values()):
+            self._workloads[path] = None  # a move under way may go on, or a part of a parallelism is free
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         if now_ms >= self._look_again_ms:
@@ -109,6 +129,8 @@ class Shares:
                 self._workloads[change.path[1], change.path[2]] = None
                 if change.after is None:
                     self._closed.pop((change.path[0], change.path[1], change.path[2]), None)
+            case "status" if isinstance(change.after, objects_pb2.WorkloadStatus) and change.after.HasField("job"):
+                self._workloads[change.path[0], change.path[1]] = None  # another task may be opened, or is over
             case "region":
                 self._mark_all()
 
@@ -133,40 +155,76 @@ class Shares:
         self, workload: objects_pb2.Workload, present: Mapping[str, objects_pb2.Share], now_ms: int
     ) -> dict[str, objects_pb2.Share]:
         live = {name: share for name, share in present.items() if not share.removed}
-        told, plan = ({}, {}) if workload.metadata.deleted_ms else self._counts(workload, live, now_ms)
-        gone = {name: share for name, share in present.items() if share.removed and name not in told}
+        wanted = Wanted() if workload.metadata.deleted_ms else self._counts(workload, live, now_ms)
+        gone = {name: share for name, share in present.items() if share.removed and name not in wanted.told}
         return gone | {
-            name: share(workload, self._region(name), told.get(name, {}), plan.get(name, {}))
-            for name in {**present, **told}
-            if name not in gone
+            name: share(workload, self._region(name), wanted) for name in {**present, **wanted.told} if name not in gone
         }
 
     def _region(self, name: str) -> objects_pb2.Region:
         return self._records.regions.get(name) or objects_pb2.Region(metadata=objects_pb2.Metadata(name=name))
 
-    def _counts(self, workload: objects_pb2.Workload, live: Live, now_ms: int) -> tuple[Counts, Counts]:
-        """What the regions are told next, and the plan that leads to; only regions that have or get any."""
+    def _counts(self, workload: objects_pb2.Workload, live: Live, now_ms: int) -> Wanted:
         spec = workload.spec
         regions = {region.metadata.name: region for region in self._records.regions}
         at = spread.places(spec, regions, list(live))
         told: Counts = {place.region: {} for place in at}
         plan: Counts = {place.region: {} for place in at}
+        parts: Counts = {place.region: {} for place in at}
         spare, taken = self._spare(workload.metadata.tenant), dict.fromkeys(told, NOTHING)
+        openings = self._openings(workload, now_ms)
         for task in spec.tasks:
             request = vector(task.resources.requests)
             before = {name: planned(share, task.name) for name, share in live.items()}
-            wanted = spread.plan(
-                _asked(spec, task, live), at, before, self._outlook(workload, task.name, request, live, taken, now_ms)
-            )
             standing = self._standing(task.name, live, before)
-            next_ = moves.step(standing, wanted, _fitting(spare, request), max(1, task.replicas // _STRIDES))
+            opening = openings.get(task.name, Opening.OPEN)
+            if opening is Opening.OPEN:
+                outlook = self._outlook(workload, task.name, request, live, taken, now_ms)
+                wanted = spread.plan(_asked(spec, task, live), at, before, outlook)
+                next_ = moves.step(standing, wanted, _fitting(spare, request), max(1, task.replicas // _STRIDES))
+            else:
+                ended = self._ended(task.name, live) if opening is Opening.STOPPED else {}
+                next_ = wanted = {place.region: ended.get(place.region, 0) for place in at}
             spare -= request * max(0, sum(next_.values()) - sum(standing.told.values()))
             for name in told:
                 plan[name][task.name], told[name][task.name] = wanted[name], next_[name]
                 taken[name] += request * max(0, wanted[name] - before.get(name, 0))
+            if task.parallelism:
+                for name, part in jobs.parts(task.parallelism, next_, self._over(task.name, live, next_)).items():
+                    parts[name][task.name] = part
         used = [name for name in told if any(told[name].values()) or any(plan[name].values())]
         used = used or [place.region for place in at if place.region in live or place.takes][:1]
-        return {name: told[name] for name in used}, {name: plan[name] for name in used}
+        return Wanted(
+            told={name: told[name] for name in used},
+            plan={name: plan[name] for name in used},
+            parts=parts,
+            stopped=tuple(sorted(name for name, opening in openings.items() if opening is Opening.STOPPED)),
+        )
+
+    def _openings(self, workload: objects_pb2.Workload, now_ms: int) -> Mapping[str, Opening]:
+        """Of a job's tasks, by its status as stored."""
+        if workload.spec.type != jobs.JOB:
+            return {}
+        status = self._records.statuses.get(workload.metadata.tenant, workload.metadata.name)
+        return jobs.openings(workload, status.job if status else jobs.NO_STATUS, now_ms)
+
+    def _ended(self, task: str, live: Live) -> dict[str, int]:
+        """How many of a task's replicas have ended in each region, as far as it has said; no more than it was told."""
+        found = {name: _told(share, task) for name, share in live.items()}
+        for name, share in live.items():
+            report = self._reports.of((share.metadata.tenant, share.metadata.name)).get(name)
+            if report is not None and (report.uid, report.generation) == (
+                share.metadata.uid,
+                share.metadata.generation,
+            ):
+                ended = sum(each.ended for each in report.tasks if each.task == task)
+                found[name] = min(found[name], ended)
+        return found
+
+    def _over(self, task: str, live: Live, told: Mapping[str, int]) -> list[str]:
+        """The regions where all that they were told to run has ended."""
+        said = {name: self._reports.of_share(share).get(task) for name, share in live.items()}
+        return [name for name, report in said.items() if report and report.ended >= told.get(name, 0)]
 
     def _outlook(
         self,

@@ -7,11 +7,14 @@ After a takeover a region's counts are those of the stored status until it repor
 
 from collections.abc import Mapping, Sequence
 
+from google.protobuf.message import Message
+
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Settled
 from atoll.model.resources import vector
 from global_cp.config import CoreSettings
-from global_cp.core import transactions
+from global_cp.core import jobs, transactions
+from global_cp.core.alarms import Alarms
 from global_cp.core.commands import Command
 from global_cp.core.records import Change, Records
 from global_cp.core.reports import Reports, WorkloadPath
@@ -34,6 +37,7 @@ def conditions(
     observed: bool,
     before: Sequence[objects_pb2.Condition],
     now_ms: int,
+    job: objects_pb2.JobStatus | None = None,
 ) -> list[objects_pb2.Condition]:
     """Sorted by type; `since_ms` moves only when the status does. Replicas of a job that have succeeded count as
     having come all the way."""
@@ -52,6 +56,9 @@ def conditions(
         else:
             reason = "Failed" if counts.failed else "Waiting"
         result.append(_condition(name, holds, reason, f"{reached}/{desired}"))
+    if job is not None:
+        over = job.phase in jobs.OVER
+        result.append(_condition("Done", over, job.reason if over else "Running", job.message))
     since = {(condition.type, condition.status): condition.since_ms for condition in before}
     for condition in result:
         condition.since_ms = since.get((condition.type, condition.status), now_ms)
@@ -63,15 +70,27 @@ def _condition(name: str, holds: bool, reason: str, message: str) -> objects_pb2
 
 
 def pending_reasons(
-    records: Records, workload: objects_pb2.Workload, reports: Mapping[str, regional_pb2.WorkloadReport], waiting: bool
+    records: Records,
+    workload: objects_pb2.Workload,
+    reports: Mapping[str, regional_pb2.WorkloadReport],
+    waiting: bool,
+    job: objects_pb2.JobStatus | None = None,
 ) -> list[objects_pb2.PendingReason]:
     """What the global plane knows first, then what each region says of itself."""
     reasons: list[objects_pb2.PendingReason] = []
     tenant = workload.metadata.tenant
     shares = records.shares_of(tenant, workload.metadata.name).values()
-    spread = sum(planned(share, task.name) for share in shares if not share.removed for task in share.spec.tasks)
-    if spread < sum(task.replicas for task in workload.spec.tasks) and not workload.metadata.deleted_ms:
+    held = {task.task for task in job.tasks if task.phase != jobs.T_RUNNING} if job else set()
+    tasks = [task for task in workload.spec.tasks if task.name not in held]
+    spread = sum(planned(share, task.name) for share in shares if not share.removed for task in tasks)
+    if spread < sum(task.replicas for task in tasks) and not workload.metadata.deleted_ms:
         reasons.append(objects_pb2.PendingReason(code="NoRegion", message=_closed(records, workload.spec)))
+    if job and job.phase not in jobs.OVER:
+        reasons += [
+            objects_pb2.PendingReason(code=task.reason, message=f"{task.task} {task.message}")
+            for task in job.tasks
+            if task.phase == jobs.T_PENDING and task.reason
+        ]
     document = records.tenants.get(tenant)
     asked = records.asked(tenant)
     if waiting and document is not None and not asked.fits(quota := vector(document.spec.quota)):
@@ -112,16 +131,21 @@ class Statuses:
         self._settings = settings
         self._reports = reports
         self._dirty: dict[WorkloadPath, None] = {}
+        self._alarms = Alarms()  # of jobs whose status time alone changes
         self._not_before_ms = 0
         for workload in records.workloads:
             path = (workload.metadata.tenant, workload.metadata.name)
-            if records.statuses.get(*path) is None:
+            status = records.statuses.get(*path)
+            if status is None:
                 self._dirty[path] = None
+            elif status.HasField("job"):
+                self._alarms.set(path, jobs.next_look_ms(workload.spec, status.job))
 
     def reported(self, report: regional_pb2.WorkloadReport) -> None:
         self._dirty[report.tenant, report.workload] = None
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        self._dirty.update(dict.fromkeys(self._alarms.due(now_ms)))
         if not self._dirty or now_ms < self._not_before_ms:
             return None
         batch: list[tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]] = []
@@ -149,15 +173,24 @@ class Statuses:
                     self._dirty[change.path[0], change.path[1]] = None
             case "share":
                 self._dirty[change.path[1], change.path[2]] = None
-            case "status" if change.after is not None:
-                self._dirty[change.path[0], change.path[1]] = None  # it was under way when a report undid its reason
+            case "status":
+                self._status_changed((change.path[0], change.path[1]), change.after)
             case "region":
                 self._dirty.update(dict.fromkeys((path[0], path[1]) for path, _ in self._records.workloads.items()))
             case "tenant":
                 self._dirty.update(dict.fromkeys(self._records.workloads_of(change.path[0])))
 
+    def _status_changed(self, path: WorkloadPath, status: Message | None) -> None:
+        workload = self._records.workloads.get(*path)
+        if status is not None:
+            self._dirty[path] = None  # it was under way when a report undid its reason
+        if isinstance(status, objects_pb2.WorkloadStatus) and status.HasField("job") and workload is not None:
+            self._alarms.set(path, jobs.next_look_ms(workload.spec, status.job))
+        else:
+            self._alarms.set(path, None)
+
     def deadline(self) -> int | None:
-        return self._not_before_ms if self._dirty else None
+        return self._not_before_ms if self._dirty else self._alarms.next_ms()
 
     def _status(self, workload: objects_pb2.Workload, now_ms: int) -> objects_pb2.WorkloadStatus:
         metadata = workload.metadata
@@ -172,13 +205,31 @@ class Statuses:
         counts.desired = sum(task.replicas for task in workload.spec.tasks)
         reached = counts.bound + counts.succeeded
         reports = self._reports.of((metadata.tenant, metadata.name))
+        job = self._job(workload, before.job, reports, now_ms)
         return objects_pb2.WorkloadStatus(
             observed_generation=metadata.generation if observed else before.observed_generation,
-            conditions=conditions(workload, counts, observed, before.conditions, now_ms),
+            conditions=conditions(workload, counts, observed, before.conditions, now_ms, job),
             counts=counts,
             regions=[objects_pb2.RegionCounts(region=region, counts=parts[region]) for region in sorted(parts)],
-            pending=pending_reasons(self._records, workload, reports, reached < counts.desired),
+            pending=pending_reasons(self._records, workload, reports, reached < counts.desired, job),
+            job=job,
         )
+
+    @staticmethod
+    def _job(
+        workload: objects_pb2.Workload,
+        before: objects_pb2.JobStatus,
+        reports: Mapping[str, regional_pb2.WorkloadReport],
+        now_ms: int,
+    ) -> objects_pb2.JobStatus | None:
+        metadata = workload.metadata
+        if workload.spec.type != jobs.JOB:
+            return None
+        if metadata.deleted_ms:
+            return before
+        present = (metadata.uid, metadata.generation)
+        said = jobs.said(report for report in reports.values() if (report.uid, report.generation) == present)
+        return jobs.follow(workload, before, said, now_ms)
 
     def _counts(
         self, workload: objects_pb2.Workload, before: objects_pb2.WorkloadStatus

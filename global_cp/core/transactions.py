@@ -40,6 +40,13 @@ def delete(records: Records, workload: objects_pb2.Workload, request: objects_pb
     return _with_request(records, "DELETE", [key], [_put(key, workload)], tenant, request)
 
 
+def expire(records: Records, workload: objects_pb2.Workload) -> Plan:
+    """EXPIRE: the same of a job that has ended, by itself. Its status is compared: it has not been resumed."""
+    tenant_name, name = workload.metadata.tenant, workload.metadata.name
+    key = keys.workload(tenant_name, name)
+    return Plan("EXPIRE", _all_same(records, [key, keys.status(tenant_name, name)]), (_put(key, workload),))
+
+
 def tenant(
     records: Records,
     document: objects_pb2.Tenant | None,

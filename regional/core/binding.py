@@ -24,6 +24,8 @@ from regional.core.transactions import Bind, Binding
 
 _QUOTA_CURES = frozenset({Cure.QUOTA})
 _SLICE_AWAITED = explain.reason(explain.SLICE_AWAITED)
+_TURN_CURES = frozenset({Cure.REPLICAS})
+_AT_PARALLELISM = explain.reason(explain.PARALLELISM)
 
 
 class _Batch:
@@ -148,6 +150,10 @@ def _weighted_share(account: TenantAccount, total: Sequence[int]) -> float:
 def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -> None:
     """Takes replicas of one class into the batch, or parks the class with the reason."""
     task = state.workloads[cls.tenant, cls.workload].tasks[cls.task]
+    room = batch.slots_left if task.parallel is None else task.parallel - task.at_once
+    if room <= 0:
+        state.queue.park(cls, _TURN_CURES, (_AT_PARALLELISM,))
+        return
     account = state.account(cls.tenant)
     affordable = account.affordable(cls.request.vector)
     if not affordable:
@@ -155,7 +161,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
         known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else _SLICE_AWAITED
         _park(state, cls, _QUOTA_CURES, (known,), turn)
         return
-    indices, avoid = cls.take(min(batch.slots_left, affordable, state.settings.class_turn_slots))
+    indices, avoid = cls.take(min(batch.slots_left, room, affordable, state.settings.class_turn_slots))
     filling = batch.filling(task, avoid)
     chosen = filling.take(len(indices), batch.compares_left, batch.nodes)
     cls.put(indices[len(chosen) :], avoid)
@@ -285,7 +291,8 @@ def _alike(state: State, task: TaskEntry, decision_id: str) -> objects_pb2.Slot:
 def _tries(task: TaskEntry, index: int) -> int:
     """They count on only while they tried the same template."""
     entry = task.entries.get(index)
-    return entry.record.tries if entry and entry.record.state == WAITING and not entry.outdated else 0
+    counts = entry and entry.record.state == WAITING and not entry.outdated and not entry.resumed
+    return entry.record.tries if entry and counts else 0
 
 
 def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> None:

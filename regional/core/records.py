@@ -64,12 +64,24 @@ class SlotEntry:
         return self.task.owner.is_job
 
     @property
+    def ended(self) -> bool:
+        """It came to its end by itself, for good."""
+        return self.record.state == DONE and not self.waits
+
+    @property
+    def resumed(self) -> bool:
+        """Its job was resumed since it was bound: what it failed with counts no more."""
+        return self.record.generation < self.task.owner.resumed
+
+    @property
     def waits(self) -> bool:
-        """Whether it is to be bound when it is wanted: it waits, or it ended for another template, by our wish, or
-        while it was not wanted."""
+        """Whether it is to be bound when it is wanted: it waits, or it ended for another template, by our wish, while
+        it was not wanted, or in vain before its job was resumed."""
         if self.record.state == DONE:
             reason = self.record.exit.reason
-            return self.outdated or reason in (STOPPED, NODE_LOST) or (reason == COMPLETED and not self.task.completes)
+            if reason == COMPLETED:
+                return self.outdated or not self.task.completes
+            return self.outdated or reason in (STOPPED, NODE_LOST) or self.resumed
         return self.record.state == WAITING
 
 
@@ -87,6 +99,9 @@ class TaskEntry:
     replicas: int = 0
     restarts: "objects_pb2.RestartMode.ValueType" = NEVER
     completes: bool = True  # an end with 0 is the end of a wanted replica
+    retries: objects_pb2.RetryPolicy | None = None
+    parallel: int | None = None  # so many run at once at most; None = all
+    stopped: bool = False  # of a job: nothing of it starts any more, and only what has ended is kept
     rolling: bool = False  # outdated replicas wait for their turn to stop
     entries: dict[int, SlotEntry] = field(default_factory=dict)
     wanted: Collection[int] = range(0)  # the indices of the replicas that this region runs
@@ -103,6 +118,15 @@ class TaskEntry:
         self.completes = self.owner.is_job or self.restarts in (objects_pb2.RESTART_MODE_ON_FAILURE, NEVER)
         if spec:
             self.request = request_of(spec)
+        self.retries = spec.retries if spec and spec.HasField("retries") else None
+        share = self.owner.share
+        self.parallel = next((each.replicas for each in share.parallel if each.task == self.name), None)
+        self.stopped = self.name in share.stopped
+
+    @property
+    def at_once(self) -> int:
+        """How many run, or are about to."""
+        return sum(self.copies.values())
 
     def slot_key(self, index: int) -> bytes:
         return b"%b%d" % (self.slots, index)
@@ -134,6 +158,7 @@ class WorkloadEntry:
     uid: str = ""
     generation: int = 0
     is_job: bool = False
+    resumed: int = 0  # the generation at which its job was last resumed
 
     def __post_init__(self) -> None:
         self.admit(self.share, self.mod_revision)
@@ -143,6 +168,7 @@ class WorkloadEntry:
         self.share, self.mod_revision = share, mod_revision
         self.uid, self.generation = share.metadata.uid, share.metadata.generation
         self.is_job = share.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
+        self.resumed = share.spec.resumed
 
     def entries(self) -> Iterator[SlotEntry]:
         for task in self.tasks.values():

@@ -17,13 +17,13 @@ from regional.core.records import (
     CLOSED,
     COMPLETED,
     DONE,
-    NEVER,
     NODE_LOST,
     STOPPED,
     WAITING,
     NodeEntry,
     SlotEntry,
 )
+from regional.core.retries import judge
 from regional.core.state import State, Turn
 from regional.core.transactions import Release, Released
 
@@ -103,11 +103,9 @@ def _after(state: State, entry: SlotEntry, now_ms: int) -> objects_pb2.Slot:
     if entry.outdated:
         record.tries = 0
     elif entry.wanted and exit_.reason not in (STOPPED, NODE_LOST):
-        done = _final(state, entry, exit_)
-        record.tries += 1
-        if not done:
-            pause = min(state.settings.retry_first_ms << min(record.tries - 1, 30), state.settings.retry_longest_ms)
-            record.not_before_ms = now_ms + pause
+        record.tries, pause_ms = judge(state.settings, entry, exit_)
+        done = pause_ms is None
+        record.not_before_ms = now_ms + pause_ms if pause_ms is not None else 0
     record.state = DONE if done else WAITING
     return record
 
@@ -134,13 +132,6 @@ def _fill_exit(exit_: objects_pb2.Exit, entry: SlotEntry, now_ms: int) -> object
         reason, message = STOPPED, entry.closing
     exit_.code, exit_.reason, exit_.message, exit_.at_ms = said.code, reason, message, said.at_ms or now_ms
     return exit_
-
-
-def _final(state: State, entry: SlotEntry, exit_: objects_pb2.Exit) -> bool:
-    """Whether a replica that ended by itself is not tried again."""
-    if exit_.reason == COMPLETED:
-        return entry.task.completes
-    return entry.task.restarts == NEVER or (entry.is_job and entry.record.tries + 1 >= state.settings.job_tries)
 
 
 def _moved(entry: SlotEntry) -> objects_pb2.Slot:

@@ -10,7 +10,7 @@ from regional.core import ailing, slices
 from regional.core.binding import announce
 from regional.core.commands import SendUp
 from regional.core.filters import Cure
-from regional.core.queue import NEVER_MS
+from regional.core.queue import NEVER_MS, SchedulingClass
 from regional.core.records import TaskEntry, WorkloadEntry
 from regional.core.state import State, Turn
 
@@ -112,8 +112,22 @@ def _task(task: TaskEntry) -> regional_pb2.TaskReport:
         ready=tally.ready,
         ended=ended,
         waiting=max(0, task.replicas - tally.bound - ended),
-        unplaced=cls.size if cls and cls.parked and Cure.QUOTA not in cls.cures else 0,
+        unplaced=cls.size if cls and cls.parked and Cure.QUOTA not in cls.cures and not _full(cls) else 0,
+        succeeded=tally.succeeded,
+        failed=tally.failed,
+        failure=_failure(task) if tally.failed else "",
     )
+
+
+def _failure(task: TaskEntry) -> str:
+    """Of one replica that has failed for good; always the same while it is there."""
+    index = min((i for i, entry in task.ailing.items() if entry.ended), default=None)
+    return "" if index is None else f"{task.name}/{index}: {ailing.ailment(task.ailing[index]).message}"
+
+
+def _full(cls: SchedulingClass) -> bool:
+    """It waits for others of its own task, not for room."""
+    return bool(cls.reasons) and cls.reasons[0].code == explain.PARALLELISM
 
 
 def counts(workload: WorkloadEntry) -> objects_pb2.SlotCounts:

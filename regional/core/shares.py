@@ -8,14 +8,24 @@ workload is closed and forgotten.
 
 from collections.abc import Collection
 from itertools import islice
+from typing import Literal
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
 from regional.core import closing, forgetting, releasing, transactions
+from regional.core.binding import announce
 from regional.core.queue import NEVER_MS, SchedulingClass
 from regional.core.records import TaskEntry, WorkloadEntry, marks_of
 from regional.core.state import State, Turn
 from regional.core.transactions import AdmitShare
+
+_NOT_OF_A_REPLICA: tuple[Literal["replicas", "parallelism", "completions", "retries", "depends_on"], ...] = (
+    "replicas",
+    "parallelism",
+    "completions",
+    "retries",
+    "depends_on",
+)
 
 
 def welcomed(state: State, welcome: regional_pb2.GlobalWelcome) -> None:
@@ -98,7 +108,8 @@ def _template(spec: objects_pb2.WorkloadSpec, task: objects_pb2.Task) -> bytes:
     """All that a replica is made of: equal bytes, equal replicas."""
     bare = objects_pb2.Task()
     bare.CopyFrom(task)
-    bare.ClearField("replicas")
+    for name in _NOT_OF_A_REPLICA:
+        bare.ClearField(name)
     rest = objects_pb2.WorkloadSpec(type=spec.type, run_class=spec.run_class, bounded_s=spec.bounded_s, tasks=[bare])
     return rest.SerializeToString(deterministic=True)
 
@@ -108,6 +119,8 @@ def admission_committed(state: State, operation: AdmitShare, revision: int, turn
     workload.busy = False
     if workload.next_share and _order(workload.next_share) <= _order(operation.share):
         workload.next_share = None
+    for name in [name for name in operation.share.stopped if name not in workload.share.stopped]:
+        announce(turn, state, workload.tenant, workload.name, "TaskStopped", f"{name}: what has not ended is stopped")
     open_slots(state, workload, operation.share, revision, turn)
     forgetting.look_again(state, workload)
 
@@ -156,7 +169,9 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
 
 def _wanted(task: TaskEntry) -> Collection[int]:
     """The indices that make up the count. Where it falls, replicas without a node go first, then the highest; where it
-    rises, the lowest free ones come."""
+    rises, the lowest free ones come. Of a task that is stopped: those that have ended."""
+    if task.stopped:
+        return frozenset(i for i, entry in task.entries.items() if entry.ended)
     indices = (*task.entries, *task.in_flight)
     if max(indices, default=-1) < task.replicas:
         return range(task.replicas)

@@ -150,6 +150,8 @@ def _why(task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int)
 
 
 def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReason]:
+    if task.parallel is not None and task.at_once >= task.parallel:
+        return [explain.reason(explain.PARALLELISM)]
     account = state.account(task.owner.tenant)
     if not account.affordable(task.request.vector):
         return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector))]

@@ -205,6 +205,7 @@ class RegionalWorld:
         tenant: str = "acme",
         generation: int = 1,
         removed: bool = False,
+        tell: bool = True,
         **spec: object,
     ) -> objects_pb2.Share:
         self._global_revision += 1
@@ -218,11 +219,15 @@ class RegionalWorld:
             global_term=1,
             global_revision=self._global_revision,
         )
-        self.tell(events.ShareArrived(share))
+        if tell:
+            self.tell_share(share)
         return share
 
     def uplink(self, *, store_life: int = 1, term: int = 1) -> None:
         self.tell(events.GlobalWelcomed(regional_pb2.GlobalWelcome(store_life=store_life, term=term, epoch=1)))
+
+    def tell_share(self, share: objects_pb2.Share) -> None:
+        self.tell(events.ShareArrived(share))
 
     def report(self, session: int, *attempts: agent_pb2.AttemptStatus) -> None:
         self.tell(events.NodeStatus(session, agent_pb2.StatusReport(attempts=attempts)))

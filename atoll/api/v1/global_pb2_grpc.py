@@ -60,6 +60,11 @@ class GlobalStub(object):
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.DeleteWorkloadRequest.SerializeToString,
                 response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.DeleteWorkloadResponse.FromString,
                 _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/atoll.api.v1.Global/ResumeJob',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ApplyWorkloadResponse.FromString,
+                _registered_method=True)
         self.WatchWorkloads = channel.unary_stream(
                 '/atoll.api.v1.Global/WatchWorkloads',
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.WatchWorkloadsRequest.SerializeToString,
@@ -147,6 +152,13 @@ class GlobalServicer(object):
 
     def DeleteWorkload(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """A job that has failed goes on: what has succeeded stays, the rest is tried again.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -245,6 +257,11 @@ def add_GlobalServicer_to_server(servicer, server):
                     servicer.DeleteWorkload,
                     request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.DeleteWorkloadRequest.FromString,
                     response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.DeleteWorkloadResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ResumeJobRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ApplyWorkloadResponse.SerializeToString,
             ),
             'WatchWorkloads': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchWorkloads,
@@ -437,6 +454,33 @@ class Global(object):
             '/atoll.api.v1.Global/DeleteWorkload',
             atoll_dot_api_dot_v1_dot_global__pb2.DeleteWorkloadRequest.SerializeToString,
             atoll_dot_api_dot_v1_dot_global__pb2.DeleteWorkloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/ResumeJob',
+            atoll_dot_api_dot_v1_dot_global__pb2.ResumeJobRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_global__pb2.ApplyWorkloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class GlobalStub:
     ListWorkloads: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListWorkloadsRequest, _global_pb2.ListWorkloadsResponse]
     ScaleWorkload: _grpc.UnaryUnaryMultiCallable[_global_pb2.ScaleWorkloadRequest, _global_pb2.ApplyWorkloadResponse]
     DeleteWorkload: _grpc.UnaryUnaryMultiCallable[_global_pb2.DeleteWorkloadRequest, _global_pb2.DeleteWorkloadResponse]
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_global_pb2.ResumeJobRequest, _global_pb2.ApplyWorkloadResponse]
+    """A job that has failed goes on: what has succeeded stays, the rest is tried again."""
     WatchWorkloads: _grpc.UnaryStreamMultiCallable[_global_pb2.WatchWorkloadsRequest, _global_pb2.WorkloadEvent]
     ApplyTenant: _grpc.UnaryUnaryMultiCallable[_global_pb2.ApplyTenantRequest, _global_pb2.ApplyTenantResponse]
     GetTenant: _grpc.UnaryUnaryMultiCallable[_global_pb2.GetTenantRequest, _objects_pb2.Tenant]
@@ -60,6 +62,8 @@ class GlobalAsyncStub(GlobalStub):
     ListWorkloads: _aio.UnaryUnaryMultiCallable[_global_pb2.ListWorkloadsRequest, _global_pb2.ListWorkloadsResponse]  # type: ignore[assignment]
     ScaleWorkload: _aio.UnaryUnaryMultiCallable[_global_pb2.ScaleWorkloadRequest, _global_pb2.ApplyWorkloadResponse]  # type: ignore[assignment]
     DeleteWorkload: _aio.UnaryUnaryMultiCallable[_global_pb2.DeleteWorkloadRequest, _global_pb2.DeleteWorkloadResponse]  # type: ignore[assignment]
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_global_pb2.ResumeJobRequest, _global_pb2.ApplyWorkloadResponse]  # type: ignore[assignment]
+    """A job that has failed goes on: what has succeeded stays, the rest is tried again."""
     WatchWorkloads: _aio.UnaryStreamMultiCallable[_global_pb2.WatchWorkloadsRequest, _global_pb2.WorkloadEvent]  # type: ignore[assignment]
     ApplyTenant: _aio.UnaryUnaryMultiCallable[_global_pb2.ApplyTenantRequest, _global_pb2.ApplyTenantResponse]  # type: ignore[assignment]
     GetTenant: _aio.UnaryUnaryMultiCallable[_global_pb2.GetTenantRequest, _objects_pb2.Tenant]  # type: ignore[assignment]
@@ -109,6 +113,14 @@ class GlobalServicer(metaclass=_abc_1.ABCMeta):
         request: _global_pb2.DeleteWorkloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_global_pb2.DeleteWorkloadResponse, _abc.Awaitable[_global_pb2.DeleteWorkloadResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _global_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_global_pb2.ApplyWorkloadResponse, _abc.Awaitable[_global_pb2.ApplyWorkloadResponse]]:
+        """A job that has failed goes on: what has succeeded stays, the rest is tried again."""
 
     @_abc_1.abstractmethod
     def WatchWorkloads(

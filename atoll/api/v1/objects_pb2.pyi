@@ -205,6 +205,30 @@ ON_QUOTA_QUEUE: OnQuota.ValueType  # 1
 ON_QUOTA_REJECT: OnQuota.ValueType  # 2
 Global___OnQuota: _TypeAlias = OnQuota  # noqa: Y015
 
+class _OnFailure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnFailure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_FAILURE_UNSPECIFIED: _OnFailure.ValueType  # 0
+    """= STOP"""
+    ON_FAILURE_STOP: _OnFailure.ValueType  # 1
+    """what runs is stopped, what has not begun is skipped"""
+    ON_FAILURE_CONTINUE: _OnFailure.ValueType  # 2
+    """only what depends on it is skipped"""
+
+class OnFailure(_OnFailure, metaclass=_OnFailureEnumTypeWrapper):
+    """What becomes of the rest of a job when one of its tasks has failed."""
+
+ON_FAILURE_UNSPECIFIED: OnFailure.ValueType  # 0
+"""= STOP"""
+ON_FAILURE_STOP: OnFailure.ValueType  # 1
+"""what runs is stopped, what has not begun is skipped"""
+ON_FAILURE_CONTINUE: OnFailure.ValueType  # 2
+"""only what depends on it is skipped"""
+Global___OnFailure: _TypeAlias = OnFailure  # noqa: Y015
+
 class _SpreadStrategy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -317,6 +341,64 @@ RESTART_MODE_ALWAYS: RestartMode.ValueType  # 1
 RESTART_MODE_ON_FAILURE: RestartMode.ValueType  # 2
 RESTART_MODE_NEVER: RestartMode.ValueType  # 3
 Global___RestartMode: _TypeAlias = RestartMode  # noqa: Y015
+
+class _JobPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_PHASE_UNSPECIFIED: _JobPhase.ValueType  # 0
+    JOB_PHASE_PENDING: _JobPhase.ValueType  # 1
+    """its time has not come"""
+    JOB_PHASE_RUNNING: _JobPhase.ValueType  # 2
+    JOB_PHASE_SUCCEEDED: _JobPhase.ValueType  # 3
+    JOB_PHASE_FAILED: _JobPhase.ValueType  # 4
+
+class JobPhase(_JobPhase, metaclass=_JobPhaseEnumTypeWrapper): ...
+
+JOB_PHASE_UNSPECIFIED: JobPhase.ValueType  # 0
+JOB_PHASE_PENDING: JobPhase.ValueType  # 1
+"""its time has not come"""
+JOB_PHASE_RUNNING: JobPhase.ValueType  # 2
+JOB_PHASE_SUCCEEDED: JobPhase.ValueType  # 3
+JOB_PHASE_FAILED: JobPhase.ValueType  # 4
+Global___JobPhase: _TypeAlias = JobPhase  # noqa: Y015
+
+class _TaskPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_PHASE_UNSPECIFIED: _TaskPhase.ValueType  # 0
+    TASK_PHASE_PENDING: _TaskPhase.ValueType  # 1
+    """waits for the tasks that it depends on"""
+    TASK_PHASE_RUNNING: _TaskPhase.ValueType  # 2
+    """its replicas may run"""
+    TASK_PHASE_SUCCEEDED: _TaskPhase.ValueType  # 3
+    TASK_PHASE_FAILED: _TaskPhase.ValueType  # 4
+    """so many replicas have failed for good that the completions cannot be reached"""
+    TASK_PHASE_SKIPPED: _TaskPhase.ValueType  # 5
+    """never started, and will not"""
+    TASK_PHASE_STOPPED: _TaskPhase.ValueType  # 6
+    """started, and stopped with its job"""
+
+class TaskPhase(_TaskPhase, metaclass=_TaskPhaseEnumTypeWrapper): ...
+
+TASK_PHASE_UNSPECIFIED: TaskPhase.ValueType  # 0
+TASK_PHASE_PENDING: TaskPhase.ValueType  # 1
+"""waits for the tasks that it depends on"""
+TASK_PHASE_RUNNING: TaskPhase.ValueType  # 2
+"""its replicas may run"""
+TASK_PHASE_SUCCEEDED: TaskPhase.ValueType  # 3
+TASK_PHASE_FAILED: TaskPhase.ValueType  # 4
+"""so many replicas have failed for good that the completions cannot be reached"""
+TASK_PHASE_SKIPPED: TaskPhase.ValueType  # 5
+"""never started, and will not"""
+TASK_PHASE_STOPPED: TaskPhase.ValueType  # 6
+"""started, and stopped with its job"""
+Global___TaskPhase: _TypeAlias = TaskPhase  # noqa: Y015
 
 class _SlotState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -1318,6 +1400,12 @@ class WorkloadSpec(_message.Message):
     SPREAD_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     ESTIMATE_MS_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    NOT_AFTER_MS_FIELD_NUMBER: _builtins.int
+    ACTIVE_DEADLINE_S_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    TIME_TO_LIVE_S_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     type: Global___WorkloadType.ValueType
     priority: Global___Priority.ValueType
     run_class: Global___RunClass.ValueType
@@ -1327,6 +1415,19 @@ class WorkloadSpec(_message.Message):
     """wall clock: a job's replicas are to have ended by then; 0 = none"""
     estimate_ms: _builtins.int
     """how long one replica runs, as far as the user knows"""
+    not_before_ms: _builtins.int
+    """Of jobs only:
+    wall clock: nothing of it starts earlier; 0 = at once
+    """
+    not_after_ms: _builtins.int
+    """wall clock: what has not ended by then is stopped, and the job has failed; 0 = none"""
+    active_deadline_s: _builtins.int
+    """from its begin; what has not ended by then is stopped, and the job has failed"""
+    on_failure: Global___OnFailure.ValueType
+    time_to_live_s: _builtins.int
+    """so long after its end it is deleted by itself; 0 = never"""
+    resumed: _builtins.int
+    """written by the server: the generation at which it was last resumed"""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
         """sorted as written; names unique"""
@@ -1350,10 +1451,16 @@ class WorkloadSpec(_message.Message):
         spread: Global___Spread | None = ...,
         deadline_ms: _builtins.int = ...,
         estimate_ms: _builtins.int = ...,
+        not_before_ms: _builtins.int = ...,
+        not_after_ms: _builtins.int = ...,
+        active_deadline_s: _builtins.int = ...,
+        on_failure: Global___OnFailure.ValueType = ...,
+        time_to_live_s: _builtins.int = ...,
+        resumed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "run_class", b"run_class", "spread", b"spread", "tasks", b"tasks", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_deadline_s", b"active_deadline_s", "bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "not_after_ms", b"not_after_ms", "not_before_ms", b"not_before_ms", "on_failure", b"on_failure", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "resumed", b"resumed", "run_class", b"run_class", "spread", b"spread", "tasks", b"tasks", "time_to_live_s", b"time_to_live_s", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1441,6 +1548,10 @@ class Task(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     TOPOLOGY_SPREAD_FIELD_NUMBER: _builtins.int
     GPU_MODELS_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
+    PARALLELISM_FIELD_NUMBER: _builtins.int
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """default "main" """
     replicas: _builtins.int
@@ -1450,6 +1561,10 @@ class Task(_message.Message):
     """default 10"""
     strategy: _builtins.str
     """a name of atoll/model/strategies.py; bin-pack when nothing else is the default"""
+    parallelism: _builtins.int
+    """so many replicas run at once at most; 0 = all"""
+    completions: _builtins.int
+    """so many replicas must succeed; default all"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1482,6 +1597,14 @@ class Task(_message.Message):
     def gpu_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """its GPUs are of one of these; empty = of any"""
 
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of jobs only:
+        tasks of the job that must have succeeded before this one starts
+        """
+
+    @_builtins.property
+    def retries(self) -> Global___RetryPolicy: ...
     def __init__(
         self,
         *,
@@ -1505,10 +1628,14 @@ class Task(_message.Message):
         strategy: _builtins.str = ...,
         topology_spread: _abc.Iterable[Global___TopologySpread] | None = ...,
         gpu_models: _abc.Iterable[_builtins.str] | None = ...,
+        depends_on: _abc.Iterable[_builtins.str] | None = ...,
+        parallelism: _builtins.int = ...,
+        completions: _builtins.int = ...,
+        retries: Global___RetryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "driver", b"driver", "env", b"env", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "name", b"name", "node_selector", b"node_selector", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "completions", b"completions", "depends_on", b"depends_on", "driver", b"driver", "env", b"env", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "name", b"name", "node_selector", b"node_selector", "parallelism", b"parallelism", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "retries", b"retries", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1841,6 +1968,132 @@ class RestartPolicy(_message.Message):
 Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
 
 @_typing.final
+class RetryPolicy(_message.Message):
+    """When a replica of a job is tried again. What ends by no fault of its own (a lost node, a drain) does not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    BACKOFF_MS_FIELD_NUMBER: _builtins.int
+    BACKOFF_MAX_MS_FIELD_NUMBER: _builtins.int
+    FATAL_CODES_FIELD_NUMBER: _builtins.int
+    IGNORED_CODES_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """tries of one replica after its first; default 5"""
+    backoff_ms: _builtins.int
+    """first pause, doubles, with up to a quarter more or less; default 1,000"""
+    backoff_max_ms: _builtins.int
+    """default 300,000"""
+    @_builtins.property
+    def fatal_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """exit codes that no other try would change: not tried again"""
+
+    @_builtins.property
+    def ignored_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """exit codes that do not count: tried again whatever the limit"""
+
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+        backoff_ms: _builtins.int = ...,
+        backoff_max_ms: _builtins.int = ...,
+        fatal_codes: _abc.Iterable[_builtins.int] | None = ...,
+        ignored_codes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_max_ms", b"backoff_max_ms", "backoff_ms", b"backoff_ms", "fatal_codes", b"fatal_codes", "ignored_codes", b"ignored_codes", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
+class JobStatus(_message.Message):
+    """How far a job is. What has ended stays so until the task is changed or the job resumed. What depends on other tasks
+    is started by what is written here, never by what a region says: so it outlives every leader.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    STARTED_MS_FIELD_NUMBER: _builtins.int
+    ENDED_MS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    phase: Global___JobPhase.ValueType
+    reason: _builtins.str
+    """stable, CamelCase: Succeeded, TaskFailed, DeadlineExceeded, WindowOver"""
+    message: _builtins.str
+    """for people"""
+    generation: _builtins.int
+    started_ms: _builtins.int
+    ended_ms: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskStatus]:
+        """as in the spec"""
+
+    def __init__(
+        self,
+        *,
+        phase: Global___JobPhase.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        started_ms: _builtins.int = ...,
+        ended_ms: _builtins.int = ...,
+        tasks: _abc.Iterable[Global___TaskStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_ms", b"ended_ms", "generation", b"generation", "message", b"message", "phase", b"phase", "reason", b"reason", "started_ms", b"started_ms", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
+
+@_typing.final
+class TaskStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    phase: Global___TaskPhase.ValueType
+    reason: _builtins.str
+    message: _builtins.str
+    succeeded: _builtins.int
+    failed: _builtins.int
+    digest: _builtins.bytes
+    """of the task as it was: another task begins anew"""
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        phase: Global___TaskPhase.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "failed", b"failed", "message", b"message", "phase", b"phase", "reason", b"reason", "succeeded", b"succeeded", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
+
+@_typing.final
 class WorkloadStatus(_message.Message):
     """Writer: the global leader. Key /g/status/<t>/<w>."""
 
@@ -1851,6 +2104,7 @@ class WorkloadStatus(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
@@ -1866,6 +2120,10 @@ class WorkloadStatus(_message.Message):
 
     @_builtins.property
     def pending(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingReason]: ...
+    @_builtins.property
+    def job(self) -> Global___JobStatus:
+        """of jobs"""
+
     def __init__(
         self,
         *,
@@ -1874,10 +2132,11 @@ class WorkloadStatus(_message.Message):
         counts: Global___SlotCounts | None = ...,
         regions: _abc.Iterable[Global___RegionCounts] | None = ...,
         pending: _abc.Iterable[Global___PendingReason] | None = ...,
+        job: Global___JobStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "counts", b"counts", "observed_generation", b"observed_generation", "pending", b"pending", "regions", b"regions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "counts", b"counts", "job", b"job", "observed_generation", b"observed_generation", "pending", b"pending", "regions", b"regions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1999,6 +2258,8 @@ class Share(_message.Message):
     GLOBAL_REVISION_FIELD_NUMBER: _builtins.int
     TEMPLATES_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    PARALLEL_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     epoch: _builtins.int
     removed: _builtins.bool
@@ -2025,6 +2286,14 @@ class Share(_message.Message):
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskTarget]:
         """for the global plane: where a move under way leads; empty = replicas as in spec"""
 
+    @_builtins.property
+    def stopped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """tasks of a job that are over: what has not ended of them is stopped; sorted"""
+
+    @_builtins.property
+    def parallel(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskTarget]:
+        """of tasks with a parallelism: this region's part of it; sorted"""
+
     def __init__(
         self,
         *,
@@ -2039,10 +2308,12 @@ class Share(_message.Message):
         global_revision: _builtins.int = ...,
         templates: _abc.Iterable[Global___TaskTemplate] | None = ...,
         targets: _abc.Iterable[Global___TaskTarget] | None = ...,
+        stopped: _abc.Iterable[_builtins.str] | None = ...,
+        parallel: _abc.Iterable[Global___TaskTarget] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "global_revision", b"global_revision", "global_term", b"global_term", "metadata", b"metadata", "policy_revision", b"policy_revision", "region", b"region", "removed", b"removed", "spec", b"spec", "store_life", b"store_life", "targets", b"targets", "templates", b"templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "global_revision", b"global_revision", "global_term", b"global_term", "metadata", b"metadata", "parallel", b"parallel", "policy_revision", b"policy_revision", "region", b"region", "removed", b"removed", "spec", b"spec", "stopped", b"stopped", "store_life", b"store_life", "targets", b"targets", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -858,6 +858,9 @@ class TaskReport(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     UNPLACED_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     desired: _builtins.int
     ready: _builtins.int
@@ -867,6 +870,12 @@ class TaskReport(_message.Message):
     """have no node"""
     unplaced: _builtins.int
     """of these, tried: no node takes them"""
+    succeeded: _builtins.int
+    """of those that have ended"""
+    failed: _builtins.int
+    """likewise, for good"""
+    failure: _builtins.str
+    """of one of them, for people"""
     def __init__(
         self,
         *,
@@ -876,10 +885,13 @@ class TaskReport(_message.Message):
         ended: _builtins.int = ...,
         waiting: _builtins.int = ...,
         unplaced: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "ready", b"ready", "task", b"task", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "failed", b"failed", "failure", b"failure", "ready", b"ready", "succeeded", b"succeeded", "task", b"task", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

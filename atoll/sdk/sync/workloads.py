@@ -76,6 +76,23 @@ class Workloads:
         """The revision at which its end was decided; it is gone when its last replica is. Raises NotFound."""
         return wait_for(self._noun.delete(name, tenant=tenant, request_id=request_id, deadline_s=deadline_s))
 
+    def resume(
+        self,
+        name: str,
+        *,
+        tenant: str = "",
+        request_id: str = "",
+        if_generation: int = 0,
+        deadline_s: float = DEADLINE_S,
+    ) -> Applied:
+        """A job that has failed goes on from there: what has succeeded stays. Raises NotFound; Conflict when it has not
+        failed."""
+        return wait_for(
+            self._noun.resume(
+                name, tenant=tenant, request_id=request_id, if_generation=if_generation, deadline_s=deadline_s
+            )
+        )
+
     def watch(
         self, *, tenant: str = "", since: int = 0, everywhere: bool = False
     ) -> AbstractContextManager[Iterator[global_pb2.WorkloadEvent]]:
@@ -93,5 +110,6 @@ class Workloads:
         seen: Callable[[Progress], None] | None = None,
     ) -> objects_pb2.Workload:
         """Returns when it is admitted, bound, started, ready, serving, or (a job) done; or deleted (the last state
-        seen). A document waits for its own generation. `seen` is called at each step. Raises NotPlaced."""
+        seen). A document waits for its own generation. `seen` is called at each step. Raises NotPlaced, and
+        JobFailed."""
         return wait_for(self._noun.wait(workload, until=until, tenant=tenant, timeout=timeout, seen=seen))

@@ -35,7 +35,7 @@ ROLES = [Role.Value(name) for name in Role.keys()]  # noqa: SIM118 - an enum wra
 TENANT_READS = {
     "GetWorkload", "ListWorkloads", "WatchWorkloads", "GetTenant", "ListSlots", "Why", "ListEvents", "Logs",
 }  # fmt: skip
-TENANT_WRITES = {"ApplyWorkload", "ScaleWorkload", "DeleteWorkload"}
+TENANT_WRITES = {"ApplyWorkload", "ScaleWorkload", "DeleteWorkload", "ResumeJob"}
 OPEN_READS = {"ListRegions", "WhoAmI"}
 CLUSTER_READS = {"ListTenants", "ListNodes", "ListJoinTokens"}
 OPERATIONS = {"CreateJoinToken", "RevokeJoinToken", "UpdateNode", "RemoveNode", "UpdateRegion"}

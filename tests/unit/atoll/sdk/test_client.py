@@ -218,9 +218,14 @@ def test_a_job_that_has_ended_is_done() -> None:
     workload.status.counts.succeeded = 1
     assert not progress(workload, 0).has("done")
     workload.status.counts.failed = 1
+    workload.status.job.phase = objects_pb2.JOB_PHASE_FAILED
+    workload.status.job.message = "task main failed"
     now = progress(workload, 0)
-    assert now.has("done")
+    assert now.has("done") and now.failure == "task main failed" and not now.has("ready")
     assert now.steps()[-2:] == ["done 1/2", "failed 1/2"]
+    workload.status.job.phase = objects_pb2.JOB_PHASE_SUCCEEDED
+    assert progress(workload, 0).has("ready"), "what has succeeded has come through all"
+    assert not progress(workload, 1).has("done"), "an older generation says nothing"
 
 
 @pytest.mark.parametrize("address", ["http://a:1", "a", ":1", "a:", "a:b", "a:0", "a:70000", "a:" + "1" * 10_000])

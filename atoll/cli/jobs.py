@@ -1,0 +1,91 @@
+"""Jobs: how far the tasks of one are, and resuming one that has failed."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from atoll import errors
+from atoll.api.v1 import objects_pb2
+from atoll.cli import output
+from atoll.cli.command import Command, Group
+from atoll.cli.session import connected
+from atoll.cli.views import enum
+from atoll.cli.workloads import FORMATS, mutation, show, wait_for, waiting
+from atoll.sdk import progress
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import AsyncClient
+
+
+@click.group(
+    cls=Group,
+    examples="""\
+  atoll job get nightly           its tasks, what they wait for, and how they ended
+  atoll wait nightly --for done --timeout 1h
+  atoll job resume nightly        goes on from what failed
+""",
+)
+def job() -> None:
+    """Work that ends by itself."""
+
+
+@job.command(
+    cls=Command,
+    examples="""\
+  atoll job get nightly
+  atoll job get nightly -t analytics
+  atoll get workload nightly -o yaml    the whole document
+""",
+)
+@click.argument("name")
+@connected
+async def get(client: "AsyncClient", name: str) -> None:
+    """Show the tasks of a job."""
+    workload = await client.workloads.get(name)
+    if workload.spec.type != objects_pb2.WORKLOAD_TYPE_JOB:
+        raise errors.Invalid(f"{name} is a service", hint=f"atoll get workload {name}")
+    output.write("".join(line + "\n" for line in described(workload)))
+
+
+def described(workload: objects_pb2.Workload) -> list[str]:
+    """The job in a line, then its tasks."""
+    status = workload.status.job
+    head = f"{workload.metadata.name}  {enum(status.phase, objects_pb2.JobPhase) or 'new'}"
+    head += f": {status.message}" if status.message else ""
+    known = {task.task: task for task in status.tasks}
+    rows = []
+    for task in workload.spec.tasks:
+        now = known.get(task.name, objects_pb2.TaskStatus())
+        rows.append(
+            [
+                task.name,
+                enum(now.phase, objects_pb2.TaskPhase),
+                f"{now.succeeded}/{task.completions or task.replicas}",
+                str(now.failed),
+                ",".join(task.depends_on),
+                now.message,
+            ]
+        )
+    table = output.table(["TASK", "STATE", "SUCCEEDED", "FAILED", "DEPENDS ON", "WHY"], rows)
+    return [output.visible(head), *table.splitlines()]
+
+
+@job.command(
+    cls=Command,
+    examples="""\
+  atoll job resume nightly
+  atoll job resume nightly --no-wait
+  atoll job resume nightly --timeout 1h
+""",
+)
+@click.argument("name")
+@click.option("-o", "--output", "style", type=FORMATS, default="name")
+@mutation
+@waiting
+@connected
+async def resume(client: "AsyncClient", name: str, style: str, request_id: str, wait: bool, timeout: float) -> None:
+    """Let a job that has failed go on: what has succeeded stays, the rest is tried again. Waits until it is done."""
+    applied = await client.workloads.resume(name, request_id=request_id)
+    show(style, "Workload", applied.workload, "resumed")
+    if wait:
+        await wait_for(client, applied.workload, progress.DONE, timeout)

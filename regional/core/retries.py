@@ -1,0 +1,42 @@
+"""Whether a replica that ended by itself is tried again, and when.
+
+What ends by no fault of its own (a lost node, a wish to stop) never comes here: it counts for nothing. A service is
+tried for ever. A replica of a job has the tries of its policy; exit codes that it names fatal end it at once, those
+that it names ignored count for nothing. Pauses double; their jitter is a hash of the slot and the attempt. Pure.
+"""
+
+from typing import NamedTuple
+from zlib import crc32
+
+from atoll.api.v1 import objects_pb2
+from regional.config import CoreSettings
+from regional.core.records import COMPLETED, NEVER, SlotEntry
+
+
+class Verdict(NamedTuple):
+    """`pause_ms`: before the next try; None: it is not tried again. `tries`: how many now count."""
+
+    tries: int
+    pause_ms: int | None
+
+
+def judge(settings: CoreSettings, entry: SlotEntry, exit_: objects_pb2.Exit) -> Verdict:
+    """Of a wanted slot whose attempt ended by itself."""
+    task, tries = entry.task, entry.record.tries + 1
+    if exit_.reason == COMPLETED and task.completes:
+        return Verdict(tries, None)
+    if not entry.is_job or task.retries is None:
+        final = task.restarts == NEVER or (entry.is_job and tries >= settings.job_tries)
+        return Verdict(tries, None if final else _pause_ms(tries, settings.retry_first_ms, settings.retry_longest_ms))
+    policy, code = task.retries, exit_.code
+    ignored = code in policy.ignored_codes
+    tries -= ignored
+    if code in policy.fatal_codes or (tries > policy.limit and not ignored):
+        return Verdict(tries, None)
+    pause_ms = _pause_ms(max(1, tries), policy.backoff_ms, policy.backoff_max_ms)
+    jitter = crc32(b"%b/%d" % (entry.key, entry.record.attempt.n)) % 501 - 250  # in thousandths
+    return Verdict(tries, pause_ms + pause_ms * jitter // 1_000)
+
+
+def _pause_ms(tries: int, first_ms: int, longest_ms: int) -> int:
+    return min(first_ms << min(tries - 1, 30), longest_ms)
