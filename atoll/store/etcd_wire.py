@@ -45,6 +45,7 @@ _COMPACTED = "required revision has been compacted"
 _FUTURE = "required revision is a future revision"
 _LEASE_NOT_FOUND = "requested lease not found"
 _TARGET = {target: etcd_pb2.Compare.CompareTarget.ValueType(target.value) for target in Target}
+_MOD, _EQUAL = Target.MOD, Relation.EQUAL
 _RESULT = {relation: etcd_pb2.Compare.CompareResult.ValueType(relation.value) for relation in Relation}
 
 
@@ -77,12 +78,23 @@ def is_refused_for_good(code: grpc.StatusCode, message: str) -> bool:
 
 
 def txn_request(txn: Txn) -> etcd_pb2.TxnRequest:
-    """Filled in place: a third of the time of constructors with arguments, for hundreds of parts a transaction."""
+    """Filled in place: a third of the time of constructors with arguments, for hundreds of parts a transaction. Its
+    mod_revisions and puts, the many, without a call for each."""
     request = etcd_pb2.TxnRequest()
+    add_compare, add_success = request.compare.add, request.success.add
     for compare in txn.compares:
-        _fill_compare(request.compare.add(), compare)
+        key, target, relation, operand, range_end = compare
+        message = add_compare()
+        if target is _MOD and relation is _EQUAL and not range_end and type(operand) is int:
+            message.key, message.target, message.mod_revision = key, etcd_pb2.Compare.MOD, operand
+        else:
+            _fill_compare(message, compare)
     for operation in txn.success:
-        _fill_operation(request.success.add(), operation)
+        if type(operation) is Put and not operation.lease:
+            put = add_success().request_put
+            put.key, put.value = operation.key, operation.value
+        else:
+            _fill_operation(add_success(), operation)
     for operation in txn.failure:
         _fill_operation(request.failure.add(), operation)
     return request
@@ -90,10 +102,10 @@ def txn_request(txn: Txn) -> etcd_pb2.TxnRequest:
 
 def txn_outcome(txn: Txn, response: etcd_pb2.TxnResponse) -> Applied | Refused:
     branch = txn.success if response.succeeded else txn.failure
+    if len(branch) != len(response.responses):
+        raise ValueError(f"{len(response.responses)} answers to {len(branch)} operations")
     reads = tuple(
-        _read(answer.response_range.kvs)
-        for operation, answer in zip(branch, response.responses, strict=True)
-        if isinstance(operation, Get)
+        _read(response.responses[i].response_range.kvs) for i, one in enumerate(branch) if isinstance(one, Get)
     )
     if response.succeeded:
         return Applied(response.header.revision, reads)

@@ -75,9 +75,12 @@ class Compare(NamedTuple):
     range_end: bytes = b""
 
 
+_MOD, _EQUAL = Target.MOD, Relation.EQUAL  # hundreds of compares are made for each transaction
+
+
 def mod_is(key: bytes, revision: int) -> Compare:
     """The key was last written at `revision` (0: it is absent)."""
-    return Compare(key, Target.MOD, Relation.EQUAL, revision)
+    return Compare(key, _MOD, _EQUAL, revision)
 
 
 def created_at(key: bytes, revision: int) -> Compare:

@@ -26,7 +26,7 @@ def ails(entry: SlotEntry) -> bool:
     if not entry.wanted or entry.outdated:
         return False
     if not entry.bound:
-        return entry.record.exit.reason not in _WELL
+        return entry.exit_reason not in _WELL
     if status is None or entry.closing:
         return False
     if status.phase == BACKOFF:

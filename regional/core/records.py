@@ -43,11 +43,13 @@ class SlotEntry:
     bound: bool = False
     wanted: bool = False
     outdated: bool = False  # made from another template, or for a workload of the same name that was deleted
+    exit_reason: str = ""  # of the last attempt; of a bound slot nobody asks
 
     def derive(self) -> None:
-        """To be called whenever the record or the share has changed: these three are asked for all the time."""
+        """To be called whenever the record or the share has changed: these are asked for all the time."""
         record, task = self.record, self.task
         self.bound = record.state == BOUND
+        self.exit_reason = "" if self.bound else record.exit.reason
         self.wanted = self.index in task.wanted
         self.outdated = record.generation < task.template_generation or record.uid != task.owner.uid
 
@@ -78,7 +80,7 @@ class SlotEntry:
         """Whether it is to be bound when it is wanted: it waits, or it ended for another template, by our wish, while
         it was not wanted, or in vain before its job was resumed."""
         if self.record.state == DONE:
-            reason = self.record.exit.reason
+            reason = self.exit_reason
             if reason == COMPLETED:
                 return self.outdated or not self.task.completes
             return self.outdated or reason in (STOPPED, NODE_LOST) or self.resumed
@@ -159,8 +161,10 @@ class WorkloadEntry:
     generation: int = 0
     is_job: bool = False
     resumed: int = 0  # the generation at which its job was last resumed
+    place: tuple[str, str] = ("", "")  # among the workloads
 
     def __post_init__(self) -> None:
+        self.place = (self.tenant, self.name)
         self.admit(self.share, self.mod_revision)
 
     def admit(self, share: objects_pb2.Share, mod_revision: int) -> None:
@@ -219,5 +223,5 @@ def marks_of(entry: SlotEntry) -> int:
             marks |= tally.READY if status.ready else 0
             marks |= tally.SERVING if status.serving else 0
     elif entry.record.state == DONE and not entry.waits:
-        marks |= tally.SUCCEEDED if entry.record.exit.reason == COMPLETED else tally.FAILED
+        marks |= tally.SUCCEEDED if entry.exit_reason == COMPLETED else tally.FAILED
     return marks

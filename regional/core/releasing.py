@@ -6,6 +6,7 @@ REPLACEd, which leaves a zombie until the node is back and certifies. Keeps I1 a
 """
 
 from collections.abc import Iterable
+from itertools import islice
 
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import NOTHING, Vector
@@ -35,13 +36,14 @@ def next_release(state: State, lane: int, turn: Turn) -> Release | None:
     """Slots whose certificate has come, as many as one transaction takes."""
     released: list[Released] = []
     tenants: set[str] = set()  # each is one write more
-    while state.releases and len(released) < state.settings.release_batch_slots:
-        if len(released) + len(tenants) + 2 > transactions.WRITES:
-            break
-        entry = state.releases.pop(next(iter(state.releases)))
-        if entry.bound and not entry.busy:
-            released.append(Released(entry, _after(state, entry, turn.now_ms)))
-            tenants.add(entry.task.owner.tenant)
+    while state.releases and not released:
+        for entry in list(islice(state.releases.values(), state.settings.release_batch_slots)):
+            if len(released) + len(tenants) + 2 > transactions.WRITES:
+                break
+            del state.releases[entry.key]
+            if entry.bound and not entry.busy:
+                released.append(Released(entry, _after(state, entry, turn.now_ms)))
+                tenants.add(entry.task.owner.tenant)
     if not released:
         return None
     _mark(released, True)
@@ -199,7 +201,7 @@ def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
         return
     if not entry.waits:
         return
-    failed = record.state == WAITING and not entry.outdated and record.exit.reason not in ("", STOPPED, NODE_LOST)
+    failed = record.state == WAITING and not entry.outdated and entry.exit_reason not in ("", STOPPED, NODE_LOST)
     avoid = record.node if failed else ""
     if failed and record.not_before_ms > now_ms:
         state.queue.delay(task.cls, entry.index, record.not_before_ms, avoid)

@@ -158,7 +158,8 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
         entry = task.entries[index]
         entry.derive()
         before, entry.marks = entry.marks, marks_of(entry)
-        task.tally.move(before, entry.marks)
+        if before != entry.marks:
+            task.tally.move(before, entry.marks)
         if not entry.bound:
             if index not in task.in_flight:
                 releasing.requeue(state, entry, turn.now_ms)

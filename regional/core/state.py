@@ -241,7 +241,8 @@ class State:
         freed: _Alike = {}
         for entry in entries:
             self._leave_node(entry, freed)
-            entry.task.tally.move(entry.marks, 0)
+            if entry.marks:
+                entry.task.tally.move(entry.marks, 0)
             entry.task.ailing.pop(entry.index, None)
             del entry.task.entries[entry.index]
         self._free(freed)
@@ -272,16 +273,19 @@ class State:
 
     def retally(self, entry: SlotEntry) -> None:
         """Counts the entry anew after its record, status or share changed."""
-        before, entry.marks = entry.marks, marks_of(entry)
-        entry.task.tally.move(before, entry.marks)
+        task, before, after = entry.task, entry.marks, marks_of(entry)
+        if before != after:
+            entry.marks = after
+            task.tally.move(before, after)
         if ails(entry):
-            entry.task.ailing[entry.index] = entry
-        elif entry.task.ailing:
-            entry.task.ailing.pop(entry.index, None)
-        self.mark_changed(entry.task.owner)
+            task.ailing[entry.index] = entry
+        elif task.ailing:
+            task.ailing.pop(entry.index, None)
+        owner = task.owner
+        self.changed[owner.place] = owner
 
     def mark_changed(self, workload: WorkloadEntry) -> None:
-        self.changed[workload.tenant, workload.name] = workload
+        self.changed[workload.place] = workload
 
     def put_node(self, node: NodeEntry, record: objects_pb2.Node, mod_revision: int) -> None:
         node.record, node.mod_revision = record, mod_revision

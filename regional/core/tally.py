@@ -13,8 +13,6 @@ class Tally:
 
     def move(self, before: int, after: int) -> None:
         """One replica had the marks `before`, and has `after` now."""
-        if before == after:
-            return
         if before:
             self._replicas[before] -= 1
         if after:
