@@ -13,6 +13,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from atoll.api.v1 import objects_pb2
 from atoll.manifest import scalars, schema, selectors
+from atoll.model.names import mistake_in_name
 
 DEFAULT_PREFERENCE_WEIGHT = 50
 
@@ -75,18 +76,27 @@ def _topology_spread(text: str) -> Message:
     return objects_pb2.TopologySpread(within=text.strip())
 
 
+def _colocation(text: str) -> Message:
+    """A bare word is a workload's name, anything else a requirement of workloads' labels."""
+    text = text.strip()
+    if not mistake_in_name(text):
+        return objects_pb2.Colocation(workload=text)
+    return objects_pb2.Colocation(labels=[selectors.parse_requirement(text)])
+
+
 # A scalar where this message is meant.
 TEXT: dict[str, Callable[[str], Message]] = {
     "LabelRequirement": _requirement,
     "LabelPreference": _preference,
     "TopologySpread": _topology_spread,
+    "Colocation": _colocation,
     "RestartPolicy": _restart,
     "RetryPolicy": _retries,
     "Port": _port,
     "Spread": _spread,
 }
 # A scalar where a list of this message is meant: several, separated by commas.
-TEXT_LISTS = ("LabelRequirement", "LabelPreference", "TopologySpread")
+TEXT_LISTS = ("LabelRequirement", "LabelPreference", "TopologySpread", "Colocation")
 # A list where this message is meant: its one field.
 LISTS = {"CommandCheck": "command"}
 
@@ -103,6 +113,8 @@ def rewrite(message: str, entries: list[Entry]) -> list[Entry]:
         return _toleration(entries)
     if message == "Spread":
         return [_fixed(entry) for entry in entries]
+    if message == "Colocation":
+        return [_labels_alike(entry) for entry in entries]
     return entries
 
 
@@ -168,6 +180,19 @@ def _fixed(entry: Entry) -> Entry:
         pairs = [(names[0], region), (names[1], replicas)]
         items.append(MappingNode("", pairs, region.start_mark, replicas.end_mark))
     return replace(entry, value=SequenceNode("", items, node.start_mark, node.end_mark))
+
+
+def _labels_alike(entry: Entry) -> Entry:
+    """`labels: {app: web}`, a map, becomes the list of requirements that it stands for."""
+    node = entry.value
+    pairs = node.value if entry.name == "labels" and isinstance(node, MappingNode) else ()
+    if not pairs or not all(isinstance(key, ScalarNode) and isinstance(value, ScalarNode) for key, value in pairs):
+        return entry
+    words = [
+        ScalarNode("tag:yaml.org,2002:str", f"{key.value}={value.value}", key.start_mark, value.end_mark)
+        for key, value in pairs
+    ]
+    return replace(entry, value=SequenceNode("", words, node.start_mark, node.end_mark))
 
 
 def _toleration(entries: list[Entry]) -> list[Entry]:

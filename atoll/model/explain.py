@@ -19,6 +19,8 @@ GPU_MODEL = "GpuModelMismatch"
 INSUFFICIENT = dict(
     zip(DIMENSIONS, ("InsufficientCpu", "InsufficientMemory", "InsufficientDisk", "InsufficientGpu"), strict=True)
 )
+NOT_COLOCATED = "NotColocated"
+KEPT_APART = "KeptApart"
 TOPOLOGY_SPREAD = "TopologySpread"
 NO_NODES = "NoNodes"
 QUOTA = "QuotaExhausted"
@@ -42,6 +44,8 @@ SENTENCES = {
     INSUFFICIENT["memory_mib"]: "without enough free memory",
     INSUFFICIENT["disk_mib"]: "without enough free disk",
     INSUFFICIENT["gpu_milli"]: "without enough left on its GPUs",
+    NOT_COLOCATED: "away from what `colocateWith` asks for",
+    KEPT_APART: "where `avoidColocating` keeps replicas apart",
     TOPOLOGY_SPREAD: "where one more replica would break `topologySpread`",
     NO_NODES: "the region has no nodes",
     QUOTA: "the tenant's share of this region is used up",

@@ -17,6 +17,7 @@ from atoll.model.names import TRUSTED, mistake_in_label_key, mistake_in_label_va
 from atoll.model.resources import DIMENSIONS, LARGEST, Vector, format_quantity, vector
 from atoll.model.selectors import mistake_in_requirement
 from atoll.model.strategies import STRATEGIES
+from global_cp.core.constraints import contradictions, mistakes_in_colocations
 from global_cp.core.job_rules import mistakes_in_job
 from global_cp.core.spread_rules import allowed, mistakes_in_spread
 
@@ -259,6 +260,8 @@ def _constraints(task: objects_pb2.Task, path: str) -> Mistakes:
             yield Mistake(f"{here}.within", "stands twice")
         yield from _within(rule.max_skew, 1, MOST_REPLICAS, f"{here}.maxSkew")
         yield from _within(rule.weight, 0, 100, f"{here}.weight")
+    yield from mistakes_in_colocations(task, path)
+    yield from contradictions(task, path)
     if len(task.topology_spread) > MOST_TOPOLOGY_RULES:
         yield Mistake(f"{path}.topologySpread", f"at most {MOST_TOPOLOGY_RULES} rules are allowed")
 

@@ -74,6 +74,8 @@ def _complete_task(task: objects_pb2.Task, workload_type: "objects_pb2.WorkloadT
     task.driver = task.driver or by_image
     for rule in task.topology_spread:
         rule.max_skew = rule.max_skew or 1
+    for near in (*task.colocate_with, *task.avoid_colocating):
+        near.within = near.within or "node"
     task.termination_grace_s = task.termination_grace_s or TERMINATION_GRACE_S
     requests, limits = task.resources.requests, task.resources.limits
     for dimension in DIMENSIONS:

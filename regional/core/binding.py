@@ -15,7 +15,8 @@ from regional.core import closing, gpus, transactions
 from regional.core.commands import Announce, Journal, SendToNode
 from regional.core.filters import Cure
 from regional.core.ledger import TenantAccount
-from regional.core.placement import NOWHERE, Filling, show_scores
+from regional.core.node_table import NOWHERE
+from regional.core.placement import Filling, show_scores
 from regional.core.queue import SchedulingClass
 from regional.core.records import BOUND, WAITING, NodeEntry, TaskEntry
 from regional.core.spread_filling import fill
@@ -47,9 +48,9 @@ class _Batch:
         """The one under way when it can go on, else a new one."""
         row = self.state.class_row(task)
         avoided = self.state.table.row_of.get(avoid, NOWHERE)
-        if self._filling is None or not self._filling.continues(row, avoided):
-            self._filling = fill(row, self.slots_left, task.copies, avoided)
-            self._scores = show_scores(row, self._filling.ranked[: self.state.settings.shown_scores], task.copies)
+        if self._filling is None or not self._filling.continues(row, task.around, avoided):
+            self._filling = fill(row, self.slots_left, task.around, avoided)
+            self._scores = show_scores(row, self._filling.ranked[: self.state.settings.shown_scores], task.around)
         return self._filling
 
     def add_evidence(self, decision: objects_pb2.Decision, filling: Filling) -> None:
@@ -127,10 +128,17 @@ def _wake(state: State, turn: Turn) -> None:
     if state.freed_tasks:
         queue.wake(Cure.REPLICAS, lambda cls: (cls.tenant, cls.workload, cls.task) in state.freed_tasks)
         state.freed_tasks.clear()
+    if state.neighbours:
+        queue.wake(Cure.REPLICAS, lambda cls: state.neighbours.curable(_task(state, cls)))
+        state.neighbours.settle()
     if state.freed_tenants:
         queue.wake(Cure.QUOTA, lambda cls: cls.tenant in state.freed_tenants and _quota_news(state, cls))
         state.freed_tenants.clear()
     queue.age(turn.now_ms)
+
+
+def _task(state: State, cls: SchedulingClass) -> TaskEntry:
+    return state.workloads[cls.tenant, cls.workload].tasks[cls.task]
 
 
 def _quota_news(state: State, cls: SchedulingClass) -> bool:
@@ -149,7 +157,7 @@ def _weighted_share(account: TenantAccount, total: Sequence[int]) -> float:
 
 def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -> None:
     """Takes replicas of one class into the batch, or parks the class with the reason."""
-    task = state.workloads[cls.tenant, cls.workload].tasks[cls.task]
+    task = _task(state, cls)
     room = batch.slots_left if task.parallel is None else task.parallel - task.at_once
     if room <= 0:
         state.queue.park(cls, _TURN_CURES, (_AT_PARALLELISM,))

@@ -75,8 +75,8 @@ class _Round:
         row.refresh(task.copies)
         amounts = np.array(task.request.vector.amounts(), np.int64)
         node = state.nodes[entry.record.node]
-        copies = task.copies | {node.row: task.copies[node.row] - 1}  # it stops before another one is placed
-        for candidate in row.allowed(copies).tolist():
+        around = task.around.without(node.row)  # it stops before another one is placed
+        for candidate in row.allowed(around).tolist():
             promised = self._promised.get(candidate, np.zeros_like(amounts))
             if (state.table.capacity[candidate] - state.table.used[candidate] - promised >= amounts).all():
                 self._promised[candidate] = promised + amounts

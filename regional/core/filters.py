@@ -18,7 +18,7 @@ import numpy.typing as npt
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import DIMENSIONS, Vector, vector
-from atoll.model.selectors import tolerates, whole_number
+from atoll.model.selectors import spelt, tolerates, whole_number
 from regional.core import gpus
 from regional.core.node_table import Mask, NodeTable, Rows
 
@@ -34,7 +34,7 @@ class Cure(Enum):
     NODES = "nodes"  # a node came, became ready, or changed its labels or taints
     RESOURCES = "resources"  # a node has more free than before
     QUOTA = "quota"  # a tenant may charge more than before
-    REPLICAS = "replicas"  # a replica of the task has left its node
+    REPLICAS = "replicas"  # a replica has left its node, or has come, that a rule of the task counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ def request_of(task: objects_pb2.Task) -> Request:
     return Request(
         vector=vector(task.resources.requests),
         selector=tuple(sorted((label.key, label.value) for label in task.node_selector)),
-        requires=tuple(map(_requirement, task.requires)),
-        prefers=tuple((_requirement(p.requirement), p.weight) for p in task.prefers),
+        requires=tuple(map(requirement_of, task.requires)),
+        prefers=tuple((requirement_of(p.requirement), p.weight) for p in task.prefers),
         tolerations=tuple(Tolerated(t.key, t.value, t.effect) for t in task.tolerations),
         strategy=task.strategy,
         driver=task.driver,
@@ -89,7 +89,7 @@ def request_of(task: objects_pb2.Task) -> Request:
     )
 
 
-def _requirement(message: objects_pb2.LabelRequirement) -> Requirement:
+def requirement_of(message: objects_pb2.LabelRequirement) -> Requirement:
     return Requirement(message.key, message.operator, tuple(message.values))
 
 
@@ -233,7 +233,7 @@ def culprits(table: NodeTable, request: Request, rows: Rows, code: str) -> str:
                 found[f"{key}={value}"] = int((~_has(table, key, value, rows)).sum())
         case explain.NODE_REQUIREMENT:
             for requirement in request.requires:
-                found[_spelt(requirement)] = int((~satisfied(table, requirement, rows)).sum())
+                found[spelt(requirement)] = int((~satisfied(table, requirement, rows)).sum())
         case explain.GPU_MODEL:
             found[" or ".join(request.gpu_models)] = len(rows)
         case explain.TAINT:
@@ -245,27 +245,6 @@ def culprits(table: NodeTable, request: Request, rows: Rows, code: str) -> str:
     if len(shown) == 1:
         return shown[0][0]
     return ", ".join(f"{text} ({explain.counted(nodes, 'node')})" for text, nodes in shown)
-
-
-def _spelt(requirement: Requirement) -> str:
-    """As people write it in `requires`."""
-    values = ",".join(requirement.values)
-    match requirement.operator:
-        case objects_pb2.SELECTOR_OPERATOR_IN if len(requirement.values) == 1:
-            return f"{requirement.key}={values}"
-        case objects_pb2.SELECTOR_OPERATOR_IN:
-            return f"{requirement.key} in ({values})"
-        case objects_pb2.SELECTOR_OPERATOR_NOT_IN if len(requirement.values) == 1:
-            return f"{requirement.key}!={values}"
-        case objects_pb2.SELECTOR_OPERATOR_NOT_IN:
-            return f"{requirement.key} notin ({values})"
-        case objects_pb2.SELECTOR_OPERATOR_DOES_NOT_EXIST:
-            return f"!{requirement.key}"
-        case objects_pb2.SELECTOR_OPERATOR_GT:
-            return f"{requirement.key}>{values}"
-        case objects_pb2.SELECTOR_OPERATOR_LT:
-            return f"{requirement.key}<{values}"
-    return requirement.key
 
 
 _NODES = frozenset({Cure.NODES})

@@ -67,6 +67,7 @@ def _prune(state: State, workload: WorkloadEntry) -> None:
         if task.spec is None and not task.entries and not task.in_flight:
             del workload.tasks[name]
             state.rows.pop(task, None)
+            state.neighbours.forget(task)
 
 
 def _mark(workload: WorkloadEntry, entries: Iterable[SlotEntry]) -> None:
@@ -95,6 +96,7 @@ def forget_committed(state: State, operation: Forget, revision: int, turn: Turn)
         for task in workload.tasks.values():
             if task.cls:
                 state.queue.drop(task.cls)
+            state.neighbours.forget(task)
         if not workload.next_share:
             del state.workloads[workload.tenant, workload.name]
             state.drop_idle_account(workload.tenant)

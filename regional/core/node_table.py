@@ -20,9 +20,12 @@ Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 Interned = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64]
 
 TaintKey = tuple[str, str, int]  # key, value, effect
 _FIRST_ROWS = 64
+NOWHERE = -1  # no row
+NODE = "node"  # as a rule's domain: each node is one of its own
 
 
 class NodeTable:
@@ -148,6 +151,18 @@ class NodeTable:
     def label_column(self, key: str) -> npt.NDArray[np.int32] | None:
         """Interned value ids of one label over all rows, or None when no node has ever had it."""
         return self._labels.get(key)
+
+    def domains(self, within: str) -> tuple[Interned, int]:
+        """The domain of each row under a label, or under NODE, and how many numbers of domains there are; 0 is none."""
+        if within == NODE:
+            return np.arange(1, self.size + 1, dtype=np.int32), self.size + 1
+        column = self._labels.get(within)
+        ids = np.zeros(self.size, np.int32) if column is None else column[: self.size]
+        return ids, len(self.values)
+
+    def domain_name(self, within: str, domain: int) -> str:
+        """For people: zone=a, or the node's name."""
+        return self.names[domain - 1] if within == NODE else f"{within}={self.values[domain]}"
 
     def value_id(self, value: str) -> int:
         """The id of a label value, or -1 when no node has ever had it."""

@@ -10,7 +10,7 @@ domain: regional/core/spread_filling.py.
 """
 
 import heapq
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,17 +20,15 @@ from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import DIMENSIONS
 from regional.core import gpus, scores
+from regional.core.colocation import ALONE, Around, Copies
 from regional.core.filters import FILTERS, FIRST_OF_ROOM, Cure, Request, culprits, missing
-from regional.core.node_table import Integers, NodeTable, Rows
+from regional.core.node_table import NOWHERE, Integers, NodeTable, Rows
 from regional.core.topology import Topology
 
 FEASIBLE = -1
 ABSENT = -2
 LEAST = -1.0  # below every score
-NOWHERE = -1
 FIRST_STEPS = 4  # replicas on one node whose scores are computed for all candidates at once
-
-Copies = Mapping[int, int]  # replicas of the task by row
 
 
 class ClassRow:
@@ -75,14 +73,17 @@ class ClassRow:
     def feasible(self) -> Rows:
         return np.flatnonzero(self.refusal == FEASIBLE)
 
-    def allowed(self, copies: Copies) -> Rows:
-        """Feasible rows that topology spread does not refuse."""
+    def allowed(self, around: Around) -> Rows:
+        """Feasible rows that no rule over domains refuses."""
         rows = self.feasible()
-        return rows[self.topology(copies).allowed(rows)] if self.request.topology else rows
+        return rows[self.topology(around).allowed(rows)] if self.ruled(around) else rows
 
-    def topology(self, copies: Copies) -> Topology:
+    def ruled(self, around: Around) -> bool:
+        return bool(self.request.topology or around.terms)
+
+    def topology(self, around: Around) -> Topology:
         usable = np.flatnonzero((self.refusal == FEASIBLE) | (self.refusal >= FIRST_OF_ROOM))
-        return Topology(self.table, self.request, usable, copies)
+        return Topology(self.table, self.request, usable, around)
 
     def rank_of(self, rows: Rows) -> npt.NDArray[np.float32]:
         return self._rank[rows]
@@ -172,25 +173,27 @@ class Filling:
     """Up to `count` replicas being placed from one row of answers, by one class or by several that ask alike. Good as
     long as nothing but its own choices is charged to the table: see `continues`."""
 
-    def __init__(self, row: ClassRow, count: int, copies: Copies, avoid: int = NOWHERE) -> None:
-        row.refresh(copies)
+    def __init__(self, row: ClassRow, count: int, around: Around = ALONE, avoid: int = NOWHERE) -> None:
+        row.refresh(around.copies)
         self.row = row
         self.avoid = avoid
         self.left = count
-        self.refusals = explain_refusals(row, copies)
+        self.refusals = explain_refusals(row, around)
         self.feasible = row.feasible_count
         self.ranked: list[int] = []  # the candidates, best first
         self._version = row.table.version
         self._candidates: Candidates | None = None
         if self.feasible:
-            self._start(count, copies)
+            self._start(count, around)
 
-    def _start(self, count: int, copies: Copies) -> None:
-        self._candidates = Candidates(self.row, self.row.best(count, self.avoid), count, copies)
+    def _start(self, count: int, around: Around) -> None:
+        self._candidates = Candidates(self.row, self.row.best(count, self.avoid), count, around.copies)
         self.ranked = [candidate for _, candidate, _, _ in self._candidates.heap]
 
-    def continues(self, row: ClassRow, avoid: int) -> bool:
+    def continues(self, row: ClassRow, around: Around, avoid: int) -> bool:
         """Whether this filling still gives the answers a fresh one would."""
+        if row.ruled(around):
+            return False
         own = self.row is row and self.avoid == avoid and not scores.counts_copies(row.request)
         return own and self._head() != NOWHERE and self.left > 0 and self._version == row.table.version
 
@@ -243,9 +246,9 @@ class Refusals:
     cures: frozenset[Cure]
 
 
-def explain_refusals(row: ClassRow, copies: Copies) -> Refusals:
+def explain_refusals(row: ClassRow, around: Around = ALONE) -> Refusals:
     """Nodes by the first filter that refused them; for resources with the smallest missing amount."""
-    row.refresh(copies)
+    row.refresh(around.copies)
     table, request = row.table, row.request
     reasons: list[objects_pb2.PendingReason] = []
     cures: frozenset[Cure] = frozenset()
@@ -254,8 +257,8 @@ def explain_refusals(row: ClassRow, copies: Copies) -> Refusals:
         rows = np.flatnonzero(row.refusal == number)
         cures |= FILTERS[number].cures
         reasons.append(_reason(table, request, rows, code))
-    if refused := _refused_by_topology(row, copies):
-        reasons.append(refused)
+    if refused := _refused_by_rules(row, row.feasible(), around):
+        reasons += refused
         cures |= {Cure.NODES, Cure.REPLICAS}
     if not reasons:
         nobody = () if row.feasible_count else (explain.reason(explain.NO_NODES),)
@@ -263,25 +266,24 @@ def explain_refusals(row: ClassRow, copies: Copies) -> Refusals:
     return Refusals(tuple(reasons), cures)
 
 
-def _refused_by_topology(row: ClassRow, copies: Copies, node: int = NOWHERE) -> objects_pb2.PendingReason | None:
-    """Whether `node`, else how many of the feasible rows, would break a rule with one more replica, and how."""
-    if not row.request.topology:
-        return None
-    topology = row.topology(copies)
-    rows = row.feasible() if node == NOWHERE else np.array([node])
-    refused = rows[~topology.allowed(rows)]
-    if not len(refused):
-        return None
-    detail = topology.why_not(int(refused[0]))
-    return explain.reason(explain.TOPOLOGY_SPREAD, len(refused), detail=detail)
+def _refused_by_rules(row: ClassRow, rows: Rows, around: Around) -> list[objects_pb2.PendingReason]:
+    """How many of these rows one more replica would break a rule over domains on, and how."""
+    if not row.ruled(around):
+        return []
+    nodes: dict[str, int] = {}
+    details: dict[str, str] = {}
+    for code, count, detail in row.topology(around).refused(rows):
+        nodes[code] = nodes.get(code, 0) + count
+        details.setdefault(code, detail)
+    return [explain.reason(code, count, detail=details[code]) for code, count in nodes.items()]
 
 
-def explain_node(row: ClassRow, node: int, copies: Copies) -> objects_pb2.PendingReason | None:
+def explain_node(row: ClassRow, node: int, around: Around = ALONE) -> objects_pb2.PendingReason | None:
     """Why this one node refuses the class, or None when it does not."""
-    row.refresh(copies)
+    row.refresh(around.copies)
     number = int(row.refusal[node])
     if number < 0:
-        return _refused_by_topology(row, copies, node)
+        return next(iter(_refused_by_rules(row, np.array([node]), around)), None)
     code = FILTERS[number].code
     return _reason(row.table, row.request, np.array([node]), code)
 
@@ -299,20 +301,20 @@ def _least_missing(table: NodeTable, request: Request, rows: Rows, code: str) ->
     return 0
 
 
-def show_scores(row: ClassRow, ranked: Sequence[int], copies: Copies) -> list[objects_pb2.NodeScore]:
+def show_scores(row: ClassRow, ranked: Sequence[int], around: Around = ALONE) -> list[objects_pb2.NodeScore]:
     """The terms of these nodes' scores, as of the last refresh and before any charge."""
     if not ranked:
         return []
     table, request = row.table, row.request
     rows = np.array(ranked, np.int64)
     used = table.used[rows] + _amounts(request)
-    own = _copies_at(rows, copies if scores.counts_copies(request) else {})
+    own = _copies_at(rows, around.copies if scores.counts_copies(request) else {})
     parts = [
         (score.name, weight, score.value(table, request, rows, used, own).tolist())
         for score, weight in scores.terms(table, request)
     ]
     shown = []
-    topology = row.topology(copies) if request.topology else None
+    topology = row.topology(around) if row.ruled(around) else None
     weight_sum = scores.weight_sum(table, request)
     for i, r in enumerate(ranked):
         score = objects_pb2.NodeScore(node=table.names[r], total=float(row.score[r]))

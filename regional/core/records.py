@@ -11,6 +11,7 @@ from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.resources import Vector
 from atoll.model.slots import AttemptId, SlotName, attempt_id
 from regional.core import tally
+from regional.core.colocation import ALONE, Around, Counted
 from regional.core.events import NodeHello
 from regional.core.filters import Request, request_of
 from regional.core.queue import SchedulingClass
@@ -109,9 +110,14 @@ class TaskEntry:
     wanted: Collection[int] = range(0)  # the indices of the replicas that this region runs
     in_flight: set[int] = field(default_factory=set)  # indices a BIND is under way for
     copies: dict[int, int] = field(default_factory=dict)  # bound, or about to be, by row of the node table
+    counted: tuple[Counted, ...] = ()  # where they count beside; kept by neighbours.py, as is
+    around: Around = ALONE  # what surrounds them
     cls: SchedulingClass | None = None
     tally: Tally = field(default_factory=Tally)
     ailing: dict[int, SlotEntry] = field(default_factory=dict)  # placed, and not well: see ailing.py
+
+    def __post_init__(self) -> None:
+        self.around = Around(self.copies)
 
     def admit(self, spec: objects_pb2.Task | None, template_generation: int) -> None:
         """As the share now says, which was admitted before."""
@@ -139,6 +145,8 @@ class TaskEntry:
             self.copies[row] = count
         else:
             del self.copies[row]
+        for one in self.counted:
+            one.move(row, by)
 
 
 @dataclass(slots=True, eq=False)

@@ -140,6 +140,7 @@ def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, 
         task = state.task(workload, name)
         task.admit(specs.get(name), generations.get(name, share.metadata.generation))
         task.wanted = _wanted(task)
+        state.neighbours.admit(task)
         _open_task(state, task, turn)
     state.mark_changed(workload)
 

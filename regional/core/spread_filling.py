@@ -1,4 +1,4 @@
-"""Placing replicas under rules of topology spread, where one placement changes what a whole domain is worth.
+"""Placing replicas under rules over domains, where one placement changes what a whole domain is worth.
 
 The next choice is the best of the best rows of all cells; within a cell, the nodes in the same domain under every rule,
 the order is that of plain scores, so a cell is opened (a heap of its rows is made) only when it is taken from. The same
@@ -9,21 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from regional.core import scores
-from regional.core.node_table import Rows
-from regional.core.placement import LEAST, NOWHERE, Candidates, ClassRow, Copies, Filling
+from regional.core.colocation import ALONE, Around
+from regional.core.node_table import NOWHERE, Rows
+from regional.core.placement import LEAST, Candidates, ClassRow, Filling
 
 
 class SpreadFilling(Filling):
-    """Under rules of topology spread. Good for one task only: the rules look at where its own replicas are. Of each
+    """Under rules over domains. Good for one task only: the rules look at where its own replicas are. Of each
     cell, the nodes in the same domain under every rule, only the best row is known until it is taken."""
 
-    def continues(self, row: ClassRow, avoid: int) -> bool:
+    def continues(self, row: ClassRow, around: Around, avoid: int) -> bool:
         return False
 
-    def _start(self, count: int, copies: Copies) -> None:
+    def _start(self, count: int, around: Around) -> None:
         row = self.row
-        self._count, self._copies = count, copies
-        self._topology = topology = row.topology(copies)
+        self._count, self._copies = count, around.copies
+        self._topology = topology = row.topology(around)
         self._weight = scores.weight_sum(row.table, row.request)
         rows = row.feasible()
         allowed = rows[topology.allowed(rows)]
@@ -83,7 +84,7 @@ def _best_of(row: ClassRow, rows: Rows, count: int) -> Rows:
     return best
 
 
-def fill(row: ClassRow, count: int, copies: Copies, avoid: int = NOWHERE) -> Filling:
+def fill(row: ClassRow, count: int, around: Around = ALONE, avoid: int = NOWHERE) -> Filling:
     """Where up to `count` replicas of one class go."""
-    kind = SpreadFilling if row.request.topology else Filling
-    return kind(row, count, copies, avoid)
+    kind = SpreadFilling if row.ruled(around) else Filling
+    return kind(row, count, around, avoid)

@@ -20,6 +20,7 @@ from regional.core.events import NodeChangeAsked
 from regional.core.filters import Request, driver_labels
 from regional.core.ledger import TenantAccount
 from regional.core.liveness import Liveness
+from regional.core.neighbours import Neighbours
 from regional.core.node_table import NodeTable
 from regional.core.placement import ClassRow
 from regional.core.queue import Queue
@@ -50,6 +51,7 @@ class State:
         self.revision = 0  # everything committed up to here is known
         self.epoch = 0
         self.table = NodeTable()
+        self.neighbours = Neighbours()
         self.liveness = Liveness(now_ms)
         self.nodes: dict[str, NodeEntry] = {}
         self.sessions: dict[int, NodeEntry] = {}
@@ -343,6 +345,7 @@ class State:
 
     def check(self) -> None:
         """The sums that hold between any two events; for tests and the simulator."""
+        self.neighbours.check()
         require((self.table.capacity.sum(axis=0) == self.table.total).all(), "I3: the total is all nodes' capacity")
         for node in self.nodes.values():
             held = [entry.vector for entry in node.slots.values()]

@@ -156,8 +156,8 @@ def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReaso
     if not account.affordable(task.request.vector):
         return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector))]
     row = state.class_row(task)
-    refusals = explain_refusals(row, task.copies)
-    if len(row.allowed(task.copies)):
+    refusals = explain_refusals(row, task.around)
+    if len(row.allowed(task.around)):
         return [explain.reason(explain.QUEUED)]
     return list(refusals.reasons)
 
@@ -168,7 +168,7 @@ def _explain_node(state: State, task: TaskEntry, name: str, answer: regional_pb2
         answer.on_node.code = "NoSuchNode"
         answer.on_node.message = f"the region has no node {name}"
         return
-    refusal = explain_node(state.class_row(task), node.row, task.copies)
+    refusal = explain_node(state.class_row(task), node.row, task.around)
     if refusal:
         answer.on_node.CopyFrom(refusal)
     else:

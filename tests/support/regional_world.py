@@ -206,11 +206,14 @@ class RegionalWorld:
         generation: int = 1,
         removed: bool = False,
         tell: bool = True,
+        labels: dict[str, str] | None = None,
         **spec: object,
     ) -> objects_pb2.Share:
         self._global_revision += 1
+        metadata = objects_pb2.Metadata(name=name, tenant=tenant, generation=generation, uid=f"uid-{name}")
+        metadata.labels.extend(objects_pb2.Label(key=k, value=v) for k, v in sorted((labels or {}).items()))
         share = objects_pb2.Share(
-            metadata=objects_pb2.Metadata(name=name, tenant=tenant, generation=generation, uid=f"uid-{name}"),
+            metadata=metadata,
             region=REGION,
             epoch=1,
             spec=objects_pb2.WorkloadSpec(tasks=tasks, **spec),  # type: ignore[arg-type]

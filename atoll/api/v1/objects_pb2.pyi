@@ -1547,6 +1547,8 @@ class Task(_message.Message):
     TOLERATIONS_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     TOPOLOGY_SPREAD_FIELD_NUMBER: _builtins.int
+    COLOCATE_WITH_FIELD_NUMBER: _builtins.int
+    AVOID_COLOCATING_FIELD_NUMBER: _builtins.int
     GPU_MODELS_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     PARALLELISM_FIELD_NUMBER: _builtins.int
@@ -1594,6 +1596,14 @@ class Task(_message.Message):
     @_builtins.property
     def topology_spread(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopologySpread]: ...
     @_builtins.property
+    def colocate_with(self) -> _containers.RepeatedCompositeFieldContainer[Global___Colocation]:
+        """near to replicas of these workloads"""
+
+    @_builtins.property
+    def avoid_colocating(self) -> _containers.RepeatedCompositeFieldContainer[Global___Colocation]:
+        """apart from replicas of these, which keep this task away as well"""
+
+    @_builtins.property
     def gpu_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """its GPUs are of one of these; empty = of any"""
 
@@ -1627,6 +1637,8 @@ class Task(_message.Message):
         tolerations: _abc.Iterable[Global___Toleration] | None = ...,
         strategy: _builtins.str = ...,
         topology_spread: _abc.Iterable[Global___TopologySpread] | None = ...,
+        colocate_with: _abc.Iterable[Global___Colocation] | None = ...,
+        avoid_colocating: _abc.Iterable[Global___Colocation] | None = ...,
         gpu_models: _abc.Iterable[_builtins.str] | None = ...,
         depends_on: _abc.Iterable[_builtins.str] | None = ...,
         parallelism: _builtins.int = ...,
@@ -1635,11 +1647,46 @@ class Task(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "completions", b"completions", "depends_on", b"depends_on", "driver", b"driver", "env", b"env", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "name", b"name", "node_selector", b"node_selector", "parallelism", b"parallelism", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "retries", b"retries", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "avoid_colocating", b"avoid_colocating", "colocate_with", b"colocate_with", "command", b"command", "completions", b"completions", "depends_on", b"depends_on", "driver", b"driver", "env", b"env", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "name", b"name", "node_selector", b"node_selector", "parallelism", b"parallelism", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "retries", b"retries", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Colocation(_message.Message):
+    """Replicas of other workloads, or of the same one, of one tenant in one region: by name or by labels, not both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    WITHIN_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    workload: _builtins.str
+    within: _builtins.str
+    """a label of nodes: near or apart is the same value of it; default "node": the node itself"""
+    weight: _builtins.int
+    """0 = must hold, else 1..100 = is preferred"""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelRequirement]:
+        """of workloads; all must hold"""
+
+    def __init__(
+        self,
+        *,
+        workload: _builtins.str = ...,
+        labels: _abc.Iterable[Global___LabelRequirement] | None = ...,
+        within: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "weight", b"weight", "within", b"within", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Colocation: _TypeAlias = Colocation  # noqa: Y015
 
 @_typing.final
 class TopologySpread(_message.Message):

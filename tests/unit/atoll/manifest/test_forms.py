@@ -21,6 +21,16 @@ def test_words_are_rules_of_topology_spread() -> None:
     assert short == full and [rule.within for rule in short.tasks[0].topology_spread] == ["zone", "rack"]
 
 
+def test_words_are_rules_of_colocation() -> None:
+    short = _spec("spec: {task: {colocateWith: cache, avoidColocating: 'web, service=database, tier in (a,b)'}}")
+    full = _spec(
+        "spec: {task: {colocateWith: [{workload: cache}], avoidColocating: [{workload: web}, "
+        "{labels: {service: database}}, {labels: [{key: tier, operator: In, values: [a, b]}]}]}}"
+    )
+    assert short == full
+    assert [rule.workload for rule in short.tasks[0].avoid_colocating] == ["web", "", ""]
+
+
 def test_a_word_is_a_strategy() -> None:
     short, full = "spec: {task: {}, spread: even}", "spec: {task: {}, spread: {strategy: even}}"
     assert _spec(short) == _spec(full)

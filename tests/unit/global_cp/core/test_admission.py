@@ -1,11 +1,13 @@
 """Every kind of bad input: one mistake each, at a stable path; and all of them at once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Conflict, Invalid, NotFound, QuotaExceeded
+from atoll.manifest.selectors import parse_requirement
 from atoll.model.resources import LARGEST, Vector
 from global_cp.core.admission import mistakes_in_tenant, mistakes_in_workload, over_quota, spelled
 from global_cp.core.defaults import complete_tenant, complete_workload
@@ -36,6 +38,7 @@ def _requests(w: objects_pb2.Workload) -> objects_pb2.Resources:
 
 
 TASK = "spec.tasks[0]"
+EXISTS = objects_pb2.LabelRequirement(key="app", operator=objects_pb2.SELECTOR_OPERATOR_EXISTS)
 BAD: list[tuple[str, Spoil]] = [
     ("metadata.name", lambda w: setattr(w.metadata, "name", "")),
     ("metadata.name", lambda w: setattr(w.metadata, "name", "a/b")),
@@ -109,7 +112,31 @@ BAD: list[tuple[str, Spoil]] = [
     (f"{TASK}.topologySpread[0].weight", lambda w: _task(w).topology_spread.add(within="zone", weight=101)),
     (f"{TASK}.topologySpread", lambda w: [_task(w).topology_spread.add(within=key) for key in "abcde"]),
     (f"{TASK}.strategy", lambda w: setattr(_task(w), "strategy", "cleverest")),
+    (f"{TASK}.colocateWith[0]", lambda w: _task(w).colocate_with.add()),
+    (f"{TASK}.colocateWith[0]", lambda w: _task(w).colocate_with.add(workload="a", labels=[EXISTS])),
+    (f"{TASK}.colocateWith[0].workload", lambda w: _task(w).colocate_with.add(workload="A")),
+    (f"{TASK}.colocateWith[0].within", lambda w: _task(w).colocate_with.add(workload="a", within="?")),
+    (f"{TASK}.colocateWith[1]", lambda w: [_task(w).colocate_with.add(workload="a", weight=i) for i in (1, 2)]),
+    (f"{TASK}.avoidColocating[0].labels[0]", lambda w: _task(w).avoid_colocating.add(labels=[{"key": "app"}])),
+    (f"{TASK}.avoidColocating[0].weight", lambda w: _task(w).avoid_colocating.add(workload="a", weight=101)),
+    (f"{TASK}.avoidColocating[0].weight", lambda w: _task(w).avoid_colocating.add(workload="a", weight=-1)),
+    (f"{TASK}.avoidColocating", lambda w: [_task(w).avoid_colocating.add(workload=name) for name in "abcdefghi"]),
+    (f"{TASK}.avoidColocating[0]", lambda w: [near.add(workload="a") for near in _both(w)]),
+    (f"{TASK}.requires[0]", lambda w: _demand(w, "zone=a", "zone=b")),
+    (f"{TASK}.requires[1]", lambda w: _demand(w, "gpu", "!zone", "zone in (a,b)")),
+    (f"{TASK}.requires[0]", lambda w: _demand(w, "zone in (a,b)", "zone notin (b,a)")),
+    (f"{TASK}.requires[0]", lambda w: _demand(w, "slots>8", "slots<9")),
+    (f"{TASK}.requires[0]", lambda w: _demand(w, "slots>8", "slots in (3,8,ten)")),
+    (f"{TASK}.requires[0]", lambda w: [_demand(w, "zone=a"), _task(w).node_selector.add(key="zone", value="b")]),
 ]
+
+
+def _both(w: objects_pb2.Workload) -> list[Any]:
+    return [_task(w).colocate_with, _task(w).avoid_colocating]
+
+
+def _demand(w: objects_pb2.Workload, *texts: str) -> None:
+    _task(w).requires.extend(map(parse_requirement, texts))
 
 
 def _prefer(w: objects_pb2.Workload, weight: int) -> None:
@@ -150,6 +177,15 @@ def test_bad_input_is_refused_at_its_path_and_changes_nothing(path: str, spoil: 
     assert isinstance(answer, Invalid) and answer.code == "E1001"
     assert path in [mistake.path for mistake in answer.mistakes]
     assert core.state.revision == revision
+
+
+def test_demands_that_one_node_can_meet_are_no_contradiction() -> None:
+    good = workload()
+    _demand(good, "zone in (a,b)", "zone!=a", "slots>8", "slots<10", "slots notin (8)", "!old", "old!=yes")
+    good.spec.tasks[0].node_selector.add(key="zone", value="b")
+    good.spec.tasks[0].colocate_with.add(workload="db", within="zone")
+    good.spec.tasks[0].avoid_colocating.add(workload="db")
+    assert _paths(good) == []
 
 
 def test_all_mistakes_are_told_at_once() -> None:
