@@ -125,9 +125,6 @@ def _wake(state: State, turn: Turn) -> None:
         free = state.table.free(list(state.freed_rows))
         queue.wake(Cure.RESOURCES, lambda cls: bool((free >= cls.request.vector.amounts()).all(axis=1).any()))
         state.freed_rows.clear()
-    if state.freed_tasks:
-        queue.wake(Cure.REPLICAS, lambda cls: (cls.tenant, cls.workload, cls.task) in state.freed_tasks)
-        state.freed_tasks.clear()
     if state.neighbours:
         queue.wake(Cure.REPLICAS, lambda cls: state.neighbours.curable(_task(state, cls)))
         state.neighbours.settle()

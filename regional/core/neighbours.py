@@ -62,7 +62,7 @@ class Neighbours:
     def __init__(self) -> None:
         self._tenants: dict[str, _Tenant] = {}
         self.news = News()
-        self._relinked: set[TaskEntry] = set()
+        self._touched: set[TaskEntry] = set()
 
     def admit(self, task: TaskEntry) -> None:
         """The task's spec, or its workload's labels, may be others than before."""
@@ -164,7 +164,7 @@ class Neighbours:
         self._count(task, (*counted, *(k for k in own)))
         if task.around.terms != tuple(terms):
             task.around = Around(task.copies, tuple(terms))
-            self._relinked.add(task)
+            self._touched.add(task)
 
     @staticmethod
     def _count(task: TaskEntry, counted: tuple[Counted, ...]) -> None:
@@ -177,16 +177,20 @@ class Neighbours:
 
     # ---- waking
 
+    def freed(self, task: TaskEntry) -> None:
+        """Replicas of the task have left their nodes, which may cure a rule about its own."""
+        self._touched.add(task)
+
     def curable(self, task: TaskEntry) -> bool:
         """Whether the task's rules may allow more than when `settle` was called last."""
-        return task in self._relinked or any(term.curable(self.news) for term in task.around.terms)
+        return task in self._touched or any(term.curable(self.news) for term in task.around.terms)
 
     def __bool__(self) -> bool:
-        return bool(self.news or self._relinked)
+        return bool(self.news or self._touched)
 
     def settle(self) -> None:
         self.news.clear()
-        self._relinked.clear()
+        self._touched.clear()
 
     def check(self) -> None:
         """Every count is the sum over the tasks it counts; for tests and the simulator."""

@@ -88,9 +88,6 @@ class State:
         # what may have cured parked classes since they were last looked at
         self.freed_rows: dict[int, None] = {}
         self.freed_tenants: dict[str, None] = {}
-        self.freed_tasks: dict[
-            tuple[str, str, str], None
-        ] = {}  # under topology spread or parallelism: replicas left their nodes
         self.nodes_changed = False
         # what is to be told upwards
         self.changed: dict[tuple[str, str], WorkloadEntry] = {}
@@ -271,7 +268,7 @@ class State:
     def note_freed(self, task: TaskEntry) -> None:
         """Replicas of the task have left their nodes."""
         if task.request.topology or task.parallel is not None:
-            self.freed_tasks[task.owner.tenant, task.owner.name, task.name] = None
+            self.neighbours.freed(task)
 
     def retally(self, entry: SlotEntry) -> None:
         """Counts the entry anew after its record, status or share changed."""
