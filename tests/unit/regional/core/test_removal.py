@@ -152,12 +152,15 @@ def test_a_removal_is_done_once_by_its_request(world: RegionalWorld) -> None:
     assert world.messages(back, "welcome")
 
 
-def test_nodes_that_were_lost_long_ago_go_by_themselves(world: RegionalWorld) -> None:
+def test_nodes_that_were_lost_long_ago_go_by_themselves() -> None:
+    world = RegionalWorld(forget_lost_after_s=600)
+    world.win()
     world.join("n1")
     other = world.join("n2")
     world.advance(LOST_AFTER_MS, beating=[other])
     assert world.node("n1").state == LOST
-    world.advance(world.settings.forget_lost_after_s * 1_000 - 10_000, beating=[other], step_ms=7_000)
+    world.advance(world.settings.forget_lost_after_s * 1_000 - LOST_AFTER_MS, beating=[other], step_ms=7_000)
+    assert is_stored(world)
     world.advance(30_000, beating=[other], step_ms=2_000)
     assert not is_stored(world)
     assert is_stored(world, "n2")
