@@ -23,6 +23,7 @@ from atoll.api.v1 import agent_pb2
 from atoll.errors import Unavailable
 
 _HEAD = b"atoll-checkpoint 1 "
+_TRIAL_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,20 @@ class Checkpoint:
                 raise OSError("the checkpoint is closed")
             self._stored = replace(self._stored, saved=saved)
             replace_durably(self._path, encode(self._stored))
+
+    def test(self) -> None:
+        """Raises OSError when a checkpoint could not be written now. Nothing is changed."""
+        with self._writing:
+            if self._closed:
+                return
+            trial = self._path.with_name("trial")
+            try:
+                with trial.open("wb") as file:
+                    file.write(bytes(_TRIAL_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                trial.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Gives up the lock, after a write under way: the next agent must not find its file replaced by this one."""

@@ -42,6 +42,7 @@ SESSIONS = Counter("atoll_agent_sessions_left", "Sessions left by this agent.")
 STORAGE_OK = Gauge("atoll_agent_storage_ok", "1 while the checkpoint can be written; at 0 nothing new is started.")
 
 GUARD_WATCH_S = 2.0
+STORAGE_WATCH_S = 5.0
 FIRST_OFFER_S = 2.0  # the first Hello waits so long for a Docker engine's answer
 
 
@@ -75,7 +76,7 @@ class Agent:
         self._core.post(events.Booted(self._checkpoint.saved, self._checkpoint.incarnation, found, self._guard.terms()))
         try:
             async with asyncio.TaskGroup() as group:
-                for work in (self._core.run(), self._connect(ready), self._watch_guard()):
+                for work in (self._core.run(), self._connect(ready), self._watch_guard(), self._watch_storage()):
                     group.create_task(work)
                 for work in self._offer.background:
                     group.create_task(work)
@@ -118,13 +119,26 @@ class Agent:
         except OSError as error:
             CHECKPOINTS.labels("failed").inc()
             STORAGE_OK.set(0)
-            reason = f"the checkpoint cannot be written: {error.strerror or error}"
+            reason = _unwritable(error)
             log.error("nothing new is started", reason=reason)
             self._core.post(events.CheckpointFailed(command.version, reason))
         else:
             CHECKPOINTS.labels("written").inc()
             STORAGE_OK.set(1)
             self._core.post(events.CheckpointWritten(command.version))
+
+    async def _watch_storage(self) -> None:
+        """So that a node with a full disk is known before work is sent to it."""
+        while True:
+            await asyncio.sleep(STORAGE_WATCH_S)
+            try:
+                await asyncio.to_thread(self._checkpoint.test)
+            except OSError as error:
+                STORAGE_OK.set(0)
+                self._core.post(events.StorageTested(_unwritable(error)))
+            else:
+                STORAGE_OK.set(1)
+                self._core.post(events.StorageTested(""))
 
     async def _probe(self, command: commands.ProbeReplica) -> None:
         self._core.post(await self._probes.check(command))
@@ -178,6 +192,10 @@ class Agent:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _unwritable(error: OSError) -> str:
+    return f"the checkpoint cannot be written: {error.strerror or error}"
 
 
 def _hello(settings: Settings) -> agent_pb2.Hello:

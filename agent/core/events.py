@@ -54,6 +54,13 @@ class CheckpointFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageTested:
+    """Whether a checkpoint could be written now: why not, or nothing."""
+
+    failure: str
+
+
+@dataclass(frozen=True, slots=True)
 class DriversOffered:
     """What this node can run from now on, sorted."""
 
@@ -118,6 +125,7 @@ Event = (
     | Disconnected
     | CheckpointWritten
     | CheckpointFailed
+    | StorageTested
     | DriversOffered
     | DriverDelayed
     | DriverStarted

@@ -53,6 +53,11 @@ class Health:
         return readiness is None or readiness.passing
 
     @property
+    def probes_readiness(self) -> bool:
+        """Else it is ready from its start."""
+        return Kind.READINESS in self._checks
+
+    @property
     def serving(self) -> bool:
         port = self._checks.get(Kind.PORT)
         return self.ready and (port is None or port.passing)

@@ -86,6 +86,11 @@ class Machine:
         self._report.storage(event.reason)
         self._retry_ms = now_ms + self._timing.checkpoint_retry_ms
 
+    def _on_storage_tested(self, event: events.StorageTested, now_ms: int) -> None:
+        idle = self._retry_ms is None and self._writing is None  # else a write tells, and is larger
+        if event.failure or idle:
+            self._report.storage(event.failure)
+
     def _on_woke(self, event: events.Woke, now_ms: int) -> None:
         self._slots.wake(now_ms)
         if self._retry_ms is not None and now_ms >= self._retry_ms:
@@ -137,8 +142,8 @@ class Machine:
             self._report_ms = now_ms + self._timing.report_ms
         elif now_ms >= self._report_ms:
             self._report_ms = None
-            if news := self._report.changes():
-                self._send(agent_pb2.AgentMessage(status=agent_pb2.StatusReport(attempts=news)))
+            if (news := self._report.changes()) is not None:
+                self._send(agent_pb2.AgentMessage(status=news))
 
     def _send(self, message: agent_pb2.AgentMessage) -> None:
         if self._streams.leader:
@@ -152,6 +157,7 @@ _EVENTS: dict[type, Callable[[Machine, Any, int], None]] = {
     events.RegionSaid: Machine._on_region_said,
     events.CheckpointWritten: Machine._on_written,
     events.CheckpointFailed: Machine._on_write_failed,
+    events.StorageTested: Machine._on_storage_tested,
     events.DriversOffered: lambda m, e, now_ms: m._streams.offers(e.drivers, now_ms),
     events.DriverDelayed: lambda m, e, now_ms: m._slots.delayed(e.run, e.reason),
     events.DriverStarted: lambda m, e, now_ms: m._slots.started(e.run, now_ms),

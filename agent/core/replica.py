@@ -15,6 +15,7 @@ from atoll.api.v1 import agent_pb2, objects_pb2
 LOCAL_LIMIT = 3
 BACKOFF_MS = 1_000
 BACKOFF_MAX_MS = 60_000
+MIN_READY_MS = 1_000
 
 ACCEPTED = agent_pb2.ATTEMPT_PHASE_ACCEPTED
 STARTING = agent_pb2.ATTEMPT_PHASE_STARTING
@@ -39,6 +40,8 @@ class Replica:
     streak: int = 0  # restarts since it last ran stably
     started_ms: int = 0
     ready_ms: int = 0
+    ready_since_ms: int = 0  # without a break; 0 = it is not ready
+    healthy: bool = False  # ready for its minimum time
     next_start_ms: int = 0
     health: Health | None = None
     delayed: str = ""  # what the answer to its start waits for
@@ -62,15 +65,26 @@ class Replica:
             self.note_readiness(now_ms)
 
     def note_readiness(self, now_ms: int) -> None:
-        if self.health is not None and self.health.ready and not self.ready_ms:
-            self.ready_ms = now_ms
+        """To be called when a probe has answered, and at `next_deadline`."""
+        if self.health is None or not self.health.ready:
+            self.ready_since_ms, self.healthy = 0, False
+            return
+        self.ready_ms = self.ready_ms or now_ms
+        since_ms = now_ms if self.health.probes_readiness else self.started_ms
+        self.ready_since_ms = self.ready_since_ms or since_ms
+        self.healthy = now_ms >= self._healthy_at_ms()
+
+    def _healthy_at_ms(self) -> int:
+        least_ms = self.assign.task.min_ready_ms if self.assign else 0
+        return self.ready_since_ms + (least_ms or MIN_READY_MS)
 
     def ended(self, exit: Exit, now_ms: int, timing: Timing) -> Exit | None:
         """The run is over. Its last Exit when it must be closed; None = it starts again at `next_start_ms`."""
         self.exit = exit
         self.health = None
         self.stopping = False
-        self.ready_ms = 0
+        self.ready_ms = self.ready_since_ms = 0
+        self.healthy = False
         if self.closing:
             return Exit(exit.code, exit.reason if exit.reason == "Completed" else "Stopped", self.closing, now_ms)
         if now_ms - self.started_ms >= timing.stable_ms and self.phase == RUNNING:
@@ -105,6 +119,7 @@ class Replica:
             phase=STOPPING if self.closing and self.alive else self.phase,
             ready=bool(health and health.ready),
             serving=bool(health and health.serving),
+            healthy=self.healthy,
             restarts=self.restarts,
             exit=self.exit.to_proto() if self.exit else None,
             started_ms=self.started_ms,
@@ -116,5 +131,6 @@ class Replica:
         if self.phase == BACKOFF:
             return self.next_start_ms
         if self.phase == RUNNING and self.health is not None and not self.stopping:
-            return self.health.next_deadline()
+            ripe_ms = self._healthy_at_ms() if self.ready_since_ms and not self.healthy else None
+            return min((d for d in (self.health.next_deadline(), ripe_ms) if d is not None), default=None)
         return None

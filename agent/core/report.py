@@ -1,4 +1,4 @@
-"""What the region is told of the attempts here: only changes, batched; everything in a Hello.
+"""What the region is told of the attempts here, and whether more can be started: changes, batched; all in a Hello.
 
 A certificate is told only when it is durable. What the leader was told is remembered, so that nothing is said twice; a
 new leader's knowledge starts from its Hello.
@@ -21,6 +21,7 @@ class Report:
         self._told: Told = {}
         self._changed: dict[SlotName, None] = {}
         self._storage_failure = ""
+        self._told_unfit = ""
 
     def changed(self, slots: list[SlotName]) -> None:
         self._changed.update(dict.fromkeys(slots))
@@ -32,17 +33,22 @@ class Report:
             self.changed(self._slots.slots())
 
     @property
+    def unfit(self) -> str:
+        """Why nothing new can be started on this node; empty = it can."""
+        return f"StorageFailed: {self._storage_failure}" if self._storage_failure else ""
+
+    @property
     def pending(self) -> bool:
-        return bool(self._changed)
+        return bool(self._changed) or self.unfit != self._told_unfit
 
     def full(self) -> Told:
         """The inventory of a Hello."""
         names = sorted({*self._ledger.slots(), *self._slots.slots()})
         return {slot: statuses for slot in names if (statuses := self._statuses(slot))}
 
-    def begin(self, told: Told) -> None:
+    def begin(self, told: Told, unfit: str) -> None:
         """From here on it is told a leader that knows this much, from its Hello."""
-        self._told = dict(told)
+        self._told, self._told_unfit = dict(told), unfit
         self._changed.update(dict.fromkeys(sorted({*told, *self._ledger.slots(), *self._slots.slots()})))
 
     def repeat(self, slot: SlotName, rank: Rank) -> None:
@@ -50,7 +56,8 @@ class Report:
         self._told.get(slot, {}).pop(rank, None)
         self._changed[slot] = None
 
-    def changes(self) -> list[agent_pb2.AttemptStatus]:
+    def changes(self) -> agent_pb2.StatusReport | None:
+        """None: nothing that is not known."""
         news = []
         for slot in self._changed:
             before, now = self._told.get(slot, {}), self._statuses(slot)
@@ -59,7 +66,10 @@ class Report:
             if not now:
                 del self._told[slot]
         self._changed.clear()
-        return news
+        if not news and self.unfit == self._told_unfit:
+            return None
+        self._told_unfit = self.unfit
+        return agent_pb2.StatusReport(attempts=news, unfit=self.unfit)
 
     def _statuses(self, slot: SlotName) -> dict[Rank, agent_pb2.AttemptStatus]:
         found = {}

@@ -233,6 +233,7 @@ class Slots:
     def _probe(self, replica: Replica, now_ms: int) -> list[Command]:
         if replica.health is None:
             return []
+        replica.note_readiness(now_ms)
         commands: list[Command] = []
         for kind, probe, timeout_ms in replica.health.due(now_ms):
             self._probe_id += 1

@@ -73,6 +73,7 @@ def _labels(labels: Any) -> str:
 def node_state(node: objects_pb2.Node) -> str:
     marks = [enum(node.state, objects_pb2.NodeState)]
     marks += ["draining"] if node.draining else ["cordoned"] if node.cordoned else []
+    marks += ["unfit"] if node.unfit else []
     marks += ["destroyed"] if node.destroyed else []
     return ",".join(marks)
 
@@ -134,6 +135,7 @@ NODES: View[objects_pb2.Node] = View(
         "ADDRESS": lambda n: n.address,
         "TAINTS": lambda n: ",".join(map(format_taint, n.taints)),
         "LABELS": lambda n: _labels(n.metadata.labels),
+        "UNFIT": lambda n: n.unfit,
         "DRAIN": lambda n: f"{n.drain.reason}: {n.drain.progress}" if n.draining else "",
     },
 )

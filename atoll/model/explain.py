@@ -11,6 +11,7 @@ from atoll.model.resources import DIMENSIONS, format_quantity
 NODE_NOT_READY = "NodeNotReady"
 NODE_CORDONED = "NodeCordoned"
 NODE_RESTING = "NodeResting"
+NODE_UNFIT = "NodeUnfit"
 DRIVER_MISSING = "DriverMissing"
 NODE_SELECTOR = "NodeSelectorMismatch"
 NODE_REQUIREMENT = "NodeRequirementMismatch"
@@ -35,6 +36,7 @@ SENTENCES = {
     NODE_NOT_READY: "not ready, or not heard from",
     NODE_CORDONED: "cordoned or draining",
     NODE_RESTING: "left alone for a while after starts that failed there",
+    NODE_UNFIT: "whose agent can start nothing new",
     DRIVER_MISSING: "without the driver it needs (images need a Docker engine that answers)",
     NODE_SELECTOR: "without the labels of nodeSelector",
     NODE_REQUIREMENT: "not satisfying `requires`",

@@ -33,6 +33,7 @@ LARGEST_SPEC_BYTES = 64 * 1024
 LARGEST_ANNOTATIONS_BYTES = 16 * 1024
 LONGEST_ESTIMATE_MS = 365 * 86_400_000
 LONGEST_GRACE_S = 3_600
+LONGEST_MIN_READY_MS = 3_600_000
 LONGEST_BOUNDED_S = 7 * 86_400
 LONGEST_PROBE_MS = 3_600_000
 SHORTEST_PROBE_MS = 100
@@ -130,6 +131,7 @@ def _task(task: objects_pb2.Task, path: str) -> Mistakes:
             yield from _probe(getattr(task, name), f"{path}.{name}")
     yield from _restart(task.restart, f"{path}.restart")
     yield from _within(task.termination_grace_s, 1, LONGEST_GRACE_S, f"{path}.terminationGrace", "s")
+    yield from _within(task.min_ready_ms, 0, LONGEST_MIN_READY_MS, f"{path}.minReady", "ms")
     yield from _constraints(task, path)
     if task.strategy not in STRATEGIES:
         known = ", ".join(STRATEGIES)

@@ -255,7 +255,7 @@ class Shares:
         said = {name: self._reports.of_share(share).get(task) for name, share in live.items()}
         return moves.Standing(
             told={name: _told(share, task) for name, share in live.items()},
-            ready={name: report.ready for name, report in said.items() if report},
+            ready={name: report.healthy for name, report in said.items() if report},
             waiting={name: report.waiting for name, report in said.items() if report},
             planned=before,
         )

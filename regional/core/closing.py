@@ -93,11 +93,12 @@ def _adopt(state: State, entry: SlotEntry, status: agent_pb2.AttemptStatus, turn
 
 
 def roll(state: State, task: TaskEntry, turn: Turn) -> None:
-    """Stops outdated replicas: those that serve nobody at once, others while few enough of the task are down."""
+    """Stops outdated replicas: those that serve nobody at once, others while few enough of the task are down. What is
+    ready and not for long yet serves somebody, and is not counted on."""
     outdated = [e for _, e in sorted(task.entries.items()) if e.bound and e.wanted and e.outdated and not e.closing]
     task.rolling = bool(outdated)
     for entry in outdated:
-        if entry.status and not entry.marks & UP:
+        if entry.status and not entry.status.ready and not entry.marks & UP:
             stop(state, entry, "outdated", turn)
     allowed = max(1, task.replicas * state.settings.rolling_down_percent // 100)
     budget = allowed - (task.replicas - task.tally.up)

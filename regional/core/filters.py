@@ -126,6 +126,10 @@ def _not_resting(table: NodeTable, request: Request, rows: Rows) -> Mask:
     return ~table.resting[rows]
 
 
+def _fit(table: NodeTable, request: Request, rows: Rows) -> Mask:
+    return ~table.unfit[rows]
+
+
 def _selected(table: NodeTable, request: Request, rows: Rows) -> Mask:
     mask = np.ones(len(rows), np.bool_)
     for key, value in request.selector:
@@ -228,6 +232,8 @@ def culprits(table: NodeTable, request: Request, rows: Rows, code: str) -> str:
     frequent first: `disk=ssd`, or `disk=ssd (40 nodes), zone in (a,b) (2 nodes)`. Empty for other filters."""
     found: Counter[str] = Counter()
     match code:
+        case explain.NODE_UNFIT:
+            found.update(table.unfit_words[row] for row in rows.tolist())
         case explain.NODE_SELECTOR:
             for key, value in request.selector:
                 found[f"{key}={value}"] = int((~_has(table, key, value, rows)).sum())
@@ -254,6 +260,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter(explain.NODE_NOT_READY, _ready, _NODES),
     Filter(explain.NODE_CORDONED, _not_cordoned, _NODES),
     Filter(explain.NODE_RESTING, _not_resting, _NODES),
+    Filter(explain.NODE_UNFIT, _fit, _NODES),
     Filter(explain.DRIVER_MISSING, _offers_driver, _NODES),
     Filter(explain.NODE_SELECTOR, _selected, _NODES),
     Filter(explain.NODE_REQUIREMENT, _required, _NODES),

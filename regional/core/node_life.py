@@ -21,6 +21,7 @@ from regional.core.records import NodeEntry
 from regional.core.state import State, Turn
 from regional.core.transactions import WriteNodes
 
+_LONGEST_WORDS = 300
 READY, LOST = objects_pb2.NODE_STATE_READY, objects_pb2.NODE_STATE_LOST
 
 
@@ -67,6 +68,7 @@ def consider(state: State, node: NodeEntry, turn: Turn) -> None:
     record = _described(state, node, node.hello, turn.now_ms)
     if node.mod_revision and record == node.record:
         node.next_record = None  # a loss not sent yet
+        note_fitness(state, node, node.hello.hello.unfit, turn)
         welcome.welcome(state, node, node.hello, turn)
     else:
         node.next_record = record
@@ -143,8 +145,22 @@ def status(state: State, event: NodeStatus, turn: Turn) -> None:
     node = state.sessions.get(event.session)
     if node is None or not node.welcomed:
         return  # a session's first word is its hello, and that has everything
+    note_fitness(state, node, event.report.unfit, turn)
     unawaited = [a for a in event.report.attempts if not closing.attempt_reported(state, node, a, turn)]
     closing.settled(state, [(node.name, a.slot, a.attempt) for a in unawaited], turn)
+
+
+def note_fitness(state: State, node: NodeEntry, words: str, turn: Turn) -> None:
+    """Whether its agent can start anything new, as it said last. Memory only: every hello says it again."""
+    words = words[:_LONGEST_WORDS]
+    before = state.table.unfit_words.get(node.row, "")
+    if words == before:
+        return
+    state.set_unfit(node, words)
+    if words:
+        _announce(state, node.name, "NodeUnfit", f"it gets no new work: {words}", turn)
+    else:
+        _announce(state, node.name, "NodeFit", "it can start new work again", turn)
 
 
 def session_ended(state: State, event: NodeSessionEnded) -> None:

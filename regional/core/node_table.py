@@ -49,6 +49,8 @@ class NodeTable:
         self.ready: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.cordoned: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.resting: Mask = np.zeros(_FIRST_ROWS, np.bool_)
+        self.unfit: Mask = np.zeros(_FIRST_ROWS, np.bool_)
+        self.unfit_words: dict[int, str] = {}  # why, by row
         self.taint_set: npt.NDArray[np.int32] = np.zeros(_FIRST_ROWS, np.int32)
         self.changed: Integers = np.zeros(_FIRST_ROWS, np.int64)
 
@@ -75,7 +77,8 @@ class NodeTable:
         row = self.row_of.pop(name)
         require(not self.used[row].any(), f"I7: node {name} is removed with work on it")
         self.names[row] = ""
-        self.present[row] = self.ready[row] = self.cordoned[row] = self.resting[row] = False
+        self.present[row] = self.ready[row] = self.cordoned[row] = self.resting[row] = self.unfit[row] = False
+        self.unfit_words.pop(row, None)
         self.total -= self.capacity[row]
         self.capacity[row] = 0
         self.gpus.describe(row, {})
@@ -115,6 +118,14 @@ class NodeTable:
 
     def set_resting(self, row: int, resting: bool) -> None:
         self.resting[row] = resting
+        self._touch(row)
+
+    def set_unfit(self, row: int, words: str) -> None:
+        """`words`: why its agent can start nothing new; empty = it can."""
+        self.unfit[row] = bool(words)
+        self.unfit_words[row] = words
+        if not words:
+            del self.unfit_words[row]
         self._touch(row)
 
     def charge(self, row: int, amounts: Amounts) -> None:
@@ -199,7 +210,7 @@ class NodeTable:
         for name in ("capacity", "used"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros((more, len(DIMENSIONS)), np.int64)]))
-        for name in ("present", "ready", "cordoned", "resting", "taint_set", "changed"):
+        for name in ("present", "ready", "cordoned", "resting", "unfit", "taint_set", "changed"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros(more, column.dtype)]))
         for key, column in self._labels.items():

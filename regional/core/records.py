@@ -221,7 +221,7 @@ def marks_of(entry: SlotEntry) -> int:
     """What one slot adds to its task's tally."""
     status, marks, bound = entry.status, 0, entry.bound
     if bound and status and not entry.closing and status.phase == agent_pb2.ATTEMPT_PHASE_RUNNING:
-        marks = tally.UP if status.ready or entry.is_job else 0
+        marks = tally.UP if status.healthy or entry.is_job else 0
     if not entry.wanted or entry.outdated:
         return marks
     if bound:

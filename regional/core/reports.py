@@ -109,7 +109,7 @@ def _task(task: TaskEntry) -> regional_pb2.TaskReport:
     return regional_pb2.TaskReport(
         task=task.name,
         desired=task.replicas,
-        ready=tally.ready,
+        healthy=tally.healthy,
         ended=ended,
         waiting=max(0, task.replicas - tally.bound - ended),
         unplaced=cls.size if cls and cls.parked and Cure.QUOTA not in cls.cures and not _full(cls) else 0,
@@ -170,7 +170,7 @@ def summary(state: State) -> objects_pb2.RegionSummary:
 def _summary(state: State) -> objects_pb2.RegionSummary:
     table = state.table
     used = table.used[: table.size].sum(axis=0).tolist()
-    open_ = table.present & table.ready & ~table.cordoned
+    open_ = table.present & table.ready & ~table.cordoned & ~table.unfit
     free = (table.capacity - table.used)[open_].clip(min=0).sum(axis=0).tolist()
     bound = waiting = 0
     asked = NOTHING

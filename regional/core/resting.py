@@ -45,8 +45,8 @@ def _rest(state: State, node: NodeEntry, for_ms: int, turn: Turn) -> None:
     table = state.table
     node.failed_starts.clear()
     node.misses = 0
-    others = int((table.present & table.ready & ~table.cordoned & ~table.resting).sum())
-    others -= int(table.ready[node.row] and not table.cordoned[node.row] and not table.resting[node.row])
+    takes = table.present & table.ready & ~table.cordoned & ~table.resting & ~table.unfit
+    others = int(takes.sum()) - int(takes[node.row])
     if not others or len(state.resting) >= max(1, len(state.nodes) // _OF_NODES):
         return
     state.resting[node.name] = turn.now_ms + for_ms

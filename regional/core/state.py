@@ -316,6 +316,10 @@ class State:
         self.table.set_ready(node.row, ready)
         self.nodes_changed = self.nodes_changed or ready
 
+    def set_unfit(self, node: NodeEntry, words: str) -> None:
+        self.table.set_unfit(node.row, words)
+        self.nodes_changed = True  # as well when it goes out of use: its domain may no longer count
+
     def put_zombie(self, key: bytes, record: objects_pb2.Zombie, mod_revision: int) -> ZombieEntry:
         require(key not in self.zombies, "I7: an attempt is a zombie once")
         entry = ZombieEntry(key, record, mod_revision)

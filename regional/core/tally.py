@@ -1,10 +1,13 @@
-"""How many replicas of a task have reached what: marks of each as bits, and their sums, kept by differences."""
+"""How many replicas of a task have reached what: marks of each as bits, and their sums, kept by differences.
+
+UP is a replica that rollouts, moves and drains count on: of a service, ready for its minimum time; of a job, running.
+"""
 
 BOUND, STARTED, READY, SERVING, SUCCEEDED, FAILED, UP = (1 << bit for bit in range(7))
 
 
 class Tally:
-    """Sums over the wanted replicas of a task at its present template; `up`: of any template, still serving."""
+    """Sums over the wanted replicas of a task at its present template; `up`: of any template."""
 
     __slots__ = ("_replicas",)
 
@@ -32,6 +35,11 @@ class Tally:
     @property
     def ready(self) -> int:
         return self._with(READY)
+
+    @property
+    def healthy(self) -> int:
+        """Both ready and up."""
+        return sum(count for marks, count in self._replicas.items() if marks & READY and marks & UP)
 
     @property
     def serving(self) -> int:

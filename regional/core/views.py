@@ -46,6 +46,7 @@ def show_node(state: State, node: NodeEntry, now_ms: int) -> objects_pb2.Node:
     view.slots = len(node.slots)
     view.metadata.revision = node.mod_revision
     view.region = state.region
+    view.unfit = state.table.unfit_words.get(row, "")
     view.ClearField("requests")  # bookkeeping
     if node.record.draining:
         view.drain.progress = draining.progress(state, node, now_ms)

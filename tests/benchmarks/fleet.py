@@ -129,7 +129,7 @@ class Fleet:
         if phase == agent_pb2.ATTEMPT_PHASE_CLOSED:
             status.exit.reason = "Completed"
         else:
-            status.ready = True
+            status.ready = status.healthy = True
 
 
 class Jobs:

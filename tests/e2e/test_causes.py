@@ -5,10 +5,11 @@ line. Wrong etcd endpoints are in tests/integration.
 """
 
 import asyncio
+import contextlib
 import os
+import signal
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +20,34 @@ from atoll.api.v1 import objects_pb2
 from atoll.cli.children import Program
 from atoll.cli.dev_cluster import NodePlan
 from atoll.clock import SystemClock
-from atoll.identity import CertificateAuthority
+from atoll.identity import CertificateAuthority, RegionIssuer, node_request
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.specs import Workload
-from tests.support.cluster import Cluster, Overlaps
+from tests.support.cluster import Cluster, Overlaps, Replica
+from tests.support.commandline import HEALED_S, atoll, serves, told, until
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(180)]
-ROOT = Path(__file__).resolve().parents[2]
-ATOLL = [sys.executable, "-c", "from atoll.cli.main import main; main()"]
 DAY_MS = 24 * 3_600_000
-HEALED_S = 60.0
+SMALL_DISK = "r2-n1"  # its state has a file system of its own
 
 
 def nodes_of(region: str, agents: int) -> list[NodePlan]:
     size = {"cpu_milli": 1_000, "memory_mib": 512}
-    return [NodePlan(name=f"{region}-n1", settings=size)]
+    return [NodePlan(name=f"{region}-n1", labels={"number": "1"}, settings=size)]
+
+
+def small_disk(folder: Path) -> Iterator[None]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=os.geteuid() == 0)
+    yield
+    subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("causes"), ("r1", "r2"), agents=1, nodes=nodes_of) as running:
+    folder = tmp_path_factory.mktemp("causes")
+    mounted = contextlib.contextmanager(small_disk)(folder / SMALL_DISK)
+    with mounted, Cluster(folder, ("r1", "r2"), agents=1, nodes=nodes_of) as running:
         yield running
 
 
@@ -58,21 +67,6 @@ async def client(cluster: Cluster) -> AsyncIterator[AsyncClient]:
         assert not verdict.broken, "\n".join(map(str, verdict.violations))
 
 
-def _run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=60, env={**os.environ, **variables}
-    )
-
-
-async def atoll(cluster: Cluster, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The command as an admin types it."""
-    it = cluster.connection
-    known = {"ADDRESS": it.address, "CA": it.ca, "CERTIFICATE": it.certificate, "KEY": it.key, "TENANT": it.tenant}
-    variables = {f"ATOLL_{key}": value for key, value in {**known, **variables}.items()}
-    home = str(cluster.folder / "no-contexts")
-    return await asyncio.to_thread(_run, *ATOLL, *arguments, ATOLL_CONFIG=home, PYTHONPATH=str(ROOT), **variables)
-
-
 def document(name: str, script: str = "exec sleep 1000000", **fields: Any) -> objects_pb2.Workload:
     given = {"cpu": "10m", "memory": "16Mi", **fields}
     message = Workload(name=name, command=("sh", "-c", script), **given).to_proto()
@@ -80,53 +74,6 @@ def document(name: str, script: str = "exec sleep 1000000", **fields: Any) -> ob
     restart.backoff_ms, restart.backoff_max_ms, restart.local_limit = 100, 500, 1_000
     message.spec.tasks[0].termination_grace_s = 1
     return message
-
-
-async def until(holds: Callable[[], Any], what: str) -> Any:
-    try:
-        async with asyncio.timeout(HEALED_S):
-            while True:
-                if found := (await answer if asyncio.iscoroutine(answer := holds()) else answer):
-                    return found
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise AssertionError(what) from None
-
-
-async def told(cluster: Cluster, name: str, code: str, *words: str) -> None:
-    """Why, get and wait all name this cause."""
-    why = await until(lambda: _says(cluster, name, f"({code})"), f"`why {name}` never says {code}")
-    for word in words:
-        assert word in why, why
-    await until(lambda: _lists(cluster, name, f"({code})"), f"`get {name}` never says {code}")
-    waited = await until(lambda: _waits(cluster, name, f"({code})"), f"`wait {name}` never says {code}")
-    assert "Error E2103: 1 of 1 replicas of" in waited and "Try   atoll " in waited, waited
-
-
-async def _lists(cluster: Cluster, name: str, word: str) -> bool:
-    """Rolled up at the global plane a little later."""
-    return word in (await atoll(cluster, "get", "workload", name)).stdout
-
-
-async def _waits(cluster: Cluster, name: str, word: str) -> str:
-    """Between two tries there is nothing to blame for a moment."""
-    waited = await atoll(cluster, "wait", name, "--timeout", "1s")
-    assert (waited.returncode, waited.stdout) == (3, "")
-    return waited.stderr if word in waited.stderr else ""
-
-
-async def _says(cluster: Cluster, name: str, word: str) -> str:
-    said = (await atoll(cluster, "why", name)).stdout
-    return said if word in said else ""
-
-
-async def serves(client: AsyncClient, name: str) -> None:
-    workload = await client.workloads.wait(name, timeout=HEALED_S)
-    await until(lambda: _nothing_pending(client, name), f"{name} serves and still has reasons: {workload.status}")
-
-
-async def _nothing_pending(client: AsyncClient, name: str) -> bool:
-    return not (await client.workloads.get(name)).status.pending
 
 
 async def _applied(client: AsyncClient, workload: objects_pb2.Workload) -> bool:
@@ -165,6 +112,65 @@ async def test_a_command_that_is_not_there(cluster: Cluster, client: AsyncClient
     await serves(client, "web")
 
 
+async def test_a_command_that_ends_at_once(cluster: Cluster, client: AsyncClient, tmp_path: Path) -> None:
+    cure = tmp_path / "cure"
+    await client.workloads.apply(document("web", f"[ -e {cure} ] || exit 7; exec sleep 1000000"))
+    await told(cluster, "web", "Failed", "it ended with code 7", "restarted")
+    (slot,) = await client.slots.list(workload="web")
+    assert (slot.attempt.exit.code, slot.attempt.exit.reason) == (7, "Failed")
+    cure.touch()
+    await serves(client, "web")
+
+
+async def test_a_process_killed_from_outside(cluster: Cluster, client: AsyncClient) -> None:
+    await client.workloads.apply(document("web"))
+    await serves(client, "web")
+    (before,) = await client.slots.list(workload="web")
+    (killed,) = processes(cluster, "web")
+    os.kill(killed.pid, signal.SIGKILL)
+    (another,) = await until(lambda: [r for r in processes(cluster, "web") if r.pid != killed.pid], "no restart")
+    await serves(client, "web")
+    (after,) = await client.slots.list(workload="web")
+    assert after.slot == before.slot, "the same attempt, started again where it was"
+    assert (after.attempt.restarts, after.attempt.exit.reason) == (1, "Failed")
+    assert "Failed (137)" in (await atoll(cluster, "get", "slots", "web", "-o", "wide")).stdout
+    assert processes(cluster, "web") == [another]
+
+
+def processes(cluster: Cluster, workload: str) -> list[Replica]:
+    return [replica for found in cluster.replicas().values() for replica in found if replica.workload == workload]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+async def test_a_disk_that_is_full_under_an_agents_state(cluster: Cluster, client: AsyncClient) -> None:
+    await client.workloads.apply(document("before", regions=["r2"]))
+    await serves(client, "before")
+    ran = processes(cluster, "before")
+    full = cluster.folder / SMALL_DISK / "full"
+    with contextlib.suppress(OSError), full.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    assert await until(lambda: _lists_unfit(cluster), "the node never says so") == "ready,unfit"
+    shown = (await atoll(cluster, "node", "get", SMALL_DISK)).stdout
+    assert "StorageFailed: the checkpoint cannot be written: No space left on device" in shown
+    await client.workloads.apply(document("web", regions=["r2"]))
+    await told(cluster, "web", "NodeUnfit", "1 node whose agent can start nothing new: StorageFailed: ")
+    assert not processes(cluster, "web") and processes(cluster, "before") == ran, "what runs there runs on"
+    full.unlink()
+    await serves(client, "web")
+    assert "unfit" not in (await atoll(cluster, "node", "list")).stdout
+    kinds = {
+        event.type for event in await client.events.list(object=f"node/{SMALL_DISK}", region="r2", everywhere=True)
+    }
+    assert {"NodeUnfit", "NodeFit"} <= kinds
+    assert processes(cluster, "before") == ran
+
+
+async def _lists_unfit(cluster: Cluster) -> str:
+    rows = [line.split() for line in (await atoll(cluster, "node", "list")).stdout.splitlines()]
+    return next((state for name, state, *_ in rows if name == SMALL_DISK and "unfit" in state), "")
+
+
 async def test_more_memory_than_any_node_has_and_tokens_that_do_not_join(cluster: Cluster, client: AsyncClient) -> None:
     big = document("big", memory="700Mi", regions=["r1"])
     with pytest.raises(errors.Invalid) as larger:
@@ -192,6 +198,44 @@ async def test_a_region_that_no_workload_may_use(cluster: Cluster, client: Async
     await told(cluster, "web", "NoRegion", "no allowed region takes more: r2 is cordoned")
     await client.regions.update("r2", cordoned=False)
     await serves(client, "web")
+
+
+async def test_a_nodes_certificate_that_has_expired(cluster: Cluster, client: AsyncClient) -> None:
+    """Its work is not lost: it runs on, or elsewhere; a new token brings the node back."""
+    name = "r1-n1"
+    await client.workloads.apply(document("web", regions=["r1"], requires=["number=1"]))
+    await serves(client, "web")
+    ran = processes(cluster, "web")
+    cluster.kill(name)
+    expire(cluster, "r1", name)
+    refused = await ends(cluster, cluster.relaunch(name))
+    assert "expired at 2" in refused and "E4001: the join token has been used" in refused
+    await until(lambda: _node_is(cluster, name, "lost"), "the node is not lost")
+    await told(cluster, "web", "NodeNotReady")
+    assert processes(cluster, "web") == ran
+    token = (await client.tokens.create_join(region="r1", node=name, ttl_s=600, labels={"number": "1"})).token
+    (plan,) = nodes_of("r1", 1)
+    await asyncio.to_thread(cluster.await_ready, cluster.launch_agent("r1", plan, token))
+    await serves(client, "web")
+    assert await _node_is(cluster, name, "ready")
+    assert len(processes(cluster, "web")) == 1
+
+
+def expire(cluster: Cluster, region: str, name: str) -> None:
+    """A certificate that was issued two days ago for one day, in place of the good one."""
+    identity = (cluster.folder / name / "identity" / "current").resolve()
+    issuer = cluster.issuer(region)
+    _, request = node_request()
+    issued_ms = SystemClock().now_ms() - 2 * DAY_MS
+    signed = RegionIssuer(issuer.certificate, issuer.key).sign_node(
+        request, node=name, pool="default", labels=[], now_ms=issued_ms
+    )
+    (identity / "node.crt").write_bytes(signed.certificate_pem)
+
+
+async def _node_is(cluster: Cluster, name: str, state: str) -> bool:
+    rows = [line.split() for line in (await atoll(cluster, "node", "list")).stdout.splitlines()]
+    return [name, state] in [row[:2] for row in rows]
 
 
 async def test_certificates_of_people_that_have_expired_or_are_anothers(cluster: Cluster, tmp_path: Path) -> None:

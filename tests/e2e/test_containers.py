@@ -1,9 +1,12 @@
-"""An image, from a manifest to containers and back: killed from outside, left by their agent, adopted, deleted.
+"""An image, from a manifest to containers and back: killed from outside, left by their agent, adopted, deleted; and
+what users see of an image that is not there, a name that is none, and a port that is taken, until the cause is gone.
 
 On the machine's own engine; every container there is known by the cluster's folder.
 """
 
 import asyncio
+import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -18,6 +21,7 @@ from atoll.sdk.client import AsyncClient
 from atoll.sdk.specs import Workload
 from tests.support import docker
 from tests.support.cluster import Cluster
+from tests.support.commandline import serves, told
 from tests.support.etcd import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +125,50 @@ async def output(client: AsyncClient, name: str) -> bytes:
         return b"".join([part async for part in client.slots.logs(name)])
     except errors.Unavailable:  # the agent is not back yet
         return b""
+
+
+async def test_what_keeps_a_container_from_starting(cluster: Containers, client: AsyncClient) -> None:
+    missing, sleep = f"atoll-test.invalid/missing:{cluster.folder.name}", "exec sleep 1000"
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(socket.socket())
+        taken.bind(("127.0.0.1", free_ports(1)[0]))
+        taken.listen()
+        port = taken.getsockname()[1]
+        await client.workloads.apply(workload("missing", sleep, image=missing))
+        await client.workloads.apply(workload("none", sleep, image="NOT-A-NAME"))
+        await client.workloads.apply(workload("taken", sleep, more=f"    ports: [{{number: {port}}}]\n"))
+        await told(cluster, "missing", "ImageMissing", missing)
+        await told(cluster, "none", "ImageInvalid", "'NOT-A-NAME' is not the name of an image")
+        await told(cluster, "taken", "PortTaken", str(port))
+        assert not docker.containers(cluster.folder), "nothing of them is left between two tries"
+        taken.close()
+        with docker.client() as engine:
+            engine.tag(docker.image(), missing)
+        stack.callback(untag, missing)
+        mended = await client.workloads.get("none")
+        mended.spec.tasks[0].image = docker.image()
+        await client.workloads.apply(mended)
+        for name in ("missing", "none", "taken"):
+            await serves(client, name)
+            await client.workloads.delete(name)
+        await until(lambda: not docker.containers(cluster.folder), "something is left")
+    assert not (await cluster.verdict()).violations
+
+
+def untag(image: str) -> None:
+    with docker.client() as engine:
+        engine.remove_image(image, noprune=True)
+
+
+async def test_a_container_that_takes_too_much_memory(cluster: Containers, client: AsyncClient) -> None:
+    hungry = workload("hungry", "x=a; while :; do x=$x$x; done")
+    await client.workloads.apply(hungry)
+    await told(cluster, "hungry", "OutOfMemory", "it used more than its 16 MiB of memory")
+    hungry.spec.tasks[0].args[:] = ["exec sleep 1000"]
+    await client.workloads.apply(hungry)
+    await serves(client, "hungry")
+    await client.workloads.delete("hungry")
+    await until(lambda: not docker.containers(cluster.folder), "something is left")
 
 
 async def test_both_drivers_run_side_by_side(cluster: Containers, client: AsyncClient) -> None:

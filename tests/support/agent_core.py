@@ -134,9 +134,13 @@ class World:
         self.now_ms = end_ms
         return done
 
+    def wait_for_report(self, ms: int) -> list[agent_pb2.AttemptStatus]:
+        """What the region is told meanwhile."""
+        return statuses(self.wait(ms))
+
     def report(self) -> list[agent_pb2.AttemptStatus]:
         """What the region is told within the batching time."""
-        return statuses(self.wait(Timing().report_ms))
+        return self.wait_for_report(Timing().report_ms)
 
 
 def of(done: list[commands.Command], kind: type[Kind]) -> list[Kind]:

@@ -178,6 +178,7 @@ class FakeAgent:
                 generation=assign.generation,
                 phase=agent_pb2.ATTEMPT_PHASE_RUNNING,
                 ready=True,
+                healthy=True,
                 serving=True,
                 started_ms=1,
                 ready_ms=1,

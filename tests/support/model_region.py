@@ -122,9 +122,9 @@ class ModelRegion:
                 left[tenant] = left.get(tenant, Vector()) - request * ready
                 waiting = task.replicas - ready
                 tasks.append(
-                    regional_pb2.TaskReport(task=task.name, desired=task.replicas, ready=ready, waiting=waiting)
+                    regional_pb2.TaskReport(task=task.name, desired=task.replicas, healthy=ready, waiting=waiting)
                 )
-            up, desired = sum(task.ready for task in tasks), sum(task.desired for task in tasks)
+            up, desired = sum(task.healthy for task in tasks), sum(task.desired for task in tasks)
             counts = objects_pb2.SlotCounts(desired=desired, bound=up, started=up, ready=up, serving=up)
             report = regional_pb2.WorkloadReport(
                 tenant=share.metadata.tenant,

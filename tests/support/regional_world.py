@@ -236,8 +236,9 @@ class RegionalWorld:
         self.tell(events.NodeStatus(session, agent_pb2.StatusReport(attempts=attempts)))
 
     def run(self, session: int, slots: Iterable[objects_pb2.Slot]) -> None:
-        """The agent reports these slots running and ready."""
-        self.report(session, *(status(slot, agent_pb2.ATTEMPT_PHASE_RUNNING, ready=True) for slot in slots))
+        """The agent reports these slots running, and ready for long enough."""
+        running = agent_pb2.ATTEMPT_PHASE_RUNNING
+        self.report(session, *(status(slot, running, ready=True, healthy=True) for slot in slots))
 
     def close(self, session: int, *slots: objects_pb2.Slot, reason: str = "Stopped", code: int = 0) -> None:
         """The agent certifies that these attempts have ended."""

@@ -175,6 +175,7 @@ class Hello(_message.Message):
     ANSWERS_TERM_FIELD_NUMBER: _builtins.int
     DRIVERS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
+    UNFIT_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """checked against the certificate"""
     incarnation: _builtins.int
@@ -187,6 +188,8 @@ class Hello(_message.Message):
     """T_a that its deadlines are counted by now; 0 = none"""
     answers_term: _builtins.int
     """of the Leading that this is the answer to; 0 = said unasked"""
+    unfit: _builtins.str
+    """why nothing new can be started here: `Word: what is wrong`; empty = it can"""
     @_builtins.property
     def capacity(self) -> _objects_pb2.Resources: ...
     @_builtins.property
@@ -219,10 +222,11 @@ class Hello(_message.Message):
         answers_term: _builtins.int = ...,
         drivers: _abc.Iterable[_objects_pb2.Driver.ValueType] | None = ...,
         gpus: _abc.Iterable[_objects_pb2.Gpu] | None = ...,
+        unfit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answers_term", b"answers_term", "capacity", b"capacity", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answers_term", b"answers_term", "capacity", b"capacity", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "unfit", b"unfit", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -252,16 +256,20 @@ class StatusReport(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    UNFIT_FIELD_NUMBER: _builtins.int
+    unfit: _builtins.str
+    """as in Hello"""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptStatus]: ...
     def __init__(
         self,
         *,
         attempts: _abc.Iterable[Global___AttemptStatus] | None = ...,
+        unfit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "unfit", b"unfit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,6 +290,7 @@ class AttemptStatus(_message.Message):
     STARTED_MS_FIELD_NUMBER: _builtins.int
     READY_MS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    HEALTHY_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     phase: Global___AttemptPhase.ValueType
     ready: _builtins.bool
@@ -290,6 +299,8 @@ class AttemptStatus(_message.Message):
     started_ms: _builtins.int
     ready_ms: _builtins.int
     message: _builtins.str
+    healthy: _builtins.bool
+    """ready without a break for its minimum time"""
     @_builtins.property
     def slot(self) -> _objects_pb2.SlotId: ...
     @_builtins.property
@@ -312,10 +323,11 @@ class AttemptStatus(_message.Message):
         started_ms: _builtins.int = ...,
         ready_ms: _builtins.int = ...,
         message: _builtins.str = ...,
+        healthy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exit", b"exit", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exit", b"exit", "generation", b"generation", "message", b"message", "phase", b"phase", "ready", b"ready", "ready_ms", b"ready_ms", "restarts", b"restarts", "serving", b"serving", "slot", b"slot", "started_ms", b"started_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exit", b"exit", "generation", b"generation", "healthy", b"healthy", "message", b"message", "phase", b"phase", "ready", b"ready", "ready_ms", b"ready_ms", "restarts", b"restarts", "serving", b"serving", "slot", b"slot", "started_ms", b"started_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1541,6 +1541,7 @@ class Task(_message.Message):
     READINESS_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
     TERMINATION_GRACE_S_FIELD_NUMBER: _builtins.int
+    MIN_READY_MS_FIELD_NUMBER: _builtins.int
     NODE_SELECTOR_FIELD_NUMBER: _builtins.int
     REQUIRES_FIELD_NUMBER: _builtins.int
     PREFERS_FIELD_NUMBER: _builtins.int
@@ -1561,6 +1562,8 @@ class Task(_message.Message):
     image: _builtins.str
     termination_grace_s: _builtins.int
     """default 10"""
+    min_ready_ms: _builtins.int
+    """ready for so long before rollouts, moves and drains count on it; default 1,000"""
     strategy: _builtins.str
     """a name of atoll/model/strategies.py; bin-pack when nothing else is the default"""
     parallelism: _builtins.int
@@ -1631,6 +1634,7 @@ class Task(_message.Message):
         readiness: Global___Probe | None = ...,
         restart: Global___RestartPolicy | None = ...,
         termination_grace_s: _builtins.int = ...,
+        min_ready_ms: _builtins.int = ...,
         node_selector: _abc.Iterable[Global___Label] | None = ...,
         requires: _abc.Iterable[Global___LabelRequirement] | None = ...,
         prefers: _abc.Iterable[Global___LabelPreference] | None = ...,
@@ -1647,7 +1651,7 @@ class Task(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "avoid_colocating", b"avoid_colocating", "colocate_with", b"colocate_with", "command", b"command", "completions", b"completions", "depends_on", b"depends_on", "driver", b"driver", "env", b"env", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "name", b"name", "node_selector", b"node_selector", "parallelism", b"parallelism", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "retries", b"retries", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "avoid_colocating", b"avoid_colocating", "colocate_with", b"colocate_with", "command", b"command", "completions", b"completions", "depends_on", b"depends_on", "driver", b"driver", "env", b"env", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "min_ready_ms", b"min_ready_ms", "name", b"name", "node_selector", b"node_selector", "parallelism", b"parallelism", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "retries", b"retries", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2594,6 +2598,7 @@ class Node(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     DRIVERS_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    UNFIT_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     """boot of the agent's host or of its state"""
@@ -2615,6 +2620,8 @@ class Node(_message.Message):
     """an operator vouches that nothing runs there any more; goes when it is empty"""
     region: _builtins.str
     """filled when read, never stored"""
+    unfit: _builtins.str
+    """why its agent can start nothing new; empty = it can; filled when read, never stored"""
     @_builtins.property
     def metadata(self) -> Global___Metadata:
         """labels as trusted by the region"""
@@ -2676,11 +2683,12 @@ class Node(_message.Message):
         requests: _abc.Iterable[Global___AnsweredRequest] | None = ...,
         drivers: _abc.Iterable[Global___Driver.ValueType] | None = ...,
         region: _builtins.str = ...,
+        unfit: _builtins.str = ...,
         gpus: _abc.Iterable[Global___Gpu] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drain", b"drain", "metadata", b"metadata", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "region", b"region", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "region", b"region", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "unfit", b"unfit", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

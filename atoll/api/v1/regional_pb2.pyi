@@ -854,7 +854,7 @@ class TaskReport(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     DESIRED_FIELD_NUMBER: _builtins.int
-    READY_FIELD_NUMBER: _builtins.int
+    HEALTHY_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     UNPLACED_FIELD_NUMBER: _builtins.int
@@ -863,7 +863,8 @@ class TaskReport(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     desired: _builtins.int
-    ready: _builtins.int
+    healthy: _builtins.int
+    """of a service: ready for their minimum time; of a job: running"""
     ended: _builtins.int
     """succeeded or failed for good: they need nothing any more"""
     waiting: _builtins.int
@@ -881,7 +882,7 @@ class TaskReport(_message.Message):
         *,
         task: _builtins.str = ...,
         desired: _builtins.int = ...,
-        ready: _builtins.int = ...,
+        healthy: _builtins.int = ...,
         ended: _builtins.int = ...,
         waiting: _builtins.int = ...,
         unplaced: _builtins.int = ...,
@@ -891,7 +892,7 @@ class TaskReport(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "failed", b"failed", "failure", b"failure", "ready", b"ready", "succeeded", b"succeeded", "task", b"task", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "failed", b"failed", "failure", b"failure", "healthy", b"healthy", "succeeded", b"succeeded", "task", b"task", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

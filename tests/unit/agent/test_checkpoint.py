@@ -68,6 +68,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path).saved == SAVED
 
 
+def test_whether_it_could_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    checkpoint.test()
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    (tmp_path / "trial").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        checkpoint.test()
+    checkpoint.close()
+
+
 def test_one_agent_a_folder(tmp_path: Path) -> None:
     first = Checkpoint(tmp_path)
     with pytest.raises(Unavailable, match="another agent"):

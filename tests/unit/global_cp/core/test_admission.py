@@ -99,6 +99,7 @@ BAD: list[tuple[str, Spoil]] = [
     (f"{TASK}.liveness.command.command", lambda w: _task(w).liveness.command.SetInParent()),
     (f"{TASK}.restart.backoffMax", lambda w: setattr(_task(w).restart, "backoff_max_ms", 20)),
     (f"{TASK}.restart.localLimit", lambda w: setattr(_task(w).restart, "local_limit", -1)),
+    (f"{TASK}.minReady", lambda w: setattr(_task(w), "min_ready_ms", -1)),
     (f"{TASK}.terminationGrace", lambda w: setattr(_task(w), "termination_grace_s", 9_999)),
     (f"{TASK}.nodeSelector[0]", lambda w: _task(w).node_selector.add(key="?")),
     (f"{TASK}.requires[0]", lambda w: _task(w).requires.add(key="zone")),

@@ -219,12 +219,12 @@ def test_under_contention_budget_leaves_a_region_where_no_node_takes_the_work() 
     core = _two_regions(4)
     core.apply(workload("a", 4, regions=["north"]))
     core.apply(workload("b", 3, regions=["south"]))
-    core.say(1, workload=_said(core, "a", ready=1, waiting=3, unplaced=3))
+    core.say(1, workload=_said(core, "a", healthy=1, waiting=3, unplaced=3))
     core.pass_time(2 * core.settings.overflow_settle_ms)
     assert shrink_target(_slice(core)) == UNIT
     core.say(1, slice_ack=ack(_slice(core), UNIT, UNIT))
     assert _granted(core, "south") == UNIT * 3
-    core.say(1, workload=_said(core, "a", ready=1, waiting=3))
+    core.say(1, workload=_said(core, "a", healthy=1, waiting=3))
     core.pass_time(2 * core.settings.overflow_settle_ms)
     assert (_granted(core, "north"), _granted(core, "south")) == (UNIT, UNIT * 3), "it does not wander back"
     core.clean()
@@ -234,7 +234,7 @@ def test_a_job_gives_back_the_budget_of_replicas_that_have_ended() -> None:
     core = _two_regions(4)
     core.apply(workload("a", 4, regions=["north"], type=objects_pb2.WORKLOAD_TYPE_JOB))
     core.apply(workload("b", 2, regions=["south"]))
-    core.say(1, workload=_said(core, "a", ready=1, ended=3))
+    core.say(1, workload=_said(core, "a", healthy=1, ended=3))
     assert shrink_target(_slice(core)) == UNIT
     core.say(1, slice_ack=ack(_slice(core), UNIT, UNIT))
     assert (_granted(core, "north"), _granted(core, "south")) == (UNIT, UNIT * 2)

@@ -46,7 +46,7 @@ def _say(core: GlobalCore, session: int, region: str, *, ready: int, unplaced: i
     desired = share.spec.tasks[0].replicas
     said = report(share, desired=desired, bound=ready, ready=ready, waiting=desired - ready, closed=share.removed)
     if not share.removed:
-        said.tasks.add(task="main", desired=desired, ready=ready, waiting=desired - ready, unplaced=unplaced)
+        said.tasks.add(task="main", desired=desired, healthy=ready, waiting=desired - ready, unplaced=unplaced)
     core.say(session, workload=said)
 
 

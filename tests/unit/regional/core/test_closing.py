@@ -45,6 +45,23 @@ def test_a_failed_replica_goes_back_where_there_is_no_other_node(world: Regional
         assert [s.tries for s in world.slots()] == [tries]
 
 
+def test_what_is_ready_and_not_for_long_is_not_counted_on_and_not_stopped_first(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("web", task(replicas=2, cpu=100))
+    world.run(session, world.slots())
+    world.share("web", task(replicas=2, cpu=200), generation=2)
+    stops = world.messages(session, "stop")
+    assert len(stops) == 1
+    (first,) = [slot for slot in world.slots() if slot.attempt == stops[0].token.attempt]
+    world.close(session, first)
+    (fresh,) = [slot for slot in world.slots() if slot.generation == 2]
+    running = agent_pb2.ATTEMPT_PHASE_RUNNING
+    world.report(session, status(fresh, running, ready=True))
+    assert len(world.messages(session, "stop")) == 1, "it may crash again at once"
+    world.run(session, [fresh])
+    assert len(world.messages(session, "stop")) == 2
+
+
 def test_back_off_survives_a_takeover(world: RegionalWorld) -> None:
     session = world.join("n1")
     world.join("n2")
@@ -147,7 +164,7 @@ def test_what_is_outdated_is_known_after_a_takeover(world: RegionalWorld) -> Non
     world.run(session, old)
     world.share("web", task(replicas=2, command=["new"]), generation=2)
     world.take_over()
-    running = [status(s, agent_pb2.ATTEMPT_PHASE_RUNNING, ready=True) for s in old]
+    running = [status(s, agent_pb2.ATTEMPT_PHASE_RUNNING, ready=True, healthy=True) for s in old]
     again = world.join("n1", inventory=running)
     (sync,) = world.messages(again, "sync")
     assert [a.HasField("task") for a in sync.assignments] == [False], "go on, but start nothing of it"

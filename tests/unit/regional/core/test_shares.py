@@ -64,7 +64,7 @@ def test_reports_tell_of_each_task_what_runs_and_what_found_no_room(world: Regio
     world.run(session, world.slots())
     world.advance(1_500, beating=[session])
     (said,) = world.reports("web")[-1].tasks
-    assert (said.task, said.desired, said.ready, said.waiting, said.unplaced) == ("main", 3, 2, 1, 1)
+    assert (said.task, said.desired, said.healthy, said.waiting, said.unplaced) == ("main", 3, 2, 1, 1)
     summary = views.summary(world.state)
     assert summary.free.cpu_milli == 0 and summary.free.memory_mib == 8_192 - 2 * 512
     assert (summary.waiting.cpu_milli, summary.waiting.memory_mib) == (1_000, 512)

@@ -1,0 +1,55 @@
+"""When a replica is healthy: ready without a break for its minimum time."""
+
+from agent.core import commands, events
+from agent.core.health import INTERVAL_MS
+from atoll.api.v1 import objects_pb2
+from tests.support.agent_core import RUNNING, World, assign, of, run
+
+PROBED = objects_pb2.Task(
+    command=["x"],
+    min_ready_ms=5_000,
+    readiness=objects_pb2.Probe(command=objects_pb2.CommandCheck(command=["true"]), failure_threshold=1),
+)
+
+
+def healthy(world: World) -> bool:
+    (replica,) = world.machine._slots.replicas(run().slot)
+    return replica.status().healthy
+
+
+def probe(world: World, ok: bool) -> None:
+    """The probe that is under way is answered so, and the next one is begun."""
+    world.post(events.ProbeAnswered(world.machine._slots._probe_id, ok))
+    (asked,) = of(world.wait(INTERVAL_MS), commands.ProbeReplica)
+    assert asked.probe_id == world.machine._slots._probe_id
+
+
+def test_without_a_probe_it_is_a_second_after_its_start_and_that_is_told() -> None:
+    world = World().boot().running(assign())
+    assert not healthy(world)
+    (status,) = world.wait_for_report(1_500)
+    assert (status.phase, status.ready, status.healthy) == (RUNNING, True, True)
+
+
+def test_a_crash_loop_is_never_healthy_between_two_crashes() -> None:
+    task = objects_pb2.Task(command=["x"])
+    task.restart.local_limit, task.restart.backoff_ms = 100, 500
+    world = World().boot().running(assign(task=task))
+    for _ in range(5):
+        world.wait(900)
+        assert not healthy(world)
+        world.exited(1)
+        done = world.wait(60_000)
+        (start,) = of(done, commands.StartReplica)
+        world.post(events.DriverStarted(start.run))
+    world.wait(1_000)
+    assert healthy(world)
+
+
+def test_readiness_that_breaks_begins_to_count_again() -> None:
+    world = World().boot().running(assign(task=PROBED))
+    for ok in (True, True, False, True, True):  # each two seconds before the next
+        probe(world, ok)
+        assert not healthy(world)
+    probe(world, True)
+    assert healthy(world)
