@@ -7,15 +7,14 @@ I4: a record's own identity is the one in its key, its tenant first.
 I5: only the present leader of a root writes there, on one of its lanes, and lanes only move forward.
 I6: no older order replaces a newer one; no record is of an epoch that its region does not have.
 I7: a reserved or bound slot has its workload, at the slot's generation or a later one.
-I9: an attempt's generation is not below that of the attempt before.
+I9: an attempt's generation is not below that of the attempt before. I12: gangs are all or none (gang_audit.py).
 Schema: nothing else stands under `/g` and `/r`, and every value can be read.
-Out of sight: I2 and I11, for a store does not show what runs, nor what could; I8, I10 and I12: no such records yet.
+Out of sight: I2 and I11, for a store does not show what runs, nor what could; I8 and I10: no such records yet.
 
-Shares no decision with the programs it audits: it imports the store, the documents and the values. Keeps only what the
-next revision's check needs, and looks only at what a revision changed. One file, so that it can be read in one go.
+Shares no decision with the programs it audits, and keeps only what the next revision's check needs.
+How a store is followed: verification.py.
 """
 
-import asyncio
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,15 +24,14 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError, Message
 
 from atoll.api.v1 import objects_pb2
+from atoll.gang_audit import Gangs
 from atoll.model.resources import Vector, total, vector
-from atoll.store.store import Batch, Change, Compacted, KeyValue, Read, Store, list_all
+from atoll.store.store import Batch, Change, KeyValue, Read
 
-CHECKED = ("I1", "I3", "I4", "I5", "I6", "I7", "I9")
-UNSEEN = ("I2 I11: a store does not show what runs", "I8 I10 I12: no such record yet")
-TRANSITIONS = ("I1", "I5", "I9")  # about how a state came about; the others are seen in one state
+CHECKED = ("I1", "I3", "I4", "I5", "I6", "I7", "I9", "I12")
+UNSEEN = ("I2 I11: a store does not show what runs", "I8 I10: no such record yet")
+TRANSITIONS = ("I1", "I5", "I9", "I12")  # about how a state came about; the others are seen in one state
 KEPT = 1000  # violations kept for showing; all are counted
-ROOTS = b"/"  # one watch over /g and /r, so that revisions come whole
-REPORT_EVERY_S = 1.0
 
 
 class Violation(NamedTuple):
@@ -117,6 +115,7 @@ _REGION = _NO_LANE | {
     "removed": _Kind(objects_pb2.RemovedNode, 1, lambda m: (m.name,)),
     "workload": _Kind(objects_pb2.Share, 2, _NAME, _STAMP),
     "slot": _Kind(objects_pb2.Slot, 4, lambda m: (m.id.tenant, m.id.workload, m.id.task, str(m.id.index))),
+    "gang": _Kind(objects_pb2.Gang, 2, attrgetter("tenant", "workload")),
     "zombie": _Kind(objects_pb2.Zombie, 3, lambda m: zombie_names(m.node, m.slot, m.attempt)),
     "join": _Kind(objects_pb2.JoinToken, 1, lambda m: (m.id,)),
 }
@@ -230,6 +229,7 @@ class Reign:
         self._shares: dict[Names, objects_pb2.Share | None] = {}
         self._charged: Counter[Names] = Counter()  # a workload's slots reserved or bound
         self._last: defaultdict[Names, dict[Names, objects_pb2.Slot]] = defaultdict(dict)  # its slots as last charged
+        self._gangs = Gangs(expect)
 
     def check_authority(self, kinds: Mapping[str, Sequence[Edit]]) -> None:
         """I5. Judged by the leader before this revision: the one that the compares saw."""
@@ -264,6 +264,7 @@ class Reign:
         self._shares.update((edit.names, edit.after) for edit in shares)
         zombies = {edit.names: edit.after for edit in kinds.get("zombie", ()) if edit.after}
         certified = any(edit.after and edit.after.operation in CERTIFIED for edit in kinds.get("lane", ()))
+        self._gangs.check(kinds, certified)
         for key, _, _, names, before, after, _ in kinds.get("slot", ()):
             before, after, owner = before or NEVER, after or NEVER, names[:2]
             was_charged, is_charged = before.state in CHARGED, after.state in CHARGED
@@ -346,8 +347,8 @@ class Auditor:
         roots: dict[str, dict[str, list[Edit]]] = {}
         for edit in edits:
             roots.setdefault(edit.region, {}).setdefault(edit.kind, []).append(edit)
-        if len(roots) > 1:
-            self._expect(False, "I5", edits[0].key, "one transaction wrote under {} roots", len(roots))
+        if edits:
+            self._expect(len(roots) == 1, "I5", edits[0].key, "one transaction wrote under {} roots", len(roots))
         sees_global = "" in roots or "" in self._reigns
         self._ledger.check(edits, sees_global=sees_global)
         for region, kinds in roots.items():
@@ -364,36 +365,3 @@ class Auditor:
             notes.append("I3 (X) and I6 need the global plane's records, which this store does not hold")
         broken = tuple(sorted(self._broken.items()))
         return Verdict(self.revision, self._since, self._checked, tuple(self.violations), broken, tuple(notes))
-
-
-async def verify(
-    store: Store, *, follow: bool, until_revision: int | None, report: Callable[[Verdict], None]
-) -> Verdict:
-    """Checks up to `until_revision`, or else up to the store's revision now, or with `follow` until cancelled.
-    `report` gets the verdict so far once a second. Raises StoreUnavailable."""
-    auditor, end, oldest = Auditor(), until_revision, 0
-
-    async def tell() -> None:
-        while True:
-            await asyncio.sleep(REPORT_EVERY_S)
-            report(auditor.verdict())
-
-    if end is None and not follow:
-        _, end = await store.get(ROOTS)
-    telling = asyncio.create_task(tell())
-    try:
-        while end is None or auditor.revision < end:
-            try:
-                if oldest:  # what was before it is compacted; more may be meanwhile
-                    auditor.begin(await list_all(store, ROOTS, revision=oldest))
-                async with store.watch(ROOTS, start_revision=auditor.revision + 1) as batches:
-                    async for batch in batches:
-                        # what comes after the end shows that everything up to the end has come
-                        auditor.feed(batch if end is None or batch.revision <= end else Batch(end))
-                        if auditor.revision == end:
-                            break
-            except Compacted as gone:
-                oldest = gone.revision
-    finally:
-        telling.cancel()
-    return auditor.verdict()

@@ -67,6 +67,9 @@ class CoreSettings:
     ageing_ms: int = 600_000  # what has waited so long stands one priority higher; and so on
     overdue_turn: int = 8  # one turn in so many is for what has waited past the highest priority
 
+    # gangs
+    gang_reserve_ms: int = 30_000  # all members are reserved by then, or none stays so
+
     # placement
     cached_classes: int = 256
     shown_scores: int = 5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atoll import audit, errors
+from atoll import audit, errors, verification
 from atoll.cli import output
 from atoll.cli.command import Command
 from atoll.cli.failure import EXIT_OBJECTIVE
@@ -110,7 +110,7 @@ async def audit_store(
     try:
         store = await EtcdStore.connect(endpoints, tls=tls, deadline_s=REACH_S)
         try:
-            return await audit.verify(store, follow=follow, until_revision=until, report=progress)
+            return await verification.verify(store, follow=follow, until_revision=until, report=progress)
         finally:
             await store.close()
     except StoreUnavailable as error:

@@ -26,6 +26,8 @@ TOPOLOGY_SPREAD = "TopologySpread"
 NO_NODES = "NoNodes"
 QUOTA = "QuotaExhausted"
 SLICE_AWAITED = "SliceAwaited"
+GANG_ROOM = "GangNeedsRoom"
+GANG_RESERVING = "GangReserving"
 BACK_OFF = "BackOff"
 QUEUED = "Queued"
 PARALLELISM = "Parallelism"
@@ -52,6 +54,8 @@ SENTENCES = {
     NO_NODES: "the region has no nodes",
     QUOTA: "the tenant's share of this region is used up",
     SLICE_AWAITED: "none of the tenant's quota has come to this region yet",
+    GANG_ROOM: "all replicas of the gang need room at once",
+    GANG_RESERVING: "room for the gang is being reserved",
     BACK_OFF: "waiting before the next try after a failure",
     QUEUED: "waiting for its turn",
     PARALLELISM: "as many of the task run as its `parallelism` allows",

@@ -45,7 +45,7 @@ SLOT = _lifecycle(
         _W: {_V, _B},
         _V: {_B, _W},
         _B: {_W, _D},  # RELEASE by certificate; REPLACE puts a zombie for the old attempt
-        _D: {_B},  # a newer generation, or a task scaled up again, runs it anew
+        _D: {_V, _B},  # a newer generation, or a task scaled up again, runs it anew
     },
 )
 

@@ -119,6 +119,10 @@ def slots(root: bytes, tenant: str, workload: str) -> bytes:
     return root + f"slot/{tenant}/{workload}/".encode()
 
 
+def gang(root: bytes, tenant: str, workload: str) -> bytes:
+    return root + f"gang/{tenant}/{workload}".encode()
+
+
 def zombie(root: bytes, node: str, slot: SlotId, attempt: Attempt) -> bytes:
     name = f"{slot.tenant}.{slot.workload}.{slot.task}.{slot.index}"
     return root + f"zombie/{node}/{name}/{attempt.term}.{attempt.n}".encode()

@@ -18,13 +18,13 @@ from regional.core.ledger import TenantAccount
 from regional.core.node_table import NOWHERE
 from regional.core.placement import Filling, show_scores
 from regional.core.queue import SchedulingClass
-from regional.core.records import BOUND, WAITING, NodeEntry, TaskEntry
+from regional.core.records import BOUND, WAITING, NodeEntry, SlotEntry, TaskEntry
 from regional.core.spread_filling import fill
 from regional.core.state import State, Turn
 from regional.core.transactions import Bind, Binding
 
 _QUOTA_CURES = frozenset({Cure.QUOTA})
-_SLICE_AWAITED = explain.reason(explain.SLICE_AWAITED)
+SLICE_AWAITED = explain.reason(explain.SLICE_AWAITED)
 _TURN_CURES = frozenset({Cure.REPLICAS})
 _AT_PARALLELISM = explain.reason(explain.PARALLELISM)
 
@@ -105,9 +105,21 @@ def next_bind(state: State, lane: int, turn: Turn) -> Bind | None:
         cls = state.queue.pick(share_of)
         if cls is None:
             break
+        if cls.gang:
+            _give_turn(state, cls)
+            break
         _place_some(state, batch, cls, turn)
         shares.pop(cls.tenant, None)
     return batch.plan()
+
+
+def _give_turn(state: State, cls: SchedulingClass) -> None:
+    """A gang is placed before anything that comes after it in the order."""
+    gang = state.workloads[cls.tenant, cls.workload].gang
+    if gang and gang.cls is cls:
+        cls.take(1)
+        gang.due = True
+        state.gangs[gang.key] = gang
 
 
 def _wake(state: State, turn: Turn) -> None:
@@ -141,13 +153,13 @@ def _task(state: State, cls: SchedulingClass) -> TaskEntry:
 def _quota_news(state: State, cls: SchedulingClass) -> bool:
     """Room for one more, or the first word about the tenant's quota: the reason is another one then."""
     account = state.account(cls.tenant)
-    first = cls.reasons == (_SLICE_AWAITED,) and bool(account.mod_revision)
+    first = cls.reasons == (SLICE_AWAITED,) and bool(account.mod_revision)
     return first or account.affordable(cls.request.vector) > 0
 
 
 def _weighted_share(account: TenantAccount, total: Sequence[int]) -> float:
     """DRF: the largest share of any resource that the tenant holds or is being given, by its weight."""
-    held = (account.bound + account.charging).amounts()
+    held = (account.held + account.charging).amounts()
     shares = [h / t for h, t in zip(held, total, strict=True) if t]
     return max(shares, default=0.0) / account.weight
 
@@ -163,23 +175,23 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
     affordable = account.affordable(cls.request.vector)
     if not affordable:
         detail = account.shortage(cls.request.vector)
-        known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else _SLICE_AWAITED
-        _park(state, cls, _QUOTA_CURES, (known,), turn)
+        known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else SLICE_AWAITED
+        park(state, cls, _QUOTA_CURES, (known,), turn)
         return
     indices, avoid = cls.take(min(batch.slots_left, room, affordable, state.settings.class_turn_slots))
     filling = batch.filling(task, avoid)
     chosen = filling.take(len(indices), batch.compares_left, batch.nodes)
     cls.put(indices[len(chosen) :], avoid)
     if not chosen:
-        _park(state, cls, filling.refusals.cures, filling.refusals.reasons, turn)
+        park(state, cls, filling.refusals.cures, filling.refusals.reasons, turn)
         return
-    decision = _decision(state, cls, turn)
+    decision = new_decision(state, cls, turn)
     batch.add_evidence(decision, filling)
     _bind(state, batch, task, list(zip(indices[: len(chosen)], chosen, strict=True)), avoid, decision)
     filling.charged()
 
 
-def _park(
+def park(
     state: State,
     cls: SchedulingClass,
     cures: frozenset[Cure],
@@ -187,13 +199,13 @@ def _park(
     turn: Turn,
 ) -> None:
     if [r.code for r in cls.reasons] != [r.code for r in reasons]:
-        decision = _decision(state, cls, turn)
+        decision = new_decision(state, cls, turn)
         decision.quota = _quota(state.account(cls.tenant))
         decision.filters.extend(reasons)
         decision.slot.index = next(cls.indices())
         decision.nodes = len(state.nodes)
         turn.do(Journal(decision))
-        if reasons != (_SLICE_AWAITED,):  # which comes a moment after a tenant's first workload: no alarm
+        if reasons != (SLICE_AWAITED,):  # which comes a moment after a tenant's first workload: no alarm
             announce(turn, state, cls.tenant, cls.workload, "NotPlaced", f"{cls.task}: {explain.summary(reasons)}")
     state.queue.park(cls, cures, reasons)
     state.mark_changed(state.workloads[cls.tenant, cls.workload])
@@ -218,7 +230,7 @@ def _quota(account: TenantAccount) -> str:
     return f"{account.in_use()} in use of {account.limit}{account.frozen}"
 
 
-def _decision(state: State, cls: SchedulingClass, turn: Turn) -> objects_pb2.Decision:
+def new_decision(state: State, cls: SchedulingClass, turn: Turn) -> objects_pb2.Decision:
     """The record of one decision about some replicas of a class; the result is filled in when it is known."""
     state.last_decision += 1
     share = state.workloads[cls.tenant, cls.workload].share
@@ -253,18 +265,18 @@ def _bind(
     state.account(tenant).charging += charge
     batch.charges[tenant] = batch.charges.get(tenant, NOTHING) + charge
     batch.workloads.add(workload.key)
-    alike = _alike(state, task, decision.id)
+    common = alike(state, task, decision.id)
     for index, row in places:
         node = batch.nodes.get(row)
         if node is None:
             node = batch.nodes[row] = state.nodes[state.table.names[row]]
         task.in_flight.add(index)
         record = objects_pb2.Slot()
-        record.CopyFrom(alike)
+        record.CopyFrom(common)
         record.id.index = index
         record.node, record.node_incarnation = node.name, node.record.incarnation
         record.attempt.n = state.next_attempt()
-        record.tries = _tries(task, index)
+        record.tries = tries(task, index)
         record.gpus.extend(gpus.take(state.table, task.request, row))
         decision.placed.add(index=index, node=node.name, attempt=record.attempt, gpus=record.gpus)
         batch.bindings.append(Binding(task, index, row, record, avoid))
@@ -275,7 +287,7 @@ def _bind(
     batch.decisions.append(decision)
 
 
-def _alike(state: State, task: TaskEntry, decision_id: str) -> objects_pb2.Slot:
+def alike(state: State, task: TaskEntry, decision_id: str) -> objects_pb2.Slot:
     """What the records of all slots of one decision have in common, as bound."""
     workload, spec = task.owner, task.owner.share.spec
     return objects_pb2.Slot(
@@ -293,7 +305,7 @@ def _alike(state: State, task: TaskEntry, decision_id: str) -> objects_pb2.Slot:
     )
 
 
-def _tries(task: TaskEntry, index: int) -> int:
+def tries(task: TaskEntry, index: int) -> int:
     """They count on only while they tried the same template."""
     entry = task.entries.get(index)
     counts = entry and entry.record.state == WAITING and not entry.outdated and not entry.resumed
@@ -308,17 +320,8 @@ def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> 
         account.commit_on_lane(operation.lane, charge)
     for b in operation.bindings:
         b.task.in_flight.discard(b.replica)
-    started = []
-    for entry in state.put_slots(((b.task, b.replica, b.record) for b in operation.bindings), revision, charged=True):
-        node = state.nodes[entry.record.node]
-        if node.record.state == objects_pb2.NODE_STATE_LOST:
-            state.lost[node.name] = node  # it was taken for lost after the BIND applied, and before its answer came
-        if not entry.wanted or entry.outdated:
-            closing.stop(state, entry, "a newer generation", turn)
-        elif node.welcomed:
-            started.append((node.session, entry))
-    for session, message in closing.assign_messages(state, started):
-        turn.do(SendToNode(session, message))
+    bound = ((b.task, b.replica, b.record) for b in operation.bindings)
+    dispatch(state, state.put_slots(bound, revision, charged=True), turn)
     for decision in operation.decisions:
         _journal(decision, "Bound", turn)
         name = decision.slot
@@ -330,6 +333,21 @@ def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> 
             "Bound",
             f"{name.task}: {explain.counted(len(decision.placed), 'replica')}",
         )
+
+
+def dispatch(state: State, bound: Sequence[SlotEntry], turn: Turn) -> None:
+    """Tells the nodes of what is bound since this moment."""
+    started = []
+    for entry in bound:
+        node = state.nodes[entry.record.node]
+        if node.record.state == objects_pb2.NODE_STATE_LOST:
+            state.lost[node.name] = node  # it was taken for lost after the BIND applied, and before its answer came
+        if not entry.wanted or entry.outdated:
+            closing.stop(state, entry, "a newer generation", turn)
+        elif node.welcomed:
+            started.append((node.session, entry))
+    for session, message in closing.assign_messages(state, started):
+        turn.do(SendToNode(session, message))
 
 
 def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:

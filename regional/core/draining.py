@@ -116,7 +116,7 @@ def check(state: State, turn: Turn) -> None:
 
 def is_empty(state: State, node: NodeEntry) -> bool:
     """Whether nothing is bound to it, may still run there, or is being bound to it."""
-    if node.slots or node.zombies:
+    if node.slots or node.reserved or node.zombies or state.planned_on(node.name):
         return False
     flying = (b.record.node for op in state.in_flight.values() if isinstance(op, Bind) for b in op.bindings)
     return node.name not in flying

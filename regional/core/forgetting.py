@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from regional.core import closing, transactions
+from regional.core import closing, gangs, transactions
 from regional.core.records import SlotEntry, WorkloadEntry
 from regional.core.state import State, Turn
 from regional.core.transactions import Clear, Forget
@@ -42,7 +42,7 @@ def next_forget(state: State, lane: int, turn: Turn) -> Forget | None:
         ended = [
             e
             for e in workload.entries()
-            if not e.bound and not e.busy and not e.wanted and e.index not in e.task.in_flight
+            if not e.placed and not e.busy and not e.wanted and e.index not in e.task.in_flight
         ]
         if (
             0 < len(ended) <= state.settings.forget_batch_slots
@@ -93,6 +93,7 @@ def forget_committed(state: State, operation: Forget, revision: int, turn: Turn)
     state.drop_slots(operation.entries)
     if operation.whole:
         workload.mod_revision = 0
+        gangs.forgotten(state, workload)
         for task in workload.tasks.values():
             if task.cls:
                 state.queue.drop(task.cls)
@@ -119,3 +120,4 @@ def look_again(state: State, workload: WorkloadEntry) -> None:
         state.unsettled_shares[key] = workload
     elif key in state.workloads:
         state.forgettable[key] = workload
+    gangs.look(state, workload)

@@ -26,6 +26,7 @@ class TenantAccount:
     limit: Vector = NOTHING  # C
     target: Vector = NOTHING
     bound: Vector = NOTHING  # U, as committed
+    reserved: Vector = NOTHING  # V, as committed
     charging: Vector = NOTHING  # sent and not settled
     zombie: Vector = NOTHING  # Z
     stamp: regional_pb2.SliceStamp | None = None  # newer than `record`, to be applied
@@ -47,9 +48,14 @@ class TenantAccount:
         granted = self.mod_revision or self.stamp or self.applying
         return not granted and not self.lane_use and self.in_use() + self.zombie == NOTHING
 
+    @property
+    def held(self) -> Vector:
+        """U + V, as committed."""
+        return self.bound + self.reserved
+
     def in_use(self) -> Vector:
         """What C may not fall below: everything that is, or may already be, charged."""
-        use = self.bound + self.charging
+        use = self.held + self.charging
         return use + self.zombie if self.strict else use
 
     def adopt(self, record: objects_pb2.RegionSlice, mod_revision: int) -> None:
@@ -156,7 +162,7 @@ class TenantAccount:
                     account=objects_pb2.ACCOUNT_HARD,
                     limit=self.limit.to_proto(),
                     bound=self.bound.to_proto(),
-                    reserved=objects_pb2.Resources(),
+                    reserved=self.reserved.to_proto(),
                     zombie=self.zombie.to_proto(),
                 )
             ],
@@ -164,12 +170,11 @@ class TenantAccount:
 
     def check(self) -> None:
         """(S), and the sums of the lanes."""
-        require(self.bound.is_legal() and self.charging.is_legal() and self.zombie.is_legal(), "I3: a sum below zero")
-        require(
-            total(tuple(self.lane_use.values())) == self.bound,
-            f"I3: lanes of {self.tenant} sum to what its slots hold",
-        )
-        require((self.bound + self.charging).fits(self.limit), f"I3: {self.tenant} holds at most its limit")
+        sums = (self.bound, self.reserved, self.charging, self.zombie)
+        require(all(amount.is_legal() for amount in sums), "I3: a sum below zero")
+        lanes = total(tuple(self.lane_use.values()))
+        require(lanes == self.held, f"I3: lanes of {self.tenant} sum to what its slots hold")
+        require((self.held + self.charging).fits(self.limit), f"I3: {self.tenant} holds at most its limit")
 
 
 def is_newer(stamp: regional_pb2.SliceStamp, record: objects_pb2.RegionSlice) -> bool:

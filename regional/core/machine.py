@@ -5,7 +5,6 @@ a standby none. Free lanes are filled after every event: `_SOURCES` says by what
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from atoll.errors import require
 from atoll.lane import Committed, Deposed, Rejected
@@ -15,6 +14,7 @@ from regional.core import (
     binding,
     events,
     forgetting,
+    gangs,
     global_plane,
     node_changes,
     node_life,
@@ -28,10 +28,9 @@ from regional.core import commands as do
 from regional.core import transactions as tx
 from regional.core.reports import Reporter
 from regional.core.standby import Standby
-from regional.core.state import State, Turn
-from regional.core.transactions import Operation
+from regional.core.state import Handlers, State, Turn
 
-_Source = Callable[[State, int, Turn], Operation | None]
+_Source = Callable[[State, int, Turn], tx.Operation | None]
 _SOURCES: tuple[_Source, ...] = (
     global_plane.next_note,
     authority.next_asked,
@@ -42,8 +41,10 @@ _SOURCES: tuple[_Source, ...] = (
     slices.next_slice,
     forgetting.next_clear,
     forgetting.next_forget,
+    gangs.next_step,
 )
 _BULK: tuple[_Source, ...] = (shares.next_admission, releasing.next_release, binding.next_bind)  # take turns
+_LAST: tuple[_Source, ...] = (gangs.next_step, authority.next_touch)  # a gang's turn may just have come
 
 
 class Machine:
@@ -55,7 +56,6 @@ class Machine:
         self._paused_ms: list[int] = []  # a lane rests until then
         self._plans = 0
         self._bulk = _BULK  # the one that had a lane last comes last
-        self._sources = (*_SOURCES, *_BULK, authority.next_touch)
         self._checked_ms = self._handled_ms = 0
         self._reporter = Reporter(0)
 
@@ -143,20 +143,18 @@ class Machine:
             state.in_flight[self._plans] = operation
             turn.do(do.Commit(self._plans, lane, operation.plan))
 
-    def _next_operation(self, state: State, lane: int, turn: Turn) -> Operation | None:
-        for source in self._sources:
-            operation = source(state, lane, turn)
-            if operation:
+    def _next_operation(self, state: State, lane: int, turn: Turn) -> tx.Operation | None:
+        for source in (*_SOURCES, *self._bulk, *_LAST):
+            if operation := source(state, lane, turn):
                 if source in self._bulk:
                     self._bulk = (*(bulk for bulk in self._bulk if bulk is not source), source)
-                    self._sources = (*_SOURCES, *self._bulk, authority.next_touch)
                 return operation
         return None
 
     def _settled(self, state: State, event: events.PlanSettled, turn: Turn) -> None:
         operation = state.in_flight.pop(event.plan_id, None)
-        if operation is None:
-            return  # of an earlier term
+        if operation is None:  # of an earlier term
+            return
         self._lanes[operation.lane] = 0
         on_commit, on_reject = _SETTLED[type(operation)]
         match event.settled:
@@ -175,9 +173,10 @@ class Machine:
                 self._lose(state, turn)
 
 
-_SETTLED: dict[type[Operation], tuple[Callable[[State, Any, int, Turn], None], Callable[[State, Any, Turn], None]]] = {
+_SETTLED: Handlers = {
     tx.Bind: (binding.bind_committed, binding.bind_rejected),
     tx.Release: (releasing.release_committed, releasing.release_rejected),
+    **gangs.SETTLED,
     tx.Clear: (forgetting.clear_committed, forgetting.clear_rejected),
     tx.Forget: (forgetting.forget_committed, forgetting.forget_rejected),
     tx.NoteGlobal: (global_plane.note_committed, global_plane.note_rejected),

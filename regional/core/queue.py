@@ -35,6 +35,7 @@ class SchedulingClass:
     band: int
     request: Request
     latest_start_ms: int = NEVER_MS  # deadline - estimate
+    gang: bool = False  # all members of a gang, as one item: its only index is 0
     queued_ms: int = 0
     ticket: int = 0  # its entry in the order; 0 = it has none
     level: int = 0  # the band it stands in, by its age

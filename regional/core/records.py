@@ -1,4 +1,4 @@
-"""Records with their bookkeeping: one entry a slot, task, workload, node and zombie.
+"""Records with their bookkeeping: one entry a slot, task, gang, workload, node and zombie.
 
 An entry holds the published message as committed, its mod_revision, and what only this leader knows (a transaction in
 flight, a wish to stop, what an agent reported). Decides nothing; state.py keeps indices and sums true to the entries.
@@ -6,6 +6,7 @@ flight, a wish to stop, what an agent reported). Decides nothing; state.py keeps
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.resources import Vector
@@ -17,6 +18,10 @@ from regional.core.filters import Request, request_of
 from regional.core.queue import SchedulingClass
 from regional.core.tally import Tally
 
+if TYPE_CHECKING:
+    from regional.core.transactions import Binding
+
+RESERVED = objects_pb2.SLOT_STATE_RESERVED
 BOUND = objects_pb2.SLOT_STATE_BOUND
 WAITING = objects_pb2.SLOT_STATE_WAITING
 DONE = objects_pb2.SLOT_STATE_DONE
@@ -42,6 +47,7 @@ class SlotEntry:
     marks: int = 0  # what it adds to its task's tally
     # derived, see `derive`
     bound: bool = False
+    reserved: bool = False
     wanted: bool = False
     outdated: bool = False  # made from another template, or for a workload of the same name that was deleted
     exit_reason: str = ""  # of the last attempt; of a bound slot nobody asks
@@ -51,6 +57,7 @@ class SlotEntry:
         record, task = self.record, self.task
         self.bound = record.state == BOUND
         self.exit_reason = "" if self.bound else record.exit.reason
+        self.reserved = record.state == RESERVED
         self.wanted = self.index in task.wanted
         self.outdated = record.generation < task.template_generation or record.uid != task.owner.uid
 
@@ -61,6 +68,11 @@ class SlotEntry:
     @property
     def attempt(self) -> AttemptId:
         return attempt_id(self.record.attempt)
+
+    @property
+    def placed(self) -> bool:
+        """Charged to a node."""
+        return self.bound or self.reserved
 
     @property
     def is_job(self) -> bool:
@@ -106,6 +118,7 @@ class TaskEntry:
     parallel: int | None = None  # so many run at once at most; None = all
     stopped: bool = False  # of a job: nothing of it starts any more, and only what has ended is kept
     rolling: bool = False  # outdated replicas wait for their turn to stop
+    gang: bool = False  # of the spec: its replicas are members of the workload's gang
     entries: dict[int, SlotEntry] = field(default_factory=dict)
     wanted: Collection[int] = range(0)  # the indices of the replicas that this region runs
     in_flight: set[int] = field(default_factory=set)  # indices a BIND is under way for
@@ -124,6 +137,7 @@ class TaskEntry:
         self.spec, self.template_generation = spec, template_generation
         self.replicas, self.restarts = (spec.replicas, spec.restart.mode) if spec else (0, NEVER)
         self.completes = self.owner.is_job or self.restarts in (objects_pb2.RESTART_MODE_ON_FAILURE, NEVER)
+        self.gang = bool(spec and spec.gang)
         if spec:
             self.request = request_of(spec)
         self.retries = spec.retries if spec and spec.HasField("retries") else None
@@ -150,6 +164,33 @@ class TaskEntry:
 
 
 @dataclass(slots=True, eq=False)
+class GangEntry:
+    """The gang of a workload: the replicas of its tasks that say `gang`. What it does next: gangs.py."""
+
+    owner: "WorkloadEntry"
+    key: bytes
+    record: objects_pb2.Gang | None = None  # while it is committed
+    mod_revision: int = 0
+    cls: SchedulingClass | None = None  # as which it stands in the queue: one item
+    due: bool = False  # its turn has come
+    planned: "list[Binding]" = field(default_factory=list)  # placed and charged, to be reserved
+    decisions: list[objects_pb2.Decision] = field(default_factory=list)  # about what is planned or reserved
+    flying: int = 0  # transactions on it that are under way
+    deadline_ms: int = 0  # of its reservations
+    giving_up: str = ""  # why its reservations are swept
+    given_up: int = 0  # in a row
+
+    @property
+    def tasks(self) -> "list[TaskEntry]":
+        return [task for _, task in sorted(self.owner.tasks.items()) if task.gang]
+
+    @property
+    def committed(self) -> bool:
+        """Its members count as bound."""
+        return self.record is not None and self.record.uid == self.owner.uid
+
+
+@dataclass(slots=True, eq=False)
 class WorkloadEntry:
     """One share as admitted. `next_share` is newer and not committed yet."""
 
@@ -159,6 +200,7 @@ class WorkloadEntry:
     share: objects_pb2.Share = field(default_factory=objects_pb2.Share)
     mod_revision: int = 0
     tasks: dict[str, TaskEntry] = field(default_factory=dict)
+    gang: GangEntry | None = None
     next_share: objects_pb2.Share | None = None
     busy: bool = False
     doubted: bool = False  # its slots' range was not as known: they are compared one by one
@@ -213,7 +255,8 @@ class NodeEntry:
     failed_starts: list[str] = field(default_factory=list)  # in a row, by workload
     rests: int = 0  # in a row
     misses: int = 0  # plans refused because of its record, since it last rested
-    slots: dict[bytes, SlotEntry] = field(default_factory=dict)
+    slots: dict[bytes, SlotEntry] = field(default_factory=dict)  # bound to it
+    reserved: dict[bytes, SlotEntry] = field(default_factory=dict)
     zombies: dict[bytes, ZombieEntry] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
-from regional.core import closing, liveness, transactions
+from regional.core import closing, gangs, liveness, transactions
 from regional.core.commands import SendToNode
 from regional.core.ledger import TenantAccount
 from regional.core.records import (
@@ -200,6 +200,9 @@ def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
         state.forgettable[task.owner.tenant, task.owner.name] = task.owner
         return
     if not entry.waits:
+        return
+    if gangs.together(task):
+        gangs.look(state, task.owner)
         return
     failed = record.state == WAITING and not entry.outdated and entry.exit_reason not in ("", STOPPED, NODE_LOST)
     avoid = record.node if failed else ""

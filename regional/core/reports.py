@@ -6,7 +6,7 @@ All absolute, sent when changed and at most once a period, and all of it again w
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector
-from regional.core import ailing, slices
+from regional.core import ailing, gangs, slices
 from regional.core.binding import announce
 from regional.core.commands import SendUp
 from regional.core.filters import Cure
@@ -104,15 +104,17 @@ def _announce_ailments(state: State, workload: WorkloadEntry, turn: Turn) -> Non
 
 
 def _task(task: TaskEntry) -> regional_pb2.TaskReport:
-    cls, tally = task.cls, task.tally
+    cls, tally = gangs.stands_as(task), task.tally
     ended = tally.succeeded + tally.failed
+    waiting = max(0, task.replicas - tally.bound - ended)
+    parked = cls is not None and cls.parked and Cure.QUOTA not in cls.cures and not _full(cls)
     return regional_pb2.TaskReport(
         task=task.name,
         desired=task.replicas,
         healthy=tally.healthy,
         ended=ended,
-        waiting=max(0, task.replicas - tally.bound - ended),
-        unplaced=cls.size if cls and cls.parked and Cure.QUOTA not in cls.cures and not _full(cls) else 0,
+        waiting=waiting,
+        unplaced=(waiting if cls.gang else cls.size) if cls and parked else 0,
         succeeded=tally.succeeded,
         failed=tally.failed,
         failure=_failure(task) if tally.failed else "",
@@ -152,7 +154,7 @@ def pending(workload: WorkloadEntry) -> list[objects_pb2.PendingReason]:
     for task in workload.tasks.values():
         for reason in ailing.ailments(task.ailing.values()):
             ill.setdefault(reason.code, reason)
-        cls = task.cls
+        cls = gangs.stands_as(task)
         if cls and cls.parked and cls.size:
             for reason in cls.reasons:
                 found.setdefault(reason.code, reason)

@@ -12,9 +12,9 @@ from typing import Literal
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
-from regional.core import closing, forgetting, releasing, transactions
+from regional.core import closing, forgetting, gangs, releasing, transactions
 from regional.core.binding import announce
-from regional.core.queue import NEVER_MS, SchedulingClass
+from regional.core.classes import class_of
 from regional.core.records import TaskEntry, WorkloadEntry, marks_of
 from regional.core.state import State, Turn
 from regional.core.transactions import AdmitShare
@@ -142,6 +142,7 @@ def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, 
         task.wanted = _wanted(task)
         state.neighbours.admit(task)
         _open_task(state, task, turn)
+    gangs.opened(state, workload, turn)
     state.mark_changed(workload)
 
 
@@ -151,8 +152,8 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
         state.queue.drop(old)
         if old.size and old.request == task.request:
             since_ms = old.queued_ms
-    task.cls = _new_class(task) if task.spec else None
-    if task.cls:
+    task.cls = class_of(task) if task.spec else None
+    if task.cls and not gangs.together(task):
         fresh = [i for i in task.wanted if i not in task.entries and i not in task.in_flight]
         state.queue.put(task.cls, fresh, since_ms)
     for index in sorted(task.entries):
@@ -161,10 +162,10 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
         before, entry.marks = entry.marks, marks_of(entry)
         if before != entry.marks:
             task.tally.move(before, entry.marks)
-        if not entry.bound:
+        if not entry.placed:
             if index not in task.in_flight:
                 releasing.requeue(state, entry, turn.now_ms)
-        elif not entry.wanted:
+        elif entry.bound and not entry.wanted:
             closing.stop(state, entry, "not wanted", turn)
     closing.roll(state, task, turn)
 
@@ -177,14 +178,7 @@ def _wanted(task: TaskEntry) -> Collection[int]:
     indices = (*task.entries, *task.in_flight)
     if max(indices, default=-1) < task.replicas:
         return range(task.replicas)
-    placed = {i for i, entry in task.entries.items() if entry.bound or not entry.waits} | task.in_flight
+    placed = {i for i, entry in task.entries.items() if entry.placed or not entry.waits} | task.in_flight
     kept = sorted(placed)[: task.replicas]
     others = (i for i in range(task.replicas + len(placed)) if i not in placed)
     return frozenset([*kept, *islice(others, task.replicas - len(kept))])
-
-
-def _new_class(task: TaskEntry) -> SchedulingClass:
-    spec = task.owner.share.spec
-    band = spec.priority or objects_pb2.PRIORITY_DEFAULT
-    latest_start_ms = spec.deadline_ms - spec.estimate_ms if spec.deadline_ms else NEVER_MS
-    return SchedulingClass(task.owner.tenant, task.owner.name, task.name, int(band), task.request, latest_start_ms)

@@ -4,14 +4,15 @@ The only place that changes records in memory, so that indices and sums (node ta
 them: `put_slots`, `put_node`, `put_zombie`. Records are the published messages and never mutated. Decides nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.lane import Authority, Plan
 from atoll.model.lifecycle import SLOT, step
-from atoll.model.resources import Vector, vector
+from atoll.model.resources import Vector, total, vector
 from atoll.store import keys
 from regional.config import CoreSettings
 from regional.core.ailing import ails
@@ -24,11 +25,21 @@ from regional.core.neighbours import Neighbours
 from regional.core.node_table import NodeTable
 from regional.core.placement import ClassRow
 from regional.core.queue import Queue
-from regional.core.records import NodeEntry, SlotEntry, TaskEntry, WorkloadEntry, ZombieEntry, marks_of
+from regional.core.records import (
+    BOUND,
+    RESERVED,
+    GangEntry,
+    NodeEntry,
+    SlotEntry,
+    TaskEntry,
+    WorkloadEntry,
+    ZombieEntry,
+    marks_of,
+)
 from regional.core.scores import counts_copies
-from regional.core.transactions import Operation
+from regional.core.transactions import Binding, Operation
 
-_Alike = dict[tuple[NodeEntry, TaskEntry, Vector], int]  # how many slots of a task hold so much on a node
+_Alike = dict[tuple[NodeEntry, TaskEntry, Vector, bool], int]  # slots of a task that hold so much on a node, reserved
 
 
 @dataclass(slots=True)
@@ -78,6 +89,7 @@ class State:
         self.unsettled_shares: dict[tuple[str, str], WorkloadEntry] = {}  # with a share to admit
         self.unsettled_slices: dict[str, TenantAccount] = {}  # with a slice to apply, or draining
         self.forgettable: dict[tuple[str, str], WorkloadEntry] = {}  # with ended, unwanted slots
+        self.gangs: dict[bytes, GangEntry] = {}  # that may have a step to take
         self.asked: list[tuple[int, Plan]] = []
         self.node_changes: list[NodeChangeAsked] = []
         self.removals_asked: list[NodeChangeAsked] = []
@@ -189,16 +201,14 @@ class State:
                 entry.record, entry.mod_revision, entry.vector = record, mod_revision, vector(record.vector)
             entry.derive()
             entry.status, entry.closing = None, ""
-            if entry.bound:
-                node = self.node(record.node)
-                node.slots[entry.key] = entry
-                alike = (node, task, entry.vector)
+            if entry.placed:
+                alike = self._enter_node(entry)
                 taken[alike] = taken.get(alike, 0) + 1
             self.retally(entry)
             entries.append(entry)
         self._free(freed)
-        for (node, task, one), count in taken.items():
-            self.account(task.owner.tenant).bound += one * count
+        for (node, task, one, reserved), count in taken.items():
+            self._hold(task, one * count, reserved)
             if not charged:
                 self.table.charge(node.row, one * count)
                 task.move_copies(node.row, count)
@@ -215,23 +225,21 @@ class State:
             entry = SlotEntry(task.slot_key(index), task, index, record, mod_revision, vector(record.vector))
             task.entries[index] = entry
             entries.append(entry)
-            if record.state == objects_pb2.SLOT_STATE_BOUND:
-                entry.bound = True
-                node = self.node(record.node)
-                node.slots[entry.key] = entry
+            entry.bound, entry.reserved = record.state == BOUND, record.state == RESERVED
+            if entry.placed:
+                node = self._enter_node(entry)[0]
                 rows.append(node.row)
                 amounts.append(entry.vector)
+                self._hold(task, entry.vector, entry.reserved)
                 task.move_copies(node.row, 1)
         if rows:
-            account = self.account(task.owner.tenant)
-            account.bound += Vector(*map(sum, zip(*amounts, strict=True)))
             self.table.charge_all(rows, amounts)
             self._charge_gpus(entries)
 
     def _charge_gpus(self, entries: Iterable[SlotEntry]) -> None:
-        """The devices that bound slots name."""
+        """The devices that placed slots name."""
         for entry in entries:
-            if entry.bound and entry.vector.gpu_milli and entry.record.gpus:
+            if entry.placed and entry.vector.gpu_milli and entry.record.gpus:
                 row = self.nodes[entry.record.node].row
                 self.table.charge_gpus(row, entry.record.gpus, entry.vector.gpu_milli)
 
@@ -246,19 +254,32 @@ class State:
             del entry.task.entries[entry.index]
         self._free(freed)
 
+    def _enter_node(self, entry: SlotEntry) -> tuple[NodeEntry, TaskEntry, Vector, bool]:
+        node = self.node(entry.record.node)
+        (node.reserved if entry.reserved else node.slots)[entry.key] = entry
+        return node, entry.task, entry.vector, entry.reserved
+
     def _leave_node(self, entry: SlotEntry, freed: _Alike) -> None:
-        if entry.bound:
+        if entry.placed:
             node = self.nodes[entry.record.node]
-            del node.slots[entry.key]
+            del (node.reserved if entry.reserved else node.slots)[entry.key]
             if entry.vector.gpu_milli and entry.record.gpus:
                 self.table.credit_gpus(node.row, entry.record.gpus, entry.vector.gpu_milli)
-            alike = (node, entry.task, entry.vector)
+            alike = (node, entry.task, entry.vector, entry.reserved)
             freed[alike] = freed.get(alike, 0) + 1
 
+    def _hold(self, task: TaskEntry, amount: Vector, reserved: bool) -> None:
+        """U or V."""
+        account = self.account(task.owner.tenant)
+        if reserved:
+            account.reserved += amount
+        else:
+            account.bound += amount
+
     def _free(self, freed: _Alike) -> None:
-        for (node, task, one), count in freed.items():
+        for (node, task, one, reserved), count in freed.items():
             tenant = task.owner.tenant
-            self.account(tenant).bound -= one * count
+            self._hold(task, one * -count, reserved)
             self.table.credit(node.row, one * count)
             task.move_copies(node.row, -count)
             self.freed_rows[node.row] = None
@@ -305,7 +326,7 @@ class State:
 
     def drop_node(self, node: NodeEntry) -> None:
         """The node's record was deleted: its row is free for another one."""
-        require(not node.slots and not node.zombies, f"I7: node {node.name} goes with work on it")
+        require(not node.slots and not node.reserved and not node.zombies, f"I7: node {node.name} goes with work on it")
         self.sessions.pop(node.session, None)
         for names in (self.nodes, self.lost, self.leaving, self.resting, self.unsettled_nodes):
             names.pop(node.name, None)
@@ -344,12 +365,17 @@ class State:
         self.freed_rows[node.row] = None
         self.freed_tenants[entry.record.slot.tenant] = None
 
+    def planned_on(self, node: str) -> list[Binding]:
+        """Members of gangs that are placed there and not sent yet."""
+        return [b for gang in self.gangs.values() for b in gang.planned if b.record.node == node]
+
     def check(self) -> None:
         """The sums that hold between any two events; for tests and the simulator."""
         self.neighbours.check()
         require((self.table.capacity.sum(axis=0) == self.table.total).all(), "I3: the total is all nodes' capacity")
         for node in self.nodes.values():
-            held = [entry.vector for entry in node.slots.values()]
+            held = [entry.vector for entry in (*node.slots.values(), *node.reserved.values())]
+            held += [vector(b.record.vector) for b in self.planned_on(node.name)]
             held += [vector(z.record.vector) for z in node.zombies.values()]
             used = Vector(*self.table.used[node.row].tolist())
             flying = Vector()
@@ -359,6 +385,11 @@ class State:
             on_gpus = sum(self.table.gpus.used(node.row).values())
             require(on_gpus == used.gpu_milli, f"I3: the GPUs of node {node.name} are charged for what it holds")
         for tenant, account in self.accounts.items():
-            slots = [e for (t, _), w in self.workloads.items() if t == tenant for e in w.entries() if e.bound]
-            require(sum((e.vector for e in slots), Vector()) == account.bound, f"I3: U of {tenant}")
+            slots = [e for (t, _), w in self.workloads.items() if t == tenant for e in w.entries()]
+            bound, reserved = (total([e.vector for e in slots if getattr(e, x)]) for x in ("bound", "reserved"))
+            require((bound, reserved) == (account.bound, account.reserved), f"I3: U and V of {tenant}")
             account.check()
+
+
+# what follows when an operation of a type is committed, or rejected
+Handlers = dict[type[Operation], tuple[Callable[[State, Any, int, Turn], None], Callable[[State, Any, Turn], None]]]

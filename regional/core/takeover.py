@@ -14,7 +14,7 @@ from atoll.errors import require
 from atoll.lane import Authority
 from atoll.model.resources import total, vector
 from atoll.store.store import KeyValue
-from regional.core import global_plane, liveness, resting, shares, slices
+from regional.core import gangs, global_plane, liveness, resting, shares, slices
 from regional.core.state import State, Turn
 
 
@@ -118,7 +118,14 @@ def _read_global(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
         global_plane.adopt(state, objects_pb2.GlobalReign.FromString(item.value))
 
 
+def _read_gangs(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
+    for item in items:
+        record = objects_pb2.Gang.FromString(item.value)
+        gangs.adopt(state, state.workload(record.tenant, record.workload), record, item.mod_revision)
+
+
 _READERS: dict[bytes, Callable[[State, Iterable[KeyValue], Turn], None]] = {
+    b"gang": _read_gangs,
     b"global": _read_global,
     b"node": _read_nodes,
     b"removed": _read_removed,
@@ -144,6 +151,8 @@ def adopt(state: State, stale: Iterable[tuple[bytes, KeyValue | None]], turn: Tu
                 adopted |= _adopt_workload(state, key, item, turn)
             case b"slot":
                 adopted |= _adopt_slot(state, key, item)
+            case b"gang":
+                adopted |= _adopt_gang(state, key, item)
     return adopted
 
 
@@ -189,4 +198,15 @@ def _adopt_slot(state: State, key: bytes, item: KeyValue | None) -> bool:
     if entry and item.mod_revision <= entry.mod_revision:
         return False
     state.put_slot(task, int(index), objects_pb2.Slot.FromString(item.value), item.mod_revision)
+    return True
+
+
+def _adopt_gang(state: State, key: bytes, item: KeyValue | None) -> bool:
+    tenant, _, name = key.removeprefix(state.root + b"gang/").decode().partition("/")
+    workload = state.workloads.get((tenant, name))
+    known = workload.gang.mod_revision if workload and workload.gang else 0
+    if workload is None or known == (item.mod_revision if item else 0):
+        return False
+    record = objects_pb2.Gang.FromString(item.value) if item else None
+    gangs.adopt(state, workload, record, item.mod_revision if item else 0)
     return True

@@ -142,24 +142,32 @@ def bind(
     """I1, I3, I9. Slots are absent or as read; their workloads, nodes and the tenants' slices are unchanged, so nothing
     is bound beyond a limit, to a lost node, or for a generation that a newer one has stopped."""
     accounts = tuple(accounts)
+    plan = charge_slots("BIND", root, lane, bindings, nodes, accounts)
+    charges = tuple((account.tenant, charge) for account, charge in accounts)
+    return Bind(lane, plan, tuple(bindings), charges, tuple(decisions))
+
+
+def charge_slots(
+    name: str,
+    root: bytes,
+    lane: int,
+    bindings: Sequence[Binding],
+    nodes: Iterable["NodeEntry"],
+    accounts: Sequence[tuple["TenantAccount", Vector]],
+) -> Plan:
+    """The slots as they are to be, charged; what a BIND compares."""
     compares, writes = [], []
     for b in bindings:
         entry = b.task.entries.get(b.replica)
         key = entry.key if entry else b.task.slot_key(b.replica)
         compares.append(mod_is(key, entry.mod_revision if entry else 0))
-        writes.append(Put(key, _stored(b.record)))
+        writes.append(Put(key, stored(b.record)))
     compares += [mod_is(node.key, node.mod_revision) for node in nodes]
     workloads = {b.task.owner.key: b.task.owner for b in bindings}
     compares += [mod_is(key, workload.mod_revision) for key, workload in workloads.items()]
     compares += [mod_is(keys.region_slice(root, a.tenant), a.mod_revision) for a, _ in accounts]
-    writes += [_lane_use(root, lane, account, charge) for account, charge in accounts]
-    return Bind(
-        lane,
-        Plan("BIND", tuple(compares), tuple(writes)),
-        tuple(bindings),
-        tuple((account.tenant, charge) for account, charge in accounts),
-        tuple(decisions),
-    )
+    writes += [lane_use(root, lane, account, charge) for account, charge in accounts]
+    return Plan(name, tuple(compares), tuple(writes))
 
 
 def release(
@@ -193,12 +201,12 @@ def _leave(
     credits = tuple(credits)
     compares = [mod_is(r.entry.key, r.entry.mod_revision) for r in released]
     compares += [mod_is(node.key, node.mod_revision) for node in nodes]
-    writes = [Put(r.entry.key, _stored(r.record)) for r in released]
+    writes = [Put(r.entry.key, stored(r.record)) for r in released]
     for r in released:
         if r.zombie:
             compares.append(mod_is(r.zombie[0], 0))
-            writes.append(Put(r.zombie[0], _stored(r.zombie[1])))
-    writes += [_lane_use(root, lane, account, credit) for account, credit in credits]
+            writes.append(Put(r.zombie[0], stored(r.zombie[1])))
+    writes += [lane_use(root, lane, account, credit) for account, credit in credits]
     plan = Plan(name, tuple(compares), tuple(writes))
     return Release(lane, plan, tuple(released), tuple((account.tenant, credit) for account, credit in credits))
 
@@ -212,27 +220,27 @@ def clear(lane: int, zombies: Sequence["ZombieEntry"]) -> Clear:
 def apply_slice(root: bytes, lane: int, account: "TenantAccount", record: objects_pb2.RegionSlice) -> ApplySlice:
     """I3. C moves in the order of (epoch, seq) and never below what is bound or may be bound by a plan in flight."""
     key = keys.region_slice(root, account.tenant)
-    plan = Plan("APPLY-SLICE", (mod_is(key, account.mod_revision),), (Put(key, _stored(record)),))
+    plan = Plan("APPLY-SLICE", (mod_is(key, account.mod_revision),), (Put(key, stored(record)),))
     return ApplySlice(lane, plan, account, record)
 
 
 def admit_share(lane: int, workload: "WorkloadEntry", share: objects_pb2.Share) -> AdmitShare:
     """I9. From its commit on no BIND of an older generation can apply: they compare this record."""
-    plan = Plan("ADMIT-SHARE", (mod_is(workload.key, workload.mod_revision),), (Put(workload.key, _stored(share)),))
+    plan = Plan("ADMIT-SHARE", (mod_is(workload.key, workload.mod_revision),), (Put(workload.key, stored(share)),))
     return AdmitShare(lane, plan, workload, share)
 
 
 def write_nodes(lane: int, records: Sequence[tuple["NodeEntry", objects_pb2.Node]]) -> WriteNodes:
     """I1. A node's move between READY and LOST is seen by every BIND and REPLACE that names it."""
     compares = tuple(mod_is(node.key, node.mod_revision) for node, _ in records)
-    writes = tuple(Put(node.key, _stored(record)) for node, record in records)
+    writes = tuple(Put(node.key, stored(record)) for node, record in records)
     return WriteNodes(lane, Plan("NODE", compares, writes), tuple(records))
 
 
 def change_node(lane: int, node: "NodeEntry", record: objects_pb2.Node, asked: "NodeChangeAsked") -> ChangeNode:
     """I1. From its commit on no BIND decided on the node as it was before can apply."""
     compares = (mod_is(node.key, node.mod_revision),)
-    return ChangeNode(lane, Plan("CHANGE-NODE", compares, (Put(node.key, _stored(record)),)), node, record, asked)
+    return ChangeNode(lane, Plan("CHANGE-NODE", compares, (Put(node.key, stored(record)),)), node, record, asked)
 
 
 def remove_node(
@@ -247,7 +255,7 @@ def remove_node(
     are refused from the same revision on. `expired`: names and revisions of removals that are forgotten."""
     keys_of = {name: keys.removed_node(root, name) for name, _ in expired}
     compares = [mod_is(node.key, node.mod_revision), *(mod_is(keys_of[name], mod) for name, mod in expired)]
-    removed = Put(keys.removed_node(root, node.name), _stored(record))
+    removed = Put(keys.removed_node(root, node.name), stored(record))
     deletes = [Delete(key) for key in keys_of.values()]
     plan = Plan("REMOVE-NODE", tuple(compares), (Delete(node.key), removed, *deletes))
     return RemoveNode(lane, plan, node, record, tuple(keys_of), asked)
@@ -258,7 +266,7 @@ def forget(lane: int, workload: "WorkloadEntry", entries: Sequence["SlotEntry"],
     compares = [mod_is(workload.key, workload.mod_revision), *(mod_is(e.key, e.mod_revision) for e in entries)]
     writes = [Delete(e.key) for e in entries]
     if whole:
-        writes.append(Delete(workload.key))
+        writes += [Delete(workload.key), *_gang_of(workload)]
     return Forget(lane, Plan("FORGET", tuple(compares), tuple(writes)), workload, tuple(entries), whole)
 
 
@@ -267,8 +275,12 @@ def forget_range(root: bytes, lane: int, workload: "WorkloadEntry", entries: Seq
     prefix = keys.slots(root, workload.tenant, workload.name)
     newest = max(e.mod_revision for e in entries)
     compares = (mod_is(workload.key, workload.mod_revision), not_written_since(prefix, newest))
-    writes = (Delete(prefix, prefix_end(prefix)), Delete(workload.key))
+    writes = (Delete(prefix, prefix_end(prefix)), Delete(workload.key), *_gang_of(workload))
     return Forget(lane, Plan("FORGET", compares, writes), workload, tuple(entries), whole=True)
+
+
+def _gang_of(workload: "WorkloadEntry") -> Iterable[Delete]:
+    return [Delete(workload.gang.key)] if workload.gang and workload.gang.record else []
 
 
 def asked(lane: int, reply_to: int, plan: Plan) -> Asked:
@@ -279,7 +291,7 @@ def asked(lane: int, reply_to: int, plan: Plan) -> Asked:
 def note_global(root: bytes, lane: int, store_life: int, term: int) -> NoteGlobal:
     """I6. From its commit on every leader of this region refuses the global leaders before that one."""
     record = objects_pb2.GlobalReign(store_life=store_life, term=term)
-    return NoteGlobal(lane, Plan("NOTE-GLOBAL", (), (Put(keys.heard_global(root), _stored(record)),)), record)
+    return NoteGlobal(lane, Plan("NOTE-GLOBAL", (), (Put(keys.heard_global(root), stored(record)),)), record)
 
 
 def touch(lane: int) -> Touch:
@@ -287,12 +299,13 @@ def touch(lane: int) -> Touch:
     return Touch(lane, Plan("TOUCH"))
 
 
-def _lane_use(root: bytes, lane: int, account: "TenantAccount", charge: Vector) -> Put:
-    return Put(keys.used(root, account.tenant, lane), _stored(account.lane_sum(lane, charge)))
+def lane_use(root: bytes, lane: int, account: "TenantAccount", charge: Vector) -> Put:
+    return Put(keys.used(root, account.tenant, lane), stored(account.lane_sum(lane, charge)))
 
 
-def _stored(
+def stored(
     message: objects_pb2.Slot
+    | objects_pb2.Gang
     | objects_pb2.LaneUse
     | objects_pb2.RegionSlice
     | objects_pb2.Share

@@ -8,7 +8,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
-from regional.core import draining
+from regional.core import draining, gangs
 from regional.core.ailing import ailment
 from regional.core.placement import explain_node, explain_refusals
 from regional.core.records import NodeEntry, TaskEntry
@@ -123,9 +123,9 @@ def why(
     if task is None:
         return regional_pb2.WhyResponse()
     common = regional_pb2.SlotWhy(region=state.region)
-    if task.cls:
-        common.waiting_ms = max(0, now_ms - task.cls.queued_ms)
-        common.queue_position = state.queue.position(task.cls)
+    if cls := gangs.stands_as(task):
+        common.waiting_ms = max(0, now_ms - cls.queued_ms)
+        common.queue_position = state.queue.position(cls)
         common.reasons.extend(_reasons_now(state, task))
     if request.node:
         _explain_node(state, task, request.node, common)
@@ -142,6 +142,9 @@ def _why(task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int)
         answer.reasons.append(ailment(entry))
     if record.state == objects_pb2.SLOT_STATE_BOUND:
         answer.node = record.node
+    elif record.state == objects_pb2.SLOT_STATE_RESERVED:
+        answer.node = record.node
+        answer.reasons.append(explain.reason(explain.GANG_RESERVING, detail=_gang_progress(task)))
     elif record.not_before_ms > now_ms:
         answer.reasons.append(explain.reason(explain.BACK_OFF, detail=f"{record.exit.reason}, try {record.tries}"))
     elif record.state != objects_pb2.SLOT_STATE_DONE:
@@ -150,9 +153,18 @@ def _why(task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int)
     return answer
 
 
+def _gang_progress(task: TaskEntry) -> str:
+    return gangs.progress(task.owner.gang) if task.owner.gang else ""
+
+
 def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReason]:
     if task.parallel is not None and task.at_once >= task.parallel:
         return [explain.reason(explain.PARALLELISM)]
+    if gangs.together(task):
+        if detail := _gang_progress(task):
+            return [explain.reason(explain.GANG_RESERVING, detail=detail)]
+        cls = gangs.stands_as(task)
+        return list(cls.reasons) if cls and cls.parked else [explain.reason(explain.QUEUED)]
     account = state.account(task.owner.tenant)
     if not account.affordable(task.request.vector):
         return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector))]

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from atoll.audit import Auditor, verify
+from atoll.audit import Auditor
 from atoll.store.etcd import EtcdStore
 from atoll.store.store import Applied, Batch, Delete, Put, Txn
+from atoll.verification import verify
 from simulation.faults import draw
 from simulation.world import World
 from tests.support.etcd import EtcdCluster

@@ -1,7 +1,8 @@
 """The audit that ends every integration test."""
 
-from atoll.audit import Verdict, verify
+from atoll.audit import Verdict
 from atoll.store.store import Store
+from atoll.verification import verify
 
 
 async def assert_clean(store: Store) -> Verdict:

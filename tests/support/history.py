@@ -123,15 +123,23 @@ def region_slice(limit: int, *, epoch: int = 1, revision: int = 1, strict: bool 
     return put(keys.region_slice(ROOT, "acme"), record)
 
 
-def workload(generation: int, *, name: str = "web", uid: str = "u1", revision: int = 1) -> Put:
+def workload(generation: int, *, name: str = "web", uid: str = "u1", revision: int = 1, gang: int = 0) -> Put:
+    """`gang`: how many replicas its task has, all in a gang; 0 = the share names no task."""
     metadata = objects_pb2.Metadata(tenant="acme", name=name, generation=generation, uid=uid)
     record = objects_pb2.Share(metadata=metadata, region=REGION, epoch=1, global_revision=revision)
+    if gang:
+        record.spec.tasks.add(name="main", replicas=gang, gang=True)
     return put(keys.region_workload(ROOT, "acme", name), record)
 
 
 def used(count: int, *, lane: int = 0) -> Put:
     charge = objects_pb2.AccountCharge(account=HARD, charged=(UNIT * count).to_proto())
     return put(keys.used(ROOT, "acme", lane), objects_pb2.LaneUse(charges=[charge]))
+
+
+def gang(reserved: int, *, uid: str = "u1") -> Put:
+    tasks = [objects_pb2.GangTask(task="main", reserved=reserved)]
+    return put(keys.gang(ROOT, "acme", "web"), objects_pb2.Gang(tenant="acme", workload="web", uid=uid, tasks=tasks))
 
 
 def slot_id(index: int = 0) -> objects_pb2.SlotId:
@@ -147,6 +155,7 @@ def slot(
     epoch: int = 1,
     node: str = "n1",
     uid: str = "u1",
+    gang: bool = False,
 ) -> Put:
     record = objects_pb2.Slot(
         id=slot_id(index),
@@ -159,6 +168,7 @@ def slot(
         account=HARD,
         vector=UNIT.to_proto(),
         uid=uid,
+        reservation=objects_pb2.Reservation(gang=True) if gang else None,
     )
     return put(keys.slot(ROOT, record.id), record)
 

@@ -1555,6 +1555,7 @@ class Task(_message.Message):
     PARALLELISM_FIELD_NUMBER: _builtins.int
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
+    GANG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """default "main" """
     replicas: _builtins.int
@@ -1570,6 +1571,8 @@ class Task(_message.Message):
     """so many replicas run at once at most; 0 = all"""
     completions: _builtins.int
     """so many replicas must succeed; default all"""
+    gang: _builtins.bool
+    """its replicas, and those of all such tasks of the workload, are placed all or none"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1648,10 +1651,11 @@ class Task(_message.Message):
         parallelism: _builtins.int = ...,
         completions: _builtins.int = ...,
         retries: Global___RetryPolicy | None = ...,
+        gang: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "avoid_colocating", b"avoid_colocating", "colocate_with", b"colocate_with", "command", b"command", "completions", b"completions", "depends_on", b"depends_on", "driver", b"driver", "env", b"env", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "min_ready_ms", b"min_ready_ms", "name", b"name", "node_selector", b"node_selector", "parallelism", b"parallelism", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "retries", b"retries", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "avoid_colocating", b"avoid_colocating", "colocate_with", b"colocate_with", "command", b"command", "completions", b"completions", "depends_on", b"depends_on", "driver", b"driver", "env", b"env", "gang", b"gang", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "min_ready_ms", b"min_ready_ms", "name", b"name", "node_selector", b"node_selector", "parallelism", b"parallelism", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "retries", b"retries", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2439,6 +2443,7 @@ class Slot(_message.Message):
     RUN_CLASS_FIELD_NUMBER: _builtins.int
     BOUNDED_S_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
+    RESERVATION_FIELD_NUMBER: _builtins.int
     state: Global___SlotState.ValueType
     node: _builtins.str
     node_incarnation: _builtins.int
@@ -2467,6 +2472,10 @@ class Slot(_message.Message):
     def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """numbers of the node's GPUs that it holds, whole, or one of them in part"""
 
+    @_builtins.property
+    def reservation(self) -> Global___Reservation:
+        """while reserved"""
+
     def __init__(
         self,
         *,
@@ -2487,14 +2496,105 @@ class Slot(_message.Message):
         run_class: Global___RunClass.ValueType = ...,
         bounded_s: _builtins.int = ...,
         gpus: _abc.Iterable[_builtins.int] | None = ...,
+        reservation: Global___Reservation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exit", b"exit", "id", b"id", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exit", b"exit", "id", b"id", "reservation", b"reservation", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt", b"attempt", "bounded_s", b"bounded_s", "decision_id", b"decision_id", "epoch", b"epoch", "exit", b"exit", "generation", b"generation", "gpus", b"gpus", "id", b"id", "node", b"node", "node_incarnation", b"node_incarnation", "not_before_ms", b"not_before_ms", "run_class", b"run_class", "state", b"state", "tries", b"tries", "uid", b"uid", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt", b"attempt", "bounded_s", b"bounded_s", "decision_id", b"decision_id", "epoch", b"epoch", "exit", b"exit", "generation", b"generation", "gpus", b"gpus", "id", b"id", "node", b"node", "node_incarnation", b"node_incarnation", "not_before_ms", b"not_before_ms", "reservation", b"reservation", "run_class", b"run_class", "state", b"state", "tries", b"tries", "uid", b"uid", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Slot: _TypeAlias = Slot  # noqa: Y015
+
+@_typing.final
+class Reservation(_message.Message):
+    """What a reserved slot waits for, and how long at most."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    GANG_FIELD_NUMBER: _builtins.int
+    deadline_ms: _builtins.int
+    """then it is swept, unless its gang is committed"""
+    gang: _builtins.bool
+    """for the other members of its gang"""
+    def __init__(
+        self,
+        *,
+        deadline_ms: _builtins.int = ...,
+        gang: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "gang", b"gang"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
+
+@_typing.final
+class Gang(_message.Message):
+    """Writer: the region's leader. Key /r/<R>/gang/<t>/<w>. The members of the gang were all reserved when this was put:
+    from then on they count as bound. Absent = the gang is not committed. Deleted when none is reserved or bound any more.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    COMMITTED_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    workload: _builtins.str
+    uid: _builtins.str
+    generation: _builtins.int
+    committed_ms: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___GangTask]:
+        """sorted by name"""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        workload: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        tasks: _abc.Iterable[Global___GangTask] | None = ...,
+        committed_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_ms", b"committed_ms", "generation", b"generation", "tasks", b"tasks", "tenant", b"tenant", "uid", b"uid", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gang: _TypeAlias = Gang  # noqa: Y015
+
+@_typing.final
+class GangTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    reserved: _builtins.int
+    """members that were reserved"""
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        reserved: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reserved", b"reserved", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GangTask: _TypeAlias = GangTask  # noqa: Y015
 
 @_typing.final
 class Exit(_message.Message):

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 
-from atoll.audit import Verdict, verify
+from atoll.audit import Verdict
 from atoll.store import keys
 from atoll.store.store import Put
+from atoll.verification import verify
 from tests.support import history, virtual_time
 from tests.support.audit import assert_clean
 from tests.support.history import ROOT, History
