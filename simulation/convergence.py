@@ -55,6 +55,11 @@ def _count(share: objects_pb2.Share, task: str) -> int:
     return sum(each.replicas for each in share.spec.tasks if each.name == task)
 
 
+def _times(request: Vector, room: Vector) -> int:
+    """How many fit into the room, which may be less than none."""
+    return max(0, min(have // asked for asked, have in zip(request.amounts(), room.amounts(), strict=True) if asked))
+
+
 class _RegionView:
     def __init__(self, world: "World", region: str) -> None:
         root, state = keys.region_root(region), world.state_of[region]
@@ -103,7 +108,8 @@ class _RegionView:
         down, outdated = task.replicas - len(bound), ""
         if down < 0:
             return f"{name}/{task.name} has {len(bound)} bound in {self.region}, {task.replicas} are wanted"
-        if down and self._room(tenant, vector(task.resources.requests)):
+        together = down if task.gang and not bound else 1  # of a gang all wait for room at once
+        if down and self._room(tenant, vector(task.resources.requests), together):
             return f"{down} of {name}/{task.name} are not bound in {self.region}, and there is room"
         for slot in bound:
             if self.running[slot] != 1:
@@ -130,22 +136,23 @@ class _RegionView:
     def used(self, tenant: str) -> Vector:
         return total([vector(s.vector) for n, s in self.slots.items() if n.tenant == tenant and s.state == BOUND])
 
-    def _room(self, tenant: str, request: Vector) -> bool:
-        """Some node and the tenant's slice could take one more of these. Above its target nothing new is bound, though
-        A may still be more."""
+    def _room(self, tenant: str, request: Vector, count: int) -> bool:
+        """The nodes and the tenant's slice could take so many more of these. Above its target nothing new is bound,
+        though A may still be more."""
         slice_ = self.slices.get(tenant, objects_pb2.RegionSlice())
         target = total([vector(limit.limit if slice_.frozen else limit.target) for limit in slice_.limits])
-        if not (self.used(tenant) + request).fits(target):
+        if not (self.used(tenant) + request * count).fits(target):
             return False
         on_node: dict[str, Vector] = {}
         for slot in self.slots.values():
             if slot.state == BOUND:
                 on_node[slot.node] = on_node.get(slot.node, Vector()) + vector(slot.vector)
-        return any(
-            (on_node.get(name, Vector()) + request).fits(vector(record.capacity))
+        rooms = [
+            vector(record.capacity) - on_node.get(name, Vector())
             for name, record in self.records.items()
             if not record.cordoned and not _has(record, NO_SCHEDULE) and not _has(record, NO_EXECUTE)
-        )
+        ]
+        return sum(_times(request, room) for room in rooms) >= count
 
     def _sums(self) -> str:
         """The leaders' sums agree with their records, and limits have come down to targets or to what is in use."""

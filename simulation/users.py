@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TENANTS = ("acme", "globex", "initech")
 MOST_REPLICAS = 12
+GANGS = 0.3  # of the workloads
 PREFERRED, EVEN = objects_pb2.SPREAD_STRATEGY_PREFERRED, objects_pb2.SPREAD_STRATEGY_EVEN
 FIXED = objects_pb2.SPREAD_STRATEGY_FIXED
 PATIENCE_MS = 10_000
@@ -91,6 +92,7 @@ class Users:
         spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_SERVICE, tasks=[task])
         spec.priority = rng.choice([objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_DEFAULT, objects_pb2.PRIORITY_HIGH])
         spec.run_class = rng.choice([objects_pb2.RUN_CLASS_KEEP, objects_pb2.RUN_CLASS_EXCLUSIVE])
+        task.gang = rng.random() < GANGS
         self._spread(spec)
         self._apply(objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec))
 
@@ -99,7 +101,7 @@ class Users:
         rng, spread, task = self.world.kernel.random, spec.spread, spec.tasks[0]
         spec.regions[:] = rng.sample(self.world.regions, rng.randint(0, len(self.world.regions)))
         spread.Clear()
-        spread.strategy = rng.choice([PREFERRED, PREFERRED, EVEN, FIXED])
+        spread.strategy = PREFERRED if task.gang else rng.choice([PREFERRED, PREFERRED, EVEN, FIXED])
         if spread.strategy == FIXED:
             for region in spec.regions or self.world.regions[:1]:
                 spread.fixed.add(region=region, replicas=rng.randint(0, MOST_REPLICAS // 2))
@@ -110,7 +112,10 @@ class Users:
     def _update(self, tenant: str, name: str) -> None:
         workload = objects_pb2.Workload()
         workload.CopyFrom(self.world.promises.workloads[tenant, name])
-        if self.world.kernel.chance(0.5):
+        task = workload.spec.tasks[0]
+        if self.world.kernel.chance(0.2) and workload.spec.spread.strategy == PREFERRED:
+            task.gang = not task.gang
+        elif self.world.kernel.chance(0.5):
             self._spread(workload.spec)
         self._apply(workload)
 

@@ -18,6 +18,7 @@ from atoll.model.resources import DIMENSIONS, LARGEST, Vector, format_quantity, 
 from atoll.model.selectors import mistake_in_requirement
 from atoll.model.strategies import STRATEGIES
 from global_cp.core.constraints import contradictions, mistakes_in_colocations
+from global_cp.core.gang_rules import mistakes_in_gang
 from global_cp.core.job_rules import mistakes_in_job
 from global_cp.core.spread_rules import allowed, mistakes_in_spread
 
@@ -59,6 +60,7 @@ def mistakes_in_workload(
     found += _within(spec.estimate_ms, 0, LONGEST_ESTIMATE_MS, "spec.estimate", "ms")
     found += mistakes_in_job(spec)
     found += mistakes_in_spread(spec, regions)
+    found += mistakes_in_gang(spec, allowed(spec, regions), summaries)
     if not 1 <= len(spec.tasks) <= MOST_TASKS:
         found.append(Mistake("spec.tasks", f"has {len(spec.tasks)} tasks; 1 to {MOST_TASKS} are allowed"))
     found += _unique((task.name for task in spec.tasks), "spec.tasks", "name")

@@ -7,14 +7,14 @@ forgotten only on the region's word that every slot is closed at that very gener
 its shares is left (I7, I11). A region that is not connected keeps its shares.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Settled
 from atoll.model.resources import NOTHING, Vector, total, vector
 from global_cp.config import CoreSettings
-from global_cp.core import jobs, moves, spread, transactions
+from global_cp.core import gang_regions, jobs, moves, spread, transactions
 from global_cp.core.budgets import purse
 from global_cp.core.commands import Command
 from global_cp.core.jobs import Opening
@@ -173,12 +173,15 @@ class Shares:
         parts: Counts = {place.region: {} for place in at}
         spare, taken = self._spare(workload.metadata.tenant), dict.fromkeys(told, NOTHING)
         openings = self._openings(workload, now_ms)
+        home = self._home(workload, at, live, now_ms) if any(task.gang for task in spec.tasks) else None
         for task in spec.tasks:
             request = vector(task.resources.requests)
             before = {name: planned(share, task.name) for name, share in live.items()}
             standing = self._standing(task.name, live, before)
             opening = openings.get(task.name, Opening.OPEN)
-            if opening is Opening.OPEN:
+            if opening is Opening.OPEN and home is not None:
+                next_ = wanted = {place.region: task.replicas * (place.region == home) for place in at}
+            elif opening is Opening.OPEN:
                 outlook = self._outlook(workload, task.name, request, live, taken, now_ms)
                 wanted = spread.plan(_asked(spec, task, live), at, before, outlook)
                 next_ = moves.step(standing, wanted, _fitting(spare, request), max(1, task.replicas // _STRIDES))
@@ -200,6 +203,16 @@ class Shares:
             parts=parts,
             stopped=tuple(sorted(name for name, opening in openings.items() if opening is Opening.STOPPED)),
         )
+
+    def _home(self, workload: objects_pb2.Workload, at: Sequence[spread.Place], live: Live, now_ms: int) -> str:
+        """The region of a workload that has a gang."""
+        members = [task for task in workload.spec.tasks if task.gang]
+        told = {name: sum(_told(share, task.name) for task in members) for name, share in live.items()}
+        taken = {place.region: NOTHING for place in at}
+        outlooks = [
+            self._outlook(workload, task.name, vector(task.resources.requests), live, taken, now_ms) for task in members
+        ]
+        return gang_regions.home(at, told, [task.replicas for task in members], outlooks)
 
     def _openings(self, workload: objects_pb2.Workload, now_ms: int) -> Mapping[str, Opening]:
         """Of a job's tasks, by its status as stored."""

@@ -258,6 +258,7 @@ def _swept(reserved: objects_pb2.Slot) -> objects_pb2.Slot:
     record.state = WAITING
     record.ClearField("reservation")
     record.ClearField("node")
+    record.ClearField("gpus")
     return record
 
 
