@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from atoll import zones
 from atoll.clock import Clock
 from atoll.leadership import Leadership
 from atoll.loop import CoreLoop
@@ -27,7 +28,7 @@ class GlobalPlane:
     def __init__(self, settings: Settings, store: Store, clock: Clock, cluster: str) -> None:
         self._settings = settings
         self._ring: WatchRing | None = None
-        self.machine = Machine(settings)
+        self.machine = Machine(settings, zones.offset_ms)
         self.core: CoreLoop[Event, Command] = CoreLoop(self, clock, self._execute, Woke())
         self._leadership = Leadership(
             store,

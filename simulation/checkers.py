@@ -18,6 +18,7 @@ from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
 from atoll.store.store import Change
+from simulation.jobs import JobChecks
 from simulation.violated import Violated
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Checkers:
         self._now_bound: dict[Place, tuple[AttemptId, str]] = {}  # attempt and uid
         self._granted: dict[tuple[str, str], Vector] = {}  # A by region and tenant
         self._limits: dict[tuple[str, str], Vector] = {}  # C
+        self.jobs = JobChecks(world)
         self.revisions = 0
         self.bindings = 0
 
@@ -67,6 +69,8 @@ class Checkers:
         if parts[1] == b"g":
             if parts[2] == b"slice":
                 self._look_at_grant(change, parts[4].decode(), parts[3].decode())
+            elif parts[2] == b"status":
+                self.jobs.status(change)
             return
         kind, region = parts[3], parts[2].decode()
         if kind == b"slot":
@@ -93,6 +97,7 @@ class Checkers:
         item = change.item or change.previous
         assert item is not None
         slot = objects_pb2.Slot.FromString(item.value)
+        self.jobs.slot(region, change, slot)
         place, attempt = (region, slot_name(slot.id)), attempt_id(slot.attempt)
         if change.item is None or slot.state != BOUND:
             self._now_bound.pop(place, None)

@@ -17,16 +17,19 @@ from atoll.model.slots import SlotName, slot_name
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
 from atoll.store.store import prefix_end
+from global_cp.core.records import at_once
 from global_cp.core.shares import planned
 from global_cp.core.spread import meets
 from regional.config import CoreSettings
 from regional.core.machine import Machine
+from simulation import jobs
 
 if TYPE_CHECKING:
     from simulation.node import Node
     from simulation.world import World
 
-BOUND = objects_pb2.SLOT_STATE_BOUND
+JOB = objects_pb2.WORKLOAD_TYPE_JOB
+BOUND, DONE = objects_pb2.SLOT_STATE_BOUND, objects_pb2.SLOT_STATE_DONE
 NO_SCHEDULE, NO_EXECUTE = objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE
 ROLLING_DOWN_PERCENT = CoreSettings().rolling_down_percent
 M = TypeVar("M", bound=Message)
@@ -77,8 +80,9 @@ class _RegionView:
         for share in self.shares:
             if share.removed:
                 return f"{self._named(share)} is removed and not closed"
+            look = self._task if share.spec.type != JOB else self._task_of_a_job
             for task in share.spec.tasks:
-                if missing := self._task(share, task):
+                if missing := look(share, task):
                     return missing
         for slot in sorted(self.running):
             record = self.slots.get(slot)
@@ -117,6 +121,44 @@ class _RegionView:
             if self.slots[slot].uid != share.metadata.uid or self._args(slot) != tuple(task.args):
                 outdated = f"{slot} runs {self._args(slot)} in {self.region}, its template is {tuple(task.args)}"
         return outdated if down < max(1, task.replicas * ROLLING_DOWN_PERCENT // 100) else ""
+
+    def _task_of_a_job(self, share: objects_pb2.Share, task: objects_pb2.Task) -> str:
+        """It has ended, or waits for room; what runs is about to end."""
+        name = f"{share.metadata.name}/{task.name} in {self.region}"
+        bound, left = self._left(share, task)
+        if bound:
+            return f"{bound} of job {name} run"
+        part = min((part.replicas for part in share.parallel if part.task == task.name), default=left)
+        if min(left, part) and self._room(share.metadata.tenant, vector(task.resources.requests)):
+            return f"{left} of job {name} are not bound, and there is room"
+        return ""
+
+    def _left(self, share: objects_pb2.Share, task: objects_pb2.Task) -> tuple[int, int]:
+        """How many replicas of a job's task are bound, and how many neither that nor ended; none of a task that is
+        over, and none that was told before its job was resumed."""
+        of = (share.metadata.tenant, share.metadata.name, task.name)
+        slots = [record for slot, record in self.slots.items() if slot[:3] == of]
+        bound = sum(record.state == BOUND for record in slots)
+        ended = sum(
+            record.state == DONE and record.uid == share.metadata.uid and record.exit.reason != "Stopped"
+            for record in slots
+        )
+        return bound, 0 if task.name in share.stopped else max(0, task.replicas - bound - ended)
+
+    def waiting(self, tenant: str, workload: str) -> bool:
+        """Some replica of the job that this region was told to run waits."""
+        own = [s for s in self.shares if (s.metadata.tenant, s.metadata.name) == (tenant, workload) and not s.removed]
+        return any(self._left(share, task)[1] for share in own for task in share.spec.tasks)
+
+    def needed(self, tenant: str) -> Vector:
+        """By the tenant's shares: of replicas of jobs that have ended nothing."""
+        found = Vector()
+        for share in self.shares:
+            if share.metadata.tenant == tenant and not share.removed:
+                for task in share.spec.tasks:
+                    ended = task.replicas - sum(self._left(share, task)) if share.spec.type == JOB else 0
+                    found += vector(task.resources.requests) * at_once(share, task, ended)
+        return found
 
     def waits(self, workload: objects_pb2.Workload, task: objects_pb2.Task, told: int) -> bool:
         """Whether fewer of the task than `told` run here."""
@@ -199,6 +241,10 @@ class _GlobalView:
             return ""  # no region takes any: nothing is observed
         if status.observed_generation != workload.metadata.generation:
             return f"the status of {path} is of generation {status.observed_generation}"
+        if workload.spec.type == JOB:
+            waiting = any(view.waiting(*path) for view in self.regions) or self._nowhere(workload)
+            if missing := jobs.missing(workload, status.job, waiting):
+                return missing
         own = [(view, slot) for view in self.regions for slot in view.slots if view.is_current(slot, workload)]
         counts = status.counts
         if (counts.desired, counts.bound) != (sum(t.replicas for t in workload.spec.tasks), len(own)):
@@ -217,12 +263,18 @@ class _GlobalView:
         if strays:
             return f"{name} runs in {strays[0]}, against its residency"
         plan = sum(planned(share, task.name) for share in shares)
-        if plan > task.replicas or (plan < task.replicas and self._all_take(workload)):
+        over = any(task.name in share.stopped for share in shares)
+        opened = workload.spec.type != JOB or (plan > 0 and not over)  # a task of a job may wait for others, or be over
+        if plan > task.replicas or (plan < task.replicas and self._all_take(workload) and opened):
             return f"I11: workload {name} asks for {task.replicas} replicas, its regions for {plan}"
         moving = any(share.targets for share in shares)
         if moving and not any(view.waits(workload, task, told.get(view.region, 0)) for view in self.regions):
             return f"the move of {name} to {[list(share.targets) for share in shares]} has stopped half-way"
         return ""
+
+    def _nowhere(self, workload: objects_pb2.Workload) -> bool:
+        """Some replica of an open task was told to no region."""
+        return not self._all_take(workload)
 
     def _all_take(self, workload: objects_pb2.Workload) -> bool:
         """Each fixed region, or one of the others, takes work of this workload."""
@@ -266,10 +318,7 @@ class _GlobalView:
     def _slice(self, view: _RegionView, tenant: str, free: Vector) -> str:
         slice_ = next((s for s in self.slices if (s.tenant, s.region) == (tenant, view.region)), objects_pb2.Slice())
         granted = total([vector(account.granted) for account in slice_.accounts])
-        needed = Vector()
-        for share in view.shares:
-            if share.metadata.tenant == tenant:
-                needed += total([vector(t.resources.requests) * t.replicas for t in share.spec.tasks])
+        needed = view.needed(tenant)
         if not granted.fits(needed.at_least(view.used(tenant))):
             return f"{tenant} keeps {granted} in {view.region}, where it needs {needed}"
         lacking = (needed - granted).at_least(Vector()).at_most(free)

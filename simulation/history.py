@@ -14,6 +14,7 @@ CONVERGE_WITHIN_MS = 600_000  # virtual; back-off of failing starts reaches 300 
 CONVERGE_WITHIN_EVENTS = 50_000  # what runs in circles does not converge either
 STEP_MS = 2_000
 SHORT_VALIDITY_MS = 240_000  # of slices, in some histories: they freeze when the global plane is long away
+WITH_JOBS = 0.5  # of the histories have jobs
 ALONE = 0.3  # of the histories have their regions converge once while the global plane is away
 
 
@@ -32,14 +33,15 @@ class Outcome:
     failure: str
 
 
-def run(seed: int, events: int, *, regions: int = 0, **faults_of: float) -> Outcome:
-    """The whole history of `seed`: at least `events` events with faults, then until it converges. `regions` and
+def run(seed: int, events: int, *, regions: int = 0, jobs: bool | None = None, **faults_of: float) -> Outcome:
+    """The whole history of `seed`: at least `events` events with faults, then until it converges. `regions`, `jobs` and
     `faults_of` replace what the seed has drawn."""
     rng = random.Random(seed ^ 0x5EED)
     faults = replace(draw(rng), **faults_of)  # type: ignore[arg-type]
     shape = _shape(rng)
-    world = World(seed, faults, replace(shape, regions=regions or shape.regions))
     alone = rng.random() < ALONE
+    with_jobs = rng.random() < WITH_JOBS if jobs is None else jobs
+    world = World(seed, faults, replace(shape, regions=regions or shape.regions, jobs=with_jobs))
     failure = ""
     gc.disable()  # a history is short, and most of what it makes stays until its end
     try:

@@ -16,6 +16,7 @@ from agent.core.machine import Machine
 from agent.core.runs import Exit, Found, RunName
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.slots import SlotName
+from simulation.jobs import exit_code
 from simulation.network import End, Stream
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 REDIAL_MS = 400
 TIMING = Timing()
+JOB_MS = 12_000  # how long a replica of a job runs at most
 FINISHED_RUNS = 20  # kept on the disk
 GUARD_PERIOD_MS = 200  # how late the guard process looks, at most
 
@@ -137,7 +139,7 @@ class Node(End):
                 slow = self.kernel.chance(self.world.faults.slow_disk)
                 self.after(self.kernel.between(1, 1000 if slow else 5), b"checkpoint", lambda: self._written(version))
             case commands.StartReplica(run=run, assign=assign):
-                self._start_run(run, tuple(assign.task.args))
+                self._start_run(run, assign)
             case commands.StopReplica(run=run, grace_ms=grace_ms):
                 self._stop_run(run, grace_ms)
             case commands.ProbeReplica(probe_id=probe_id, run=run):
@@ -173,17 +175,20 @@ class Node(End):
 
     # ---- runs
 
-    def _start_run(self, name: RunName, args: tuple[str, ...]) -> None:
+    def _start_run(self, name: RunName, assign: agent_pb2.Assign) -> None:
         """The run exists from now on; the news of it needs some time, and the agent."""
         if self.kernel.chance(self.world.faults.start_failure):
             failed = events.DriverStartFailed(name, "no such program")
             self.after(self.kernel.between(5, 50), b"start failed", lambda: self._post(failed))
             return
         self._forget_finished()
-        self.runs[name] = Run(self.clock_ms(), args)
+        self.runs[name] = Run(self.clock_ms(), tuple(assign.task.args))
         self.world.checkers.started(self, name)
         self.alive_in.setdefault(name.slot, []).append(name)
         self.after(self.kernel.between(5, 50), b"started", lambda: self._tell_start(name))
+        if assign.type == objects_pb2.WORKLOAD_TYPE_JOB:
+            boot = self._incarnation
+            self.kernel.after(self.kernel.between(100, JOB_MS), b"job ends", lambda: self._job_ends(boot, name))
 
     def _tell_start(self, name: RunName) -> None:
         run = self.runs[name]
@@ -206,14 +211,19 @@ class Node(End):
         # The driver's kill goes on even if the agent dies meanwhile; only the news of it needs the agent.
         self.kernel.after(self.kernel.between(1, max(1, grace_ms)), b"stopped", lambda: self._end_run(boot, name, True))
 
+    def _job_ends(self, boot: int, name: RunName) -> None:
+        code = 0 if self.world.healed else exit_code(self.kernel.random)
+        self._end_run(boot, name, stopped=False, code=code)
+
     def replica_exits(self, name: RunName) -> None:
         self._end_run(self._incarnation, name, stopped=False)
 
-    def _end_run(self, boot: int, name: RunName, stopped: bool) -> None:
+    def _end_run(self, boot: int, name: RunName, stopped: bool, code: int = 1) -> None:
         run = self.runs.get(name)
         if boot != self._incarnation or run is None or run.exit is not None:
             return
-        run.exit = Exit(143, "Stopped") if stopped else Exit(1, "Failed", at_ms=self.clock_ms())
+        by_itself = Exit(code, "Failed" if code else "Completed", at_ms=self.clock_ms())
+        run.exit = Exit(143, "Stopped") if stopped else by_itself
         self.alive_in[name.slot].remove(name)
         if not self.alive_in[name.slot]:
             del self.alive_in[name.slot]

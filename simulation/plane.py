@@ -5,6 +5,7 @@ Decides nothing. A call that its process cannot answer any more is never answere
 
 from typing import TYPE_CHECKING, Any
 
+from atoll import zones
 from atoll.api.v1 import global_pb2, regional_pb2
 from atoll.errors import AtollError
 from atoll.store import keys
@@ -30,7 +31,7 @@ class GlobalCandidate(Candidate):
 
     def new_core(self) -> Machine:
         self._hailed.clear()
-        return Machine(self._settings)
+        return Machine(self._settings, zones.offset_ms)
 
     def carry_out(self, command: Any) -> None:
         match command:

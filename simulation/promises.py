@@ -22,6 +22,7 @@ RESPONSES: dict[str, Any] = {
     "ApplyWorkloadRequest": global_pb2.ApplyWorkloadResponse,
     "ScaleWorkloadRequest": global_pb2.ApplyWorkloadResponse,
     "DeleteWorkloadRequest": global_pb2.DeleteWorkloadResponse,
+    "ResumeJobRequest": global_pb2.ApplyWorkloadResponse,
     "ApplyTenantRequest": global_pb2.ApplyTenantResponse,
     "DeleteTenantRequest": global_pb2.DeleteTenantResponse,
     "UpdateRegionRequest": global_pb2.UpdateRegionResponse,
@@ -85,12 +86,28 @@ class Promises:
             case global_pb2.DeleteWorkloadRequest() if before is not None:
                 named = objects_pb2.Metadata(tenant=asked.tenant, name=asked.name)
                 done = bool(after.metadata.deleted_ms) and after.spec == before.spec
+            case global_pb2.ResumeJobRequest() if before is not None:
+                wanted = objects_pb2.Workload()
+                wanted.CopyFrom(before)
+                wanted.spec.resumed = after.metadata.generation
+                named, done = objects_pb2.Metadata(tenant=asked.tenant, name=asked.name), after.spec == wanted.spec
+            case None if before is not None and self._may_expire(path, before):
+                named = before.metadata
+                done = bool(after.metadata.deleted_ms) and after.spec == before.spec
             case _:
                 raise Violated(f"I11: workload {path} changed, and nobody asked for it")
+        self._world.checkers.jobs.accepted(after)
         if not done or (named.tenant, named.name) != path:
             raise Violated(f"I11: workload {path} has become what nobody asked for")
         if before is not None and before.metadata.deleted_ms and not after.metadata.deleted_ms:
             raise Violated(f"I11: workload {path} is back though its deletion was accepted")
+
+    def _may_expire(self, path: tuple[str, str], job: objects_pb2.Workload) -> bool:
+        """A job with a time to live that has ended at its present generation."""
+        item = self._world.global_state.get(keys.status(*path))
+        status = objects_pb2.WorkloadStatus.FromString(item.value if item else b"").job
+        current = status.generation == job.metadata.generation
+        return bool(job.spec.time_to_live_s and status.ended_ms and current and not job.metadata.deleted_ms)
 
     @staticmethod
     def _region(change: Change, call: Call | None) -> None:

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Busy, OutcomeUnknown, Unavailable
 from atoll.model.resources import Vector
+from simulation import jobs
 from simulation.operators import COUNTRIES, COUNTRY
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class Users:
         rng = self.world.kernel.random
         live = [path for path, w in sorted(self.world.promises.workloads.items()) if not w.metadata.deleted_ms]
         most = 4 + 2 * len(self.world.regions)
+        if self.world.has_jobs and rng.random() < 0.3:
+            self._about_a_job(live, f"j{rng.randrange(most)}")
+            return
         choice = rng.random()
         if len(live) < 2 or (choice < 0.25 and len(live) < most):
             self._create(rng.choice(TENANTS), f"w{rng.randrange(most)}")
@@ -95,6 +99,16 @@ class Users:
         task.gang = rng.random() < GANGS
         self._spread(spec)
         self._apply(objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec))
+
+    def _about_a_job(self, live: list[tuple[str, str]], name: str) -> None:
+        rng = self.world.kernel.random
+        own = [path for path in live if path[1].startswith("j")]
+        if own and rng.random() < 0.3:
+            tenant, name = rng.choice(own)
+            self.want(global_pb2.ResumeJobRequest(tenant=tenant, name=name))
+        else:
+            job = jobs.draw(rng, rng.choice(TENANTS), name, self.world.regions, self.world.kernel.now_ms)
+            self._apply(job)
 
     def _spread(self, spec: objects_pb2.WorkloadSpec) -> None:
         """A policy of its own: by preference, evenly, or in fixed counts; some may run in one country only."""

@@ -40,6 +40,7 @@ class Shape:
     lanes: int = 1
     stores_apart: bool = False  # a store for each plane, else one for all
     slice_validity_ms: int = GlobalSettings().slice_validity_ms
+    jobs: bool = False  # users want jobs, too
 
 
 class World:
@@ -47,6 +48,7 @@ class World:
         self.kernel = Kernel(seed)
         self.faults = faults
         self.regions = REGIONS[: shape.regions]
+        self.has_jobs = shape.jobs
         self.network = Network(self.kernel, faults)
         self.checkers = Checkers(self)
         self.promises = Promises(self)

@@ -9,9 +9,13 @@ from atoll.api.v1 import objects_pb2
 from atoll.cli import output
 from atoll.cli.command import Command, Group
 from atoll.cli.session import connected
-from atoll.cli.views import enum
+from atoll.cli.views import WORKLOADS, enum
 from atoll.cli.workloads import FORMATS, mutation, show, wait_for, waiting
+from atoll.manifest import selectors
+from atoll.manifest.scalars import format_instant
 from atoll.sdk import progress
+
+SCHEDULE_LABEL = "atoll/schedule"  # that its runs have
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
   atoll job get nightly           its tasks, what they wait for, and how they ended
   atoll wait nightly --for done --timeout 1h
   atoll job resume nightly        goes on from what failed
+  atoll job runs nightly          of one with a schedule
 """,
 )
 def job() -> None:
@@ -47,9 +52,28 @@ async def get(client: "AsyncClient", name: str) -> None:
     output.write("".join(line + "\n" for line in described(workload)))
 
 
+@job.command(
+    cls=Command,
+    examples="""\
+  atoll job runs nightly
+  atoll job runs nightly -o wide
+  atoll job runs nightly -o name
+""",
+)
+@click.argument("name")
+@click.option("-o", "--output", "style", type=click.Choice(("table", "wide", "json", "yaml", "name")), default="table")
+@connected
+async def runs(client: "AsyncClient", name: str, style: str) -> None:
+    """List the runs of a job that has a schedule; the last one is the newest."""
+    label = selectors.parse_requirement(f"{SCHEDULE_LABEL}={name}")
+    output.write(output.render(WORKLOADS, await client.workloads.list(selector=[label]), style))
+
+
 def described(workload: objects_pb2.Workload) -> list[str]:
-    """The job in a line, then its tasks."""
+    """The job in a line, then its tasks; of one with a schedule when it runs."""
     status = workload.status.job
+    if workload.spec.HasField("schedule"):
+        return _times(workload)
     head = f"{workload.metadata.name}  {enum(status.phase, objects_pb2.JobPhase) or 'new'}"
     head += f": {status.message}" if status.message else ""
     known = {task.task: task for task in status.tasks}
@@ -68,6 +92,17 @@ def described(workload: objects_pb2.Workload) -> list[str]:
         )
     table = output.table(["TASK", "STATE", "SUCCEEDED", "FAILED", "DEPENDS ON", "WHY"], rows)
     return [output.visible(head), *table.splitlines()]
+
+
+def _times(workload: objects_pb2.Workload) -> list[str]:
+    schedule, now = workload.spec.schedule, workload.status.schedule
+    following = "suspended" if schedule.suspended else f"next {format_instant(now.next_ms)}" if now.next_ms else "new"
+    lines = [f"{workload.metadata.name}  {schedule.cron} in {schedule.time_zone}: {following}"]
+    if now.last_run:
+        lines.append(f"last run {now.last_run}")
+    if now.missed:
+        lines.append(f"missed {now.missed}, the last one because: {now.reason}")
+    return [output.visible(line) for line in lines]
 
 
 @job.command(

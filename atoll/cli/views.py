@@ -28,6 +28,8 @@ def workload_state(workload: objects_pb2.Workload) -> str:
         return "deleting"
     now = progress.progress(workload, workload.metadata.generation)
     steps = now.steps()
+    if workload.spec.HasField("schedule"):
+        return "suspended" if workload.spec.schedule.suspended else "scheduled"
     if now.has(progress.DONE):
         return "failed" if now.failure else "done"
     if "serving" in now.reached:
@@ -38,7 +40,9 @@ def workload_state(workload: objects_pb2.Workload) -> str:
 
 
 def _ready(workload: objects_pb2.Workload) -> str:
-    """Ready of wanted; a replica of a job that has succeeded counts."""
+    """Ready of wanted; a replica of a job that has succeeded counts. A schedule runs nothing itself."""
+    if workload.spec.HasField("schedule"):
+        return "-"
     counts = workload.status.counts
     return f"{counts.ready + counts.succeeded}/{sum(task.replicas for task in workload.spec.tasks)}"
 

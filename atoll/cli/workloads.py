@@ -182,7 +182,11 @@ async def wait_for(client: "AsyncClient", workload: objects_pb2.Workload, until:
     """Waits with a line of progress on standard error. `until` empty: serving; started for a job; admitted for a job of
     which only a part starts at once."""
     spec = workload.spec
-    later = spec.not_before_ms or any(task.depends_on or task.parallelism for task in spec.tasks)
+    later = (
+        spec.not_before_ms
+        or spec.HasField("schedule")
+        or any(task.depends_on or task.parallelism for task in spec.tasks)
+    )
     job = "" if spec.type != objects_pb2.WORKLOAD_TYPE_JOB else "admitted" if later else "started"
     with ProgressLine(workload.metadata.name, leaves=until == progress.DELETED) as line:
         await client.workloads.wait(workload, until=until or job or "serving", timeout=timeout, seen=line.update)

@@ -72,6 +72,10 @@ def _retries(text: str) -> Message:
     return objects_pb2.RetryPolicy(limit=int(text))
 
 
+def _schedule(text: str) -> Message:
+    return objects_pb2.Schedule(cron=text)
+
+
 def _topology_spread(text: str) -> Message:
     return objects_pb2.TopologySpread(within=text.strip())
 
@@ -92,6 +96,7 @@ TEXT: dict[str, Callable[[str], Message]] = {
     "Colocation": _colocation,
     "RestartPolicy": _restart,
     "RetryPolicy": _retries,
+    "Schedule": _schedule,
     "Port": _port,
     "Spread": _spread,
 }

@@ -60,6 +60,8 @@ INSTANTS = {
     "not_before_ms": "notBefore",
     "not_after_ms": "notAfter",
     "ended_ms": "endedAt",
+    "last_ms": "last",
+    "next_ms": "next",
     "expires_ms": "expiresAt",
     "used_ms": "usedAt",
     "valid_until_ms": "validUntil",
@@ -71,6 +73,13 @@ ALIASES: dict[str, dict[str, Alias]] = {
     "WorkloadSpec": {
         "activeDeadlineSeconds": Alias("active_deadline_s", 1),
         "ttlSecondsAfterFinished": Alias("time_to_live_s", 1),
+    },
+    "Schedule": {
+        "concurrencyPolicy": Alias("concurrency"),
+        "startingDeadlineSeconds": Alias("starting_deadline_s", 1),
+        "successfulJobsHistoryLimit": Alias("keep_succeeded"),
+        "failedJobsHistoryLimit": Alias("keep_failed"),
+        "suspend": Alias("suspended"),
     },
     "Task": {
         "count": Alias("replicas"),
@@ -95,7 +104,7 @@ ALIASES: dict[str, dict[str, Alias]] = {
 DEFAULTS: dict[str, dict[str, int]] = {"Task": {"replicas": 1}}
 
 # Metadata that only servers write; what a manifest says here is not applied.
-_SERVER_OWNED = ("generation", "created_ms", "revision", "deleted_ms", "uid")
+_SERVER_OWNED = ("generation", "created_ms", "revision", "deleted_ms", "uid", "owner", "owner_uid")
 
 
 Document = TypeVar("Document", bound=Message)

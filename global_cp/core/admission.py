@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import Mistake
+from atoll.model.cron import Zones, utc_only
 from atoll.model.names import TRUSTED, mistake_in_label_key, mistake_in_label_value, mistake_in_name
 from atoll.model.resources import DIMENSIONS, LARGEST, Vector, format_quantity, vector
 from atoll.model.selectors import mistake_in_requirement
@@ -49,6 +50,7 @@ def mistakes_in_workload(
     workload: objects_pb2.Workload,
     regions: Mapping[str, objects_pb2.Region],
     summaries: Mapping[str, objects_pb2.RegionSummary],
+    zones: Zones = utc_only,
 ) -> list[Mistake]:
     """`regions`: the registered ones; `summaries`: what is known of their nodes."""
     found = list(_metadata(workload.metadata))
@@ -58,7 +60,7 @@ def mistakes_in_workload(
         found.append(Mistake("spec", f"is {spec.ByteSize()} bytes; at most {LARGEST_SPEC_BYTES} are allowed"))
     found += _run_class(spec)
     found += _within(spec.estimate_ms, 0, LONGEST_ESTIMATE_MS, "spec.estimate", "ms")
-    found += mistakes_in_job(spec)
+    found += mistakes_in_job(workload, zones)
     found += mistakes_in_spread(spec, regions)
     found += mistakes_in_gang(spec, allowed(spec, regions), summaries)
     if not 1 <= len(spec.tasks) <= MOST_TASKS:

@@ -11,6 +11,7 @@ from atoll.model.resources import DIMENSIONS
 TERMINATION_GRACE_S = 10
 PROBE_INTERVAL_MS, PROBE_TIMEOUT_MS, PROBE_FAILURES, PROBE_SUCCESSES = 2_000, 1_000, 3, 1
 RETRIES, RETRY_MS, RETRY_MAX_MS = 5, 1_000, 300_000
+KEEP_SUCCEEDED, KEEP_FAILED = 3, 1
 LOCAL_RESTARTS, BACKOFF_MS, BACKOFF_MAX_MS = 3, 1_000, 60_000
 
 
@@ -36,6 +37,8 @@ def complete_workload(
     spec.resumed = 0
     if spec.type == objects_pb2.WORKLOAD_TYPE_JOB:
         spec.on_failure = spec.on_failure or objects_pb2.ON_FAILURE_STOP
+    if spec.HasField("schedule"):
+        _complete_schedule(spec.schedule)
     if len(spec.tasks) == 1:
         spec.tasks[0].name = spec.tasks[0].name or "main"
     _complete_spread(spec)
@@ -96,6 +99,13 @@ def _complete_task(task: objects_pb2.Task, workload_type: "objects_pb2.WorkloadT
     restart.local_limit = restart.local_limit or LOCAL_RESTARTS
     restart.backoff_ms = restart.backoff_ms or BACKOFF_MS
     restart.backoff_max_ms = restart.backoff_max_ms or max(BACKOFF_MAX_MS, restart.backoff_ms)
+
+
+def _complete_schedule(schedule: objects_pb2.Schedule) -> None:
+    schedule.time_zone = schedule.time_zone or "UTC"
+    schedule.concurrency = schedule.concurrency or objects_pb2.CONCURRENCY_ALLOW
+    schedule.keep_succeeded = schedule.keep_succeeded if schedule.HasField("keep_succeeded") else KEEP_SUCCEEDED
+    schedule.keep_failed = schedule.keep_failed if schedule.HasField("keep_failed") else KEEP_FAILED
 
 
 def _complete_retries(task: objects_pb2.Task) -> None:

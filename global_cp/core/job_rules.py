@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import Mistake
+from atoll.model.cron import CronError, Zones, parse, utc_only
 from atoll.model.dag import cycle
 from atoll.model.names import mistake_in_name
 
 MOST_TRIES = 1_000
 MOST_CODES = 64
 LONGEST_BACKOFF_MS = 24 * 3_600_000
+LONGEST_SCHEDULE_NAME = 50
+MOST_KEPT = 100
 LONGEST_JOB_S = 366 * 86_400
 LATEST_MS = 253_402_300_799_999  # the last millisecond of year 9999
 
@@ -26,6 +29,7 @@ _OF_JOBS = {
     "active_deadline_s": "activeDeadline",
     "on_failure": "onFailure",
     "time_to_live_s": "timeToLive",
+    "schedule": "schedule",
 }
 _OF_ITS_TASKS = {
     "depends_on": "dependsOn",
@@ -35,8 +39,9 @@ _OF_ITS_TASKS = {
 }
 
 
-def mistakes_in_job(spec: objects_pb2.WorkloadSpec) -> Mistakes:
+def mistakes_in_job(workload: objects_pb2.Workload, zones: Zones = utc_only) -> Mistakes:
     """For services too: they have none of it."""
+    spec = workload.spec
     if spec.type != objects_pb2.WORKLOAD_TYPE_JOB:
         yield from _no_job(spec)
         return
@@ -44,6 +49,13 @@ def mistakes_in_job(spec: objects_pb2.WorkloadSpec) -> Mistakes:
     for index, task in enumerate(spec.tasks):
         yield from _task(task, f"spec.tasks[{index}]")
     yield from _dependencies(spec)
+    if spec.HasField("schedule"):
+        yield from _schedule(workload, zones)
+
+
+def times(spec: objects_pb2.WorkloadSpec) -> tuple[int, ...]:
+    """What `missed` goes by, but for now."""
+    return spec.deadline_ms, spec.estimate_ms, spec.not_before_ms, spec.not_after_ms
 
 
 def missed(spec: objects_pb2.WorkloadSpec, now_ms: int) -> list[Mistake]:
@@ -133,6 +145,33 @@ def _task(task: objects_pb2.Task, path: str) -> Mistakes:
     for index, code in enumerate(retries.ignored_codes):
         if code in retries.fatal_codes:
             yield Mistake(f"{path}.ignoredCodes[{index}]", f"{code} is among fatalCodes too")
+
+
+def _schedule(workload: objects_pb2.Workload, zones: Zones) -> Mistakes:
+    spec, schedule, path = workload.spec, workload.spec.schedule, "spec.schedule"
+    if len(workload.metadata.name) > LONGEST_SCHEDULE_NAME:
+        yield Mistake(
+            "metadata.name", f"of a schedule has at most {LONGEST_SCHEDULE_NAME} characters, for its runs' names"
+        )
+    try:
+        parse(schedule.cron)
+    except CronError as error:
+        yield Mistake(f"{path}.cron", str(error))
+    if zones(schedule.time_zone, 0) is None:
+        yield Mistake(
+            f"{path}.timeZone", f"{schedule.time_zone[:40]!r} is no time zone, write for example Europe/Berlin"
+        )
+    if not 0 <= schedule.starting_deadline_s <= LONGEST_JOB_S:
+        text = f"{schedule.starting_deadline_s}s is not allowed: 0s to {LONGEST_JOB_S}s"
+        yield Mistake(f"{path}.startingDeadline", text)
+    for name, kept in (("keepSucceeded", schedule.keep_succeeded), ("keepFailed", schedule.keep_failed)):
+        if not 0 <= kept <= MOST_KEPT:
+            yield Mistake(f"{path}.{name}", f"{kept} is not allowed: 0 to {MOST_KEPT}")
+    for field in ("deadline_ms", "not_before_ms", "not_after_ms"):
+        if getattr(spec, field):
+            yield Mistake(
+                f"spec.{_OF_JOBS[field]}", "is one point in time, and a schedule has many; use activeDeadline"
+            )
 
 
 def _dependencies(spec: objects_pb2.WorkloadSpec) -> Mistakes:

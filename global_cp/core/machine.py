@@ -11,6 +11,7 @@ from typing import Any
 from atoll.api.v1 import regional_pb2
 from atoll.errors import Unavailable
 from atoll.lane import Authority, Committed, Deposed, Rejected
+from atoll.model.cron import Zones, utc_only
 from global_cp.config import CoreSettings
 from global_cp.core import events
 from global_cp.core.commands import CloseSession, Command, Reply, Resign, SendDown
@@ -23,8 +24,9 @@ from global_cp.core.views import workload_events
 class Machine:
     """`handle` is the only way in; what it returns is the only way out."""
 
-    def __init__(self, settings: CoreSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: CoreSettings, zones: Zones = utc_only) -> None:
+        """`zones`: the time zones that schedules are in."""
+        self._settings, self._zones = settings, zones
         self._reign: Reign | None = None
         self._read: tuple[Authority, Records] | None = None  # before the win is told
         self._plans = 0
@@ -66,7 +68,7 @@ class Machine:
         records = self._records_of(event.authority)
         self._lose(out)
         records.load(event.records, event.revision)
-        self._reign = Reign(event.authority, records, self._settings)
+        self._reign = Reign(event.authority, records, self._settings, self._zones)
 
     def _records_read(self, event: events.RecordsRead, out: list[Command]) -> None:
         self._records_of(event.authority).load(event.records, 0)

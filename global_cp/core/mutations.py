@@ -15,6 +15,7 @@ from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import AtollError, Conflict, Invalid, Mistake, NotFound, QuotaExceeded
 from atoll.lane import Plan
 from atoll.model import explain
+from atoll.model.cron import Zones, utc_only
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
@@ -22,7 +23,7 @@ from global_cp.core import budgets, jobs, region_updates, transactions, user_tok
 from global_cp.core.admission import MOST_REPLICAS, mistakes_in_tenant, mistakes_in_workload, over_quota
 from global_cp.core.defaults import complete_tenant, complete_workload
 from global_cp.core.events import MutationAsked
-from global_cp.core.job_rules import missed
+from global_cp.core.job_rules import missed, times
 from global_cp.core.records import Records, demand
 
 CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
@@ -43,6 +44,7 @@ class World:
     records: Records
     summaries: Mapping[str, objects_pb2.RegionSummary]
     default_strategy: str  # of tasks that name none
+    zones: Zones = utc_only
 
 
 def tenant_of(request: Message) -> str:
@@ -147,9 +149,10 @@ def _apply_workload(
     metadata = wanted.metadata
     before = world.records.workloads.get(metadata.tenant, metadata.name)
     wanted.spec.resumed = before.spec.resumed if before is not None else 0
-    mistakes = mistakes_in_workload(wanted, {r.metadata.name: r for r in world.records.regions}, world.summaries)
+    regions = {region.metadata.name: region for region in world.records.regions}
+    mistakes = mistakes_in_workload(wanted, regions, world.summaries, world.zones)
     mistakes += _tenant_mistakes(world, metadata.tenant, "metadata.tenant")
-    if before is None or _times(before.spec) != _times(wanted.spec):  # what was feasible may be applied again
+    if before is None or times(before.spec) != times(wanted.spec):  # what was feasible may be applied again
         mistakes += missed(wanted.spec, now_ms)
     if before is not None and before.spec.type != wanted.spec.type:
         mistakes.append(Mistake("spec.type", "cannot be changed; delete the workload and create it anew"))
@@ -163,10 +166,6 @@ def _apply_workload(
         return error
     _continue(wanted.metadata, before, changed=before is None or before.spec != wanted.spec, uid=uid, now_ms=now_ms)
     return _answered(world, request, request.request_id, wanted, UPDATED if before else CREATED, now_ms)
-
-
-def _times(spec: objects_pb2.WorkloadSpec) -> tuple[int, ...]:
-    return spec.deadline_ms, spec.estimate_ms, spec.not_before_ms, spec.not_after_ms
 
 
 def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_ms: int) -> Decided | AtollError:
@@ -373,7 +372,8 @@ def _continue(
         metadata.generation, metadata.created_ms, metadata.uid = 1, now_ms, uid
         return
     metadata.generation = before.metadata.generation + changed
-    metadata.created_ms, metadata.uid = before.metadata.created_ms, before.metadata.uid
+    for name in ("created_ms", "uid", "owner", "owner_uid"):
+        setattr(metadata, name, getattr(before.metadata, name))
 
 
 def _stale(before: _Document | None, if_generation: int) -> AtollError | None:

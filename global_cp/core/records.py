@@ -184,6 +184,8 @@ class Records:
 def demand(spec: objects_pb2.WorkloadSpec) -> Vector:
     """What all replicas of the spec that may run at once are charged."""
     result = NOTHING
+    if spec.HasField("schedule"):
+        return result  # its runs are
     for task in spec.tasks:
         most = min(task.replicas, task.parallelism) if task.parallelism else task.replicas
         result += vector(task.resources.requests) * most

@@ -5,7 +5,9 @@ Decides nothing. A new election means a new Reign, made from a new list; nothing
 
 from dataclasses import dataclass
 
+from atoll.api.v1 import objects_pb2
 from atoll.lane import Authority, Plan
+from atoll.model.cron import Zones
 from global_cp.config import CoreSettings
 from global_cp.core.budgets import Budgets
 from global_cp.core.commands import Commit, Publish
@@ -15,6 +17,7 @@ from global_cp.core.regions import Regions
 from global_cp.core.reports import Reports
 from global_cp.core.requests import Requests, Sweep
 from global_cp.core.rooms import Rooms
+from global_cp.core.schedules import Schedules
 from global_cp.core.shares import Shares
 from global_cp.core.status import Statuses
 from global_cp.core.topics import Proposal, Topic
@@ -34,7 +37,7 @@ class InFlight:
 class Reign:
     """`topics` are in the order in which they are asked next."""
 
-    def __init__(self, authority: Authority, records: Records, settings: CoreSettings) -> None:
+    def __init__(self, authority: Authority, records: Records, settings: CoreSettings, zones: Zones) -> None:
         self.authority = authority
         self.records = records
         self.regions = Regions(records, authority)
@@ -44,7 +47,7 @@ class Reign:
         self.budgets = Budgets(records, settings, self.reports)
         self.statuses = Statuses(records, settings, self.reports)
         name = f"{authority.store_life}.{authority.term}"
-        self.requests = Requests(records, settings, self.regions.summaries, name)
+        self.requests = Requests(records, settings, self.regions.summaries, name, zones)
         self.topics: list[Topic] = [
             self.requests,
             self.regions,
@@ -52,6 +55,7 @@ class Reign:
             self.budgets,
             self.statuses,
             JobLife(records),
+            Schedules(records, zones),
             Sweep(records, settings),
         ]
         self.free_lanes = list(range(settings.lanes))
@@ -64,7 +68,8 @@ class Reign:
         """A record changed: what is known of the regions beside the records follows."""
         if change.kind == "share":
             self.rooms.told(change)
-            self.reports.told((change.path[1], change.path[2]), change.path[0])
+            share = change.after if isinstance(change.after, objects_pb2.Share) else None
+            self.reports.told((change.path[1], change.path[2]), change.path[0], share)
             if change.after is None:
                 self.reports.forget((change.path[1], change.path[2]), change.path[0])
 

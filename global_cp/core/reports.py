@@ -14,6 +14,16 @@ WorkloadPath = tuple[str, str]  # (tenant, name)
 NEVER: Mapping[str, regional_pb2.WorkloadReport] = {}
 
 
+def _ended(share: objects_pb2.Share, report: regional_pb2.WorkloadReport) -> Vector:
+    """What of a share is needed no more, because it has ended."""
+    ended = {task.task: task.ended for task in report.tasks}
+    each = [
+        vector(task.resources.requests) * (at_once(share, task) - at_once(share, task, ended.get(task.name, 0)))
+        for task in share.spec.tasks
+    ]
+    return total(each)
+
+
 class Reports:
     def __init__(self, settle_ms: int) -> None:
         self._settle_ms = settle_ms
@@ -33,16 +43,14 @@ class Reports:
             else:
                 self._unplaced_since.pop(place, None)
 
-        ended = {task.task: task.ended for task in report.tasks}
-        each = [
-            vector(task.resources.requests) * (at_once(share, task) - at_once(share, task, ended.get(task.name, 0)))
-            for task in share.spec.tasks
-        ]
-        return self._add_up(path, region, total(each))
+        return self._add_up(path, region, _ended(share, report))
 
-    def told(self, path: WorkloadPath, region: str) -> None:
-        """The share changed: how many have ended of it is to be said again."""
-        self._add_up(path, region, NOTHING)
+    def told(self, path: WorkloadPath, region: str, share: objects_pb2.Share | None) -> None:
+        """The share changed. What ended of the same generation stays so; of another it is to be said again."""
+        said = self._last.get(path, {}).get(region)
+        present = (share.metadata.uid, share.metadata.generation) if share else None
+        known = share is not None and said is not None and (said.uid, said.generation) == present
+        self._add_up(path, region, _ended(share, said) if known and share and said else NOTHING)
 
     def forget(self, path: WorkloadPath, region: str) -> None:
         """The share is gone."""

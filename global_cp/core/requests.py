@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import AtollError, Busy, Conflict, Invalid, Mistake, OutcomeUnknown, Unavailable
 from atoll.lane import Committed, Settled
+from atoll.model.cron import Zones
 from atoll.model.names import mistake_in_request_id
 from atoll.store import keys
 from global_cp.config import CoreSettings
@@ -54,10 +55,11 @@ class Requests:
         settings: CoreSettings,
         summaries: Mapping[str, objects_pb2.RegionSummary],
         reign: str,
+        zones: Zones,
     ) -> None:
         """`reign`: tells this leader from every other, in the uids it gives."""
         self._records = records
-        self._world = World(records, summaries, settings.default_strategy)
+        self._world = World(records, summaries, settings.default_strategy, zones)
         self._settings = settings
         self._reign = reign
         self._queue: deque[Pending] = deque()

@@ -155,7 +155,8 @@ class Shares:
         self, workload: objects_pb2.Workload, present: Mapping[str, objects_pb2.Share], now_ms: int
     ) -> dict[str, objects_pb2.Share]:
         live = {name: share for name, share in present.items() if not share.removed}
-        wanted = Wanted() if workload.metadata.deleted_ms else self._counts(workload, live, now_ms)
+        nothing = workload.metadata.deleted_ms or workload.spec.HasField("schedule")
+        wanted = Wanted() if nothing else self._counts(workload, live, now_ms)
         gone = {name: share for name, share in present.items() if share.removed and name not in wanted.told}
         return gone | {
             name: share(workload, self._region(name), wanted) for name in {**present, **wanted.told} if name not in gone

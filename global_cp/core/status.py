@@ -24,6 +24,7 @@ from global_cp.core.topics import Proposal
 
 TRUE, FALSE = objects_pb2.CONDITION_STATUS_TRUE, objects_pb2.CONDITION_STATUS_FALSE
 COUNTS = ("desired", "bound", "started", "ready", "serving", "succeeded", "failed", "waiting")
+NO_COUNTS = objects_pb2.SlotCounts()
 PIPELINE = ("Bound", "Started", "Ready", "Serving")
 
 
@@ -42,9 +43,10 @@ def conditions(
     """Sorted by type; `since_ms` moves only when the status does. Replicas of a job that have succeeded count as
     having come all the way."""
     desired = sum(task.replicas for task in workload.spec.tasks)
+    scheduled = workload.spec.HasField("schedule")
     finished = counts.succeeded if workload.spec.type == objects_pb2.WORKLOAD_TYPE_JOB else 0
     result = [_condition("Admitted", True, "Admitted", "")]
-    for name in PIPELINE:
+    for name in PIPELINE if not scheduled else ():
         reached = getattr(counts, name.lower()) + finished
         holds = observed and reached >= desired
         if workload.metadata.deleted_ms:
@@ -195,6 +197,12 @@ class Statuses:
     def _status(self, workload: objects_pb2.Workload, now_ms: int) -> objects_pb2.WorkloadStatus:
         metadata = workload.metadata
         before = self._records.statuses.get(metadata.tenant, metadata.name) or objects_pb2.WorkloadStatus()
+        if workload.spec.HasField("schedule"):
+            return objects_pb2.WorkloadStatus(
+                observed_generation=metadata.generation,
+                conditions=conditions(workload, NO_COUNTS, True, before.conditions, now_ms),
+                schedule=before.schedule,
+            )
         shares = self._records.shares_of(metadata.tenant, metadata.name)
         parts = self._counts(workload, before)
         live = [region for region, share in shares.items() if not share.removed]

@@ -47,6 +47,24 @@ def expire(records: Records, workload: objects_pb2.Workload) -> Plan:
     return Plan("EXPIRE", _all_same(records, [key, keys.status(tenant_name, name)]), (_put(key, workload),))
 
 
+def run(
+    records: Records,
+    parent: objects_pb2.Workload,
+    status: objects_pb2.WorkloadStatus,
+    begun: objects_pb2.Workload | None,
+) -> Plan:
+    """RUN: a run of a schedule, and that its time is over, together: no time has two runs, and none is lost (I11).
+    None: it is missed, or none is due and only the next time is noted. The tenant is compared, as by ADMIT."""
+    tenant_name, name = parent.metadata.tenant, parent.metadata.name
+    compared = [keys.workload(tenant_name, name), keys.status(tenant_name, name)]
+    writes = [_put(keys.status(tenant_name, name), status)]
+    if begun is not None:
+        key = keys.workload(tenant_name, begun.metadata.name)
+        compared += [key, keys.tenant(tenant_name)]
+        writes.append(_put(key, begun))
+    return Plan("RUN", _all_same(records, compared), tuple(writes))
+
+
 def tenant(
     records: Records,
     document: objects_pb2.Tenant | None,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from google.protobuf.message import Message
 
+from atoll import zones
 from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.audit import Auditor
 from atoll.errors import AtollError
@@ -33,7 +34,7 @@ class GlobalCore:
         self.settings = settings
         self.state = state or MemoryState()
         self.now_ms = 1_000_000
-        self.machine = Machine(settings)
+        self.machine = Machine(settings, zones.offset_ms)
         self.after_commit: Callable[[], None] = lambda: None  # called at each revision
         self.hold_commits = False
         self.held: deque[commands.Commit] = deque()
@@ -77,7 +78,7 @@ class GlobalCore:
         for command in list(self.held)[:applied]:
             self.state.transact(self.lanes[command.lane].begin(command.plan))
         self.held.clear()
-        self.machine = Machine(self.settings)
+        self.machine = Machine(self.settings, zones.offset_ms)
 
     # ---- the loop
 

@@ -205,6 +205,32 @@ ON_QUOTA_QUEUE: OnQuota.ValueType  # 1
 ON_QUOTA_REJECT: OnQuota.ValueType  # 2
 Global___OnQuota: _TypeAlias = OnQuota  # noqa: Y015
 
+class _Concurrency:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConcurrencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Concurrency.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONCURRENCY_UNSPECIFIED: _Concurrency.ValueType  # 0
+    """= ALLOW"""
+    CONCURRENCY_ALLOW: _Concurrency.ValueType  # 1
+    CONCURRENCY_FORBID: _Concurrency.ValueType  # 2
+    """it is missed"""
+    CONCURRENCY_REPLACE: _Concurrency.ValueType  # 3
+    """the earlier one is deleted; when it is gone the new one begins"""
+
+class Concurrency(_Concurrency, metaclass=_ConcurrencyEnumTypeWrapper):
+    """What becomes of a run that is due while an earlier one has not ended."""
+
+CONCURRENCY_UNSPECIFIED: Concurrency.ValueType  # 0
+"""= ALLOW"""
+CONCURRENCY_ALLOW: Concurrency.ValueType  # 1
+CONCURRENCY_FORBID: Concurrency.ValueType  # 2
+"""it is missed"""
+CONCURRENCY_REPLACE: Concurrency.ValueType  # 3
+"""the earlier one is deleted; when it is gone the new one begins"""
+Global___Concurrency: _TypeAlias = Concurrency  # noqa: Y015
+
 class _OnFailure:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -703,6 +729,8 @@ class Metadata(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     DELETED_MS_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    OWNER_UID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     tenant: _builtins.str
     """empty for objects without one"""
@@ -716,6 +744,9 @@ class Metadata(_message.Message):
     """set = being deleted; the object goes when its last slot is released"""
     uid: _builtins.str
     """tells a re-created object from its predecessor"""
+    owner: _builtins.str
+    """of a run of a schedule: the workload with the schedule"""
+    owner_uid: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -732,10 +763,12 @@ class Metadata(_message.Message):
         revision: _builtins.int = ...,
         deleted_ms: _builtins.int = ...,
         uid: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        owner_uid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "created_ms", b"created_ms", "deleted_ms", b"deleted_ms", "generation", b"generation", "labels", b"labels", "name", b"name", "revision", b"revision", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "created_ms", b"created_ms", "deleted_ms", b"deleted_ms", "generation", b"generation", "labels", b"labels", "name", b"name", "owner", b"owner", "owner_uid", b"owner_uid", "revision", b"revision", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1406,6 +1439,7 @@ class WorkloadSpec(_message.Message):
     ON_FAILURE_FIELD_NUMBER: _builtins.int
     TIME_TO_LIVE_S_FIELD_NUMBER: _builtins.int
     RESUMED_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
     type: Global___WorkloadType.ValueType
     priority: Global___Priority.ValueType
     run_class: Global___RunClass.ValueType
@@ -1438,6 +1472,10 @@ class WorkloadSpec(_message.Message):
 
     @_builtins.property
     def spread(self) -> Global___Spread: ...
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """it runs at these times only, each time as a workload of its own"""
+
     def __init__(
         self,
         *,
@@ -1457,14 +1495,67 @@ class WorkloadSpec(_message.Message):
         on_failure: Global___OnFailure.ValueType = ...,
         time_to_live_s: _builtins.int = ...,
         resumed: _builtins.int = ...,
+        schedule: Global___Schedule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spread", b"spread"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule", "spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_deadline_s", b"active_deadline_s", "bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "not_after_ms", b"not_after_ms", "not_before_ms", b"not_before_ms", "on_failure", b"on_failure", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "resumed", b"resumed", "run_class", b"run_class", "spread", b"spread", "tasks", b"tasks", "time_to_live_s", b"time_to_live_s", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_deadline_s", b"active_deadline_s", "bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "not_after_ms", b"not_after_ms", "not_before_ms", b"not_before_ms", "on_failure", b"on_failure", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "resumed", b"resumed", "run_class", b"run_class", "schedule", b"schedule", "spread", b"spread", "tasks", b"tasks", "time_to_live_s", b"time_to_live_s", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkloadSpec: _TypeAlias = WorkloadSpec  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    """When runs of a job begin. The workload that has it runs nothing itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRON_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    STARTING_DEADLINE_S_FIELD_NUMBER: _builtins.int
+    KEEP_SUCCEEDED_FIELD_NUMBER: _builtins.int
+    KEEP_FAILED_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    cron: _builtins.str
+    """minute hour day-of-month month day-of-week"""
+    time_zone: _builtins.str
+    """of the tz database; default UTC"""
+    concurrency: Global___Concurrency.ValueType
+    starting_deadline_s: _builtins.int
+    """a run that could not begin for so long is missed; 0 = however late"""
+    keep_succeeded: _builtins.int
+    """so many runs that have succeeded are kept; default 3"""
+    keep_failed: _builtins.int
+    """likewise of those that have failed; default 1"""
+    suspended: _builtins.bool
+    """no run begins"""
+    def __init__(
+        self,
+        *,
+        cron: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+        concurrency: Global___Concurrency.ValueType = ...,
+        starting_deadline_s: _builtins.int = ...,
+        keep_succeeded: _builtins.int | None = ...,
+        keep_failed: _builtins.int | None = ...,
+        suspended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_failed", b"_keep_failed", "_keep_succeeded", b"_keep_succeeded", "keep_failed", b"keep_failed", "keep_succeeded", b"keep_succeeded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_failed", b"_keep_failed", "_keep_succeeded", b"_keep_succeeded", "concurrency", b"concurrency", "cron", b"cron", "keep_failed", b"keep_failed", "keep_succeeded", b"keep_succeeded", "starting_deadline_s", b"starting_deadline_s", "suspended", b"suspended", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__keep_failed: _TypeAlias = _typing.Literal["keep_failed"]  # noqa: Y015
+    _WhichOneofArgType__keep_failed: _TypeAlias = _typing.Literal["_keep_failed", b"_keep_failed"]  # noqa: Y015
+    _WhichOneofReturnType__keep_succeeded: _TypeAlias = _typing.Literal["keep_succeeded"]  # noqa: Y015
+    _WhichOneofArgType__keep_succeeded: _TypeAlias = _typing.Literal["_keep_succeeded", b"_keep_succeeded"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_failed) -> _WhichOneofReturnType__keep_failed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_succeeded) -> _WhichOneofReturnType__keep_succeeded | None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
 
 @_typing.final
 class Spread(_message.Message):
@@ -2111,6 +2202,45 @@ class JobStatus(_message.Message):
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 
 @_typing.final
+class ScheduleStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_MS_FIELD_NUMBER: _builtins.int
+    LAST_RUN_FIELD_NUMBER: _builtins.int
+    NEXT_MS_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CRON_FIELD_NUMBER: _builtins.int
+    last_ms: _builtins.int
+    """the time that was last due, whether its run began or not"""
+    last_run: _builtins.str
+    """the last one that began"""
+    next_ms: _builtins.int
+    missed: _builtins.int
+    """runs that never began, since the schedule was last changed"""
+    reason: _builtins.str
+    """why the last of these did not: TooLate, StillRunning, NameTaken"""
+    cron: _builtins.str
+    """the expression and zone that all this is about"""
+    def __init__(
+        self,
+        *,
+        last_ms: _builtins.int = ...,
+        last_run: _builtins.str = ...,
+        next_ms: _builtins.int = ...,
+        missed: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        cron: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cron", b"cron", "last_ms", b"last_ms", "last_run", b"last_run", "missed", b"missed", "next_ms", b"next_ms", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleStatus: _TypeAlias = ScheduleStatus  # noqa: Y015
+
+@_typing.final
 class TaskStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2160,6 +2290,7 @@ class WorkloadStatus(_message.Message):
     REGIONS_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
@@ -2179,6 +2310,10 @@ class WorkloadStatus(_message.Message):
     def job(self) -> Global___JobStatus:
         """of jobs"""
 
+    @_builtins.property
+    def schedule(self) -> Global___ScheduleStatus:
+        """of workloads with a schedule"""
+
     def __init__(
         self,
         *,
@@ -2188,10 +2323,11 @@ class WorkloadStatus(_message.Message):
         regions: _abc.Iterable[Global___RegionCounts] | None = ...,
         pending: _abc.Iterable[Global___PendingReason] | None = ...,
         job: Global___JobStatus | None = ...,
+        schedule: Global___ScheduleStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "job", b"job", "schedule", b"schedule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "counts", b"counts", "job", b"job", "observed_generation", b"observed_generation", "pending", b"pending", "regions", b"regions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "counts", b"counts", "job", b"job", "observed_generation", b"observed_generation", "pending", b"pending", "regions", b"regions", "schedule", b"schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
