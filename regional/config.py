@@ -13,10 +13,15 @@ class CoreSettings:
     """What the pure core is configured with. The defaults are correct; others trade speed of detection for load."""
 
     # transactions
-    lanes: int = 1
+    lanes: int = 2
     bind_batch_slots: int = 120
     class_turn_slots: int = 40  # of one class in a batch, before the order between classes is asked again
     release_batch_slots: int = 120
+    admission_batch_shares: int = 60
+    admission_batch_kib: int = 512
+    interactive_priority: int = 4  # HIGH: work that somebody waits for
+    interactive_hold_ms: int = 10_000  # after the last of it, it still has the first of several lanes for itself
+    interactive_beside_slots: int = 20  # of other work in one transaction, while there is interactive work
     forget_batch_slots: int = 1_000  # records of a removed workload that go in one deletion of their range
     touch_after_ms: int = 1_000  # an idle leader proves itself this often
     refused_pause_ms: int = 1_000  # of a lane whose plan was refused for no reason of ours

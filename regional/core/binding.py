@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, vector
-from regional.core import closing, gpus, transactions
-from regional.core.commands import Announce, Journal, SendToNode
+from regional.core import closing, gpus, interactive, transactions
+from regional.core.announcing import announce as announce
+from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
 from regional.core.ledger import TenantAccount
 from regional.core.node_table import NOWHERE
@@ -32,9 +33,12 @@ _AT_PARALLELISM = explain.reason(explain.PARALLELISM)
 class _Batch:
     """A BIND being put together: what it holds, and how much room is left in it."""
 
-    def __init__(self, state: State, lane: int) -> None:
+    def __init__(self, state: State, lane: int, now_ms: int) -> None:
         self.state = state
         self.lane = lane
+        self.most_slots = state.settings.bind_batch_slots
+        self.beside_slots = interactive.batch_slots(state, self.most_slots, now_ms)
+        self.prompt = False  # it has interactive work, and so nothing else
         self.bindings: list[Binding] = []
         self.nodes: dict[int, NodeEntry] = {}  # by row
         self.workloads: set[bytes] = set()
@@ -64,7 +68,7 @@ class _Batch:
 
     @property
     def slots_left(self) -> int:
-        return self.state.settings.bind_batch_slots - len(self.bindings)
+        return (self.most_slots if self.prompt else self.beside_slots) - len(self.bindings)
 
     @property
     def compares_left(self) -> int:
@@ -86,12 +90,21 @@ class _Batch:
         )
 
 
+def next_prompt_bind(state: State, lane: int, turn: Turn) -> Bind | None:
+    """Of what stands where interactive work does, and above."""
+    return _next_bind(state, lane, turn, state.settings.interactive_priority)
+
+
 def next_bind(state: State, lane: int, turn: Turn) -> Bind | None:
     """The next BIND for this lane, charged in memory; None when nothing can be bound now."""
+    return _next_bind(state, lane, turn, 0)
+
+
+def _next_bind(state: State, lane: int, turn: Turn, lowest: int) -> Bind | None:
     _wake(state, turn)
     if not state.queue:
         return None
-    batch = _Batch(state, lane)
+    batch = _Batch(state, lane, turn.now_ms)
     total = state.total_capacity().amounts()
     shares: dict[str, float] = {}  # that no charge has changed since
 
@@ -102,12 +115,18 @@ def next_bind(state: State, lane: int, turn: Turn) -> Bind | None:
         return share
 
     while batch.has_room:
-        cls = state.queue.pick(share_of)
+        cls = state.queue.pick(share_of, lowest)
         if cls is None:
             break
         if cls.gang:
             _give_turn(state, cls)
             break
+        prompt = interactive.is_interactive(state, cls.band)
+        if batch.bindings and prompt != batch.prompt:
+            break  # interactive work goes at once, and alone
+        if prompt:
+            interactive.seen(state, turn)
+        batch.prompt = prompt
         _place_some(state, batch, cls, turn)
         shares.pop(cls.tenant, None)
     return batch.plan()
@@ -209,21 +228,6 @@ def park(
             announce(turn, state, cls.tenant, cls.workload, "NotPlaced", f"{cls.task}: {explain.summary(reasons)}")
     state.queue.park(cls, cures, reasons)
     state.mark_changed(state.workloads[cls.tenant, cls.workload])
-
-
-def announce(turn: Turn, state: State, tenant: str, workload: str, kind: str, message: str) -> None:
-    turn.do(
-        Announce(
-            objects_pb2.Event(
-                at_ms=turn.now_ms,
-                type=kind,
-                object=f"workload/{tenant}/{workload}",
-                message=message,
-                region=state.region,
-                tenant=tenant,
-            )
-        )
-    )
 
 
 def _quota(account: TenantAccount) -> str:

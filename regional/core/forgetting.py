@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from regional.core import closing, gangs, transactions
+from regional.core import closing, gangs, interactive, transactions
 from regional.core.records import SlotEntry, WorkloadEntry
 from regional.core.state import State, Turn
 from regional.core.transactions import Clear, Forget
@@ -117,7 +117,7 @@ def look_again(state: State, workload: WorkloadEntry) -> None:
     """After a transaction on a workload's record: what came meanwhile, and what is left to forget."""
     key = (workload.tenant, workload.name)
     if workload.next_share:
-        state.unsettled_shares[key] = workload
+        interactive.unsettle(state, workload)
     elif key in state.workloads:
         state.forgettable[key] = workload
     gangs.look(state, workload)

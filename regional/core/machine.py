@@ -16,6 +16,7 @@ from regional.core import (
     forgetting,
     gangs,
     global_plane,
+    interactive,
     node_changes,
     node_life,
     releasing,
@@ -45,6 +46,7 @@ _SOURCES: tuple[_Source, ...] = (
 )
 _BULK: tuple[_Source, ...] = (shares.next_admission, releasing.next_release, binding.next_bind)  # take turns
 _LAST: tuple[_Source, ...] = (gangs.next_step, authority.next_touch)  # a gang's turn may just have come
+_PROMPT: tuple[_Source, ...] = (*_SOURCES, shares.next_prompt_admission, binding.next_prompt_bind, *_LAST)
 
 
 class Machine:
@@ -134,8 +136,11 @@ class Machine:
         for lane, plan in enumerate(self._lanes):
             if plan or turn.now_ms < self._paused_ms[lane]:
                 continue
-            operation = self._next_operation(state, lane, turn)
+            kept = interactive.keeps(state, lane, turn.now_ms)
+            operation = self._next_operation(state, lane, turn, prompt=kept)
             if operation is None:
+                if kept:
+                    continue
                 return
             self._plans += 1
             self._lanes[lane] = self._plans
@@ -143,8 +148,8 @@ class Machine:
             state.in_flight[self._plans] = operation
             turn.do(do.Commit(self._plans, lane, operation.plan))
 
-    def _next_operation(self, state: State, lane: int, turn: Turn) -> tx.Operation | None:
-        for source in (*_SOURCES, *self._bulk, *_LAST):
+    def _next_operation(self, state: State, lane: int, turn: Turn, *, prompt: bool) -> tx.Operation | None:
+        for source in _PROMPT if prompt else (*_SOURCES, *self._bulk, *_LAST):
             if operation := source(state, lane, turn):
                 if source in self._bulk:
                     self._bulk = (*(bulk for bulk in self._bulk if bulk is not source), source)
@@ -180,7 +185,7 @@ _SETTLED: Handlers = {
     tx.Clear: (forgetting.clear_committed, forgetting.clear_rejected),
     tx.Forget: (forgetting.forget_committed, forgetting.forget_rejected),
     tx.NoteGlobal: (global_plane.note_committed, global_plane.note_rejected),
-    tx.AdmitShare: (shares.admission_committed, shares.admission_rejected),
+    tx.AdmitShares: (shares.admission_committed, shares.admission_rejected),
     tx.ApplySlice: (slices.slice_committed, slices.slice_rejected),
     tx.WriteNodes: (node_life.nodes_committed, node_life.nodes_rejected),
     tx.ChangeNode: (node_changes.change_committed, node_changes.change_rejected),

@@ -165,12 +165,18 @@ class Queue:
         if cls.parked:
             self._unpark(cls)
 
-    def pick(self, share_of: Callable[[str], float]) -> SchedulingClass | None:
-        """The class whose turn it is; it stays in the order until it is empty, parked or dropped."""
+    def pick(self, share_of: Callable[[str], float], lowest: int = 0) -> SchedulingClass | None:
+        """The class whose turn it is, of those that stand in the band `lowest` or above; it stays in the order until it
+        is empty, parked or dropped."""
+        if lowest:
+            return self._first(share_of, lowest)
         self._turns += 1
         if self._overdue and self._turns % self._overdue_turn == 0 and (overdue := self._next_overdue()):
             return overdue
-        for band in sorted(self._bands, reverse=True):
+        return self._first(share_of, lowest)
+
+    def _first(self, share_of: Callable[[str], float], lowest: int) -> SchedulingClass | None:
+        for band in sorted((band for band in self._bands if band >= lowest), reverse=True):
             tenants = self._bands[band]
             for tenant in [t for t in tenants if self._head(tenants[t]) is None]:
                 del tenants[tenant]

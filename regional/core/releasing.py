@@ -11,7 +11,7 @@ from itertools import islice
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
-from regional.core import closing, gangs, liveness, transactions
+from regional.core import closing, gangs, interactive, liveness, transactions
 from regional.core.commands import SendToNode
 from regional.core.ledger import TenantAccount
 from regional.core.records import (
@@ -36,8 +36,9 @@ def next_release(state: State, lane: int, turn: Turn) -> Release | None:
     """Slots whose certificate has come, as many as one transaction takes."""
     released: list[Released] = []
     tenants: set[str] = set()  # each is one write more
+    most = interactive.batch_slots(state, state.settings.release_batch_slots, turn.now_ms)
     while state.releases and not released:
-        for entry in list(islice(state.releases.values(), state.settings.release_batch_slots)):
+        for entry in list(islice(state.releases.values(), most)):
             if len(released) + len(tenants) + 2 > transactions.WRITES:
                 break
             del state.releases[entry.key]

@@ -12,12 +12,12 @@ from typing import Literal
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
-from regional.core import closing, forgetting, gangs, releasing, transactions
+from regional.core import closing, forgetting, gangs, interactive, releasing, transactions
 from regional.core.binding import announce
 from regional.core.classes import class_of
 from regional.core.records import TaskEntry, WorkloadEntry, marks_of
 from regional.core.state import State, Turn
-from regional.core.transactions import AdmitShare
+from regional.core.transactions import AdmitShares
 
 _NOT_OF_A_REPLICA: tuple[Literal["replicas", "parallelism", "completions", "retries", "depends_on"], ...] = (
     "replicas",
@@ -65,7 +65,7 @@ def share_arrived(state: State, share: objects_pb2.Share) -> None:
         state.mark_changed(workload)
         return
     workload.next_share = share
-    state.unsettled_shares[tenant, name] = workload
+    interactive.unsettle(state, workload)
 
 
 def _order(share: objects_pb2.Share) -> tuple[int, int, int]:
@@ -77,15 +77,33 @@ def _forgotten(state: State, share: objects_pb2.Share) -> WorkloadEntry:
     return WorkloadEntry(share.metadata.tenant, share.metadata.name, b"", share)
 
 
-def next_admission(state: State, lane: int, turn: Turn) -> AdmitShare | None:
-    for key, workload in list(state.unsettled_shares.items()):
-        if workload.busy:
-            continue
-        del state.unsettled_shares[key]
-        if workload.next_share:
+def next_prompt_admission(state: State, lane: int, turn: Turn) -> AdmitShares | None:
+    """Of interactive workloads alone."""
+    if not state.prompt_shares:
+        return None
+    interactive.seen(state, turn)
+    return _admit(state, lane, state.prompt_shares)
+
+
+def next_admission(state: State, lane: int, turn: Turn) -> AdmitShares | None:
+    return next_prompt_admission(state, lane, turn) or _admit(state, lane, state.unsettled_shares)
+
+
+def _admit(state: State, lane: int, unsettled: dict[tuple[str, str], WorkloadEntry]) -> AdmitShares | None:
+    """As many as one transaction takes, at least one."""
+    admitted: list[tuple[WorkloadEntry, objects_pb2.Share]] = []
+    room = state.settings.admission_batch_kib * 1024
+    for key in list(islice(unsettled, state.settings.admission_batch_shares)):
+        workload = unsettled[key]
+        if workload.next_share and not workload.busy:
+            share = _stamped(workload, workload.next_share)
+            room -= share.ByteSize()
+            if admitted and room < 0:
+                break
             workload.busy = True
-            return transactions.admit_share(lane, workload, _stamped(workload, workload.next_share))
-    return None
+            admitted.append((workload, share))
+        del unsettled[key]  # of a busy one `look_again` follows
+    return transactions.admit_shares(lane, admitted) if admitted else None
 
 
 def _stamped(workload: WorkloadEntry, share: objects_pb2.Share) -> objects_pb2.Share:
@@ -114,20 +132,22 @@ def _template(spec: objects_pb2.WorkloadSpec, task: objects_pb2.Task) -> bytes:
     return rest.SerializeToString(deterministic=True)
 
 
-def admission_committed(state: State, operation: AdmitShare, revision: int, turn: Turn) -> None:
-    workload = operation.workload
-    workload.busy = False
-    if workload.next_share and _order(workload.next_share) <= _order(operation.share):
-        workload.next_share = None
-    for name in [name for name in operation.share.stopped if name not in workload.share.stopped]:
-        announce(turn, state, workload.tenant, workload.name, "TaskStopped", f"{name}: what has not ended is stopped")
-    open_slots(state, workload, operation.share, revision, turn)
-    forgetting.look_again(state, workload)
+def admission_committed(state: State, operation: AdmitShares, revision: int, turn: Turn) -> None:
+    for workload, share in operation.admitted:
+        workload.busy = False
+        if workload.next_share and _order(workload.next_share) <= _order(share):
+            workload.next_share = None
+        for name in [name for name in share.stopped if name not in workload.share.stopped]:
+            text = f"{name}: what has not ended is stopped"
+            announce(turn, state, workload.tenant, workload.name, "TaskStopped", text)
+        open_slots(state, workload, share, revision, turn)
+        forgetting.look_again(state, workload)
 
 
-def admission_rejected(state: State, operation: AdmitShare, turn: Turn) -> None:
-    operation.workload.busy = False
-    forgetting.look_again(state, operation.workload)
+def admission_rejected(state: State, operation: AdmitShares, turn: Turn) -> None:
+    for workload, _ in operation.admitted:
+        workload.busy = False
+        forgetting.look_again(state, workload)
 
 
 def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, mod_revision: int, turn: Turn) -> None:

@@ -72,8 +72,7 @@ class State:
         self.queue = Queue(settings.ageing_ms, settings.overdue_turn)
         self.rows: dict[TaskEntry | Request, ClassRow] = {}  # answers by request, oldest first
         self.in_flight: dict[int, Operation] = {}
-        self.last_attempt = 0
-        self.last_decision = 0
+        self.last_attempt = self.last_decision = 0
         self.applied_sent_ms = 0  # when the newest applied transaction of this term was sent
         self.uplink = False
         self.deaf = False  # to a deposed leader of the global plane, until another has said its welcome
@@ -86,6 +85,8 @@ class State:
         self.lost: dict[str, NodeEntry] = {}  # LOST as committed, with work to move
         self.unsettled_nodes: dict[str, NodeEntry] = {}  # with a record to write
         self.unlisted: dict[tuple[str, str], WorkloadEntry] = {}  # not named by the global plane since its welcome
+        self.interactive_until_ms = 0
+        self.prompt_shares: dict[tuple[str, str], WorkloadEntry] = {}  # interactive ones with a share to admit
         self.unsettled_shares: dict[tuple[str, str], WorkloadEntry] = {}  # with a share to admit
         self.unsettled_slices: dict[str, TenantAccount] = {}  # with a slice to apply, or draining
         self.forgettable: dict[tuple[str, str], WorkloadEntry] = {}  # with ended, unwanted slots

@@ -87,9 +87,8 @@ class NoteGlobal(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class AdmitShare(Operation):
-    workload: "WorkloadEntry"
-    share: objects_pb2.Share
+class AdmitShares(Operation):
+    admitted: tuple[tuple["WorkloadEntry", objects_pb2.Share], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +223,11 @@ def apply_slice(root: bytes, lane: int, account: "TenantAccount", record: object
     return ApplySlice(lane, plan, account, record)
 
 
-def admit_share(lane: int, workload: "WorkloadEntry", share: objects_pb2.Share) -> AdmitShare:
-    """I9. From its commit on no BIND of an older generation can apply: they compare this record."""
-    plan = Plan("ADMIT-SHARE", (mod_is(workload.key, workload.mod_revision),), (Put(workload.key, stored(share)),))
-    return AdmitShare(lane, plan, workload, share)
+def admit_shares(lane: int, admitted: Sequence[tuple["WorkloadEntry", objects_pb2.Share]]) -> AdmitShares:
+    """I9. From its commit on no BIND of an older generation can apply: they compare these records."""
+    compares = tuple(mod_is(workload.key, workload.mod_revision) for workload, _ in admitted)
+    writes = tuple(Put(workload.key, stored(share)) for workload, share in admitted)
+    return AdmitShares(lane, Plan("ADMIT-SHARE", compares, writes), tuple(admitted))
 
 
 def write_nodes(lane: int, records: Sequence[tuple["NodeEntry", objects_pb2.Node]]) -> WriteNodes:

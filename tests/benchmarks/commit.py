@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,12 @@ def _slots_in(plan: Plan, prefix: bytes) -> int:
 
 
 class Bench:
-    def __init__(self, store: EtcdStore, etcd: int, nodes: int, lanes: int) -> None:
+    """One regional process without its gateways. `writer`: what the committer sends with; measured by its user."""
+
+    def __init__(
+        self, store: EtcdStore, etcd: int, nodes: int, lanes: int, writer: type[LaneWriter] = LaneWriter
+    ) -> None:
+        self._writer_type = writer
         self.store = store
         self.etcd = etcd  # the process id
         self.nodes = nodes
@@ -87,12 +92,13 @@ class Bench:
         election = Election(self.store, self.root, name="bench", address="", clock=self.clock, ttl_s=600)
         authority, _ = await election.campaign()
         records = await list_all(self.store, self.root)
-        self.writer = MeasuredWriter(self.store, authority, lane_revisions(self.root, records.items))
-        self.writer.measure(self.root + b"slot/")
+        self.writer = self._writer_type(self.store, authority, lane_revisions(self.root, records.items))
         self.core.post(LeadershipWon(authority, records.items, records.revision))
         return authority
 
-    async def run(self, seconds: float, profile: cProfile.Profile | None) -> None:
+    @contextlib.asynccontextmanager
+    async def living(self) -> AsyncIterator[None]:
+        """Every node has joined and beats; every tenant has quota."""
         async with asyncio.TaskGroup() as tasks:
             self.committer = Committer(self.writer, tasks, self.core.post, self.clock)
             running = [tasks.create_task(self.core.run())]
@@ -101,6 +107,13 @@ class Bench:
             running.append(tasks.create_task(self.fleet.live()))
             while len(self.fleet.welcomed) < self.nodes:  # noqa: ASYNC110 - the set-up, not measured
                 await asyncio.sleep(0.1)
+            yield
+            self.committer.stop()
+            for task in running:
+                task.cancel()
+
+    async def run(self, seconds: float, profile: cProfile.Profile | None) -> None:
+        async with self.living():
             self.jobs.begin()
             await asyncio.sleep(WARM_UP_S)
             self.began, before = time.perf_counter(), self._cpu()
@@ -108,9 +121,6 @@ class Bench:
                 await asyncio.sleep(seconds)
             self.ended = time.perf_counter()
             self.cpu_s = {part: spent - before[part] for part, spent in self._cpu().items()}
-            self.committer.stop()
-            for task in running:
-                task.cancel()
 
     def _cpu(self) -> dict[str, float]:
         """Seconds of CPU so far, by part."""
@@ -158,12 +168,14 @@ def _like(key: bytes, root: bytes, number: int) -> bytes:
     return (root + b"bare/%d/" % number).ljust(len(key), b"x")
 
 
-async def bare(bench: Bench, authority: Authority, lanes: int, seconds: float) -> dict[str, float]:
+async def bare(
+    bench: Bench, measured: MeasuredWriter, authority: Authority, lanes: int, seconds: float
+) -> dict[str, float]:
     """Slots a second of the same transactions with nothing in between. Building them is not in the time."""
     records = await list_all(bench.store, keys.lanes(bench.root))
     writer = LaneWriter(bench.store, authority, lane_revisions(bench.root, records.items))
-    shapes = tuple(bench.writer.shapes)
-    bound_a_round = sum(_slots_in(shape, bench.writer.slots) for shape in shapes if shape.operation == "BIND")
+    shapes = tuple(measured.shapes)
+    bound_a_round = sum(_slots_in(shape, measured.slots) for shape in shapes if shape.operation == "BIND")
     numbers, elapsed, bound = itertools.count(), 0.0, 0
 
     async def drive(lane: int, plans: Sequence[Plan]) -> None:
@@ -186,8 +198,8 @@ async def bare(bench: Bench, authority: Authority, lanes: int, seconds: float) -
     }
 
 
-def report(bench: Bench) -> dict[str, Any]:
-    window = [entry for entry in bench.writer.done if bench.began <= entry[0] < bench.ended]
+def report(bench: Bench, writer: MeasuredWriter) -> dict[str, Any]:
+    window = [entry for entry in writer.done if bench.began <= entry[0] < bench.ended]
     seconds = bench.ended - bench.began
 
     def rate(operation: str) -> float:
@@ -210,7 +222,7 @@ def report(bench: Bench) -> dict[str, Any]:
         "cpu_us_per_binding": {part: round(spent * 1e6 / max(1, bound)) for part, spent in bench.cpu_s.items()},
         "cores_used": {part: round(spent / seconds, 2) for part, spent in bench.cpu_s.items()},
         "jobs_finished": bench.jobs.finished,
-        "unknown_outcomes": bench.writer.unknown,
+        "unknown_outcomes": writer.unknown,
         "seconds": round(seconds, 1),
     }
 
@@ -222,11 +234,14 @@ async def measure(
         store = await EtcdStore.connect(cluster.endpoints)
         (member,) = cluster.members
         assert member.process is not None
-        bench = Bench(store, member.process.pid, nodes, lanes)
+        bench = Bench(store, member.process.pid, nodes, lanes, writer=MeasuredWriter)
         authority = await bench.lead()
+        writer = bench.writer
+        assert isinstance(writer, MeasuredWriter)
+        writer.measure(bench.root + b"slot/")
         await bench.run(seconds, profile)
-        result = report(bench)
-        unbound = await bare(bench, authority, lanes, bare_seconds)
+        result = report(bench, writer)
+        unbound = await bare(bench, writer, authority, lanes, bare_seconds)
         status = await store.status()
         await store.close()
     return {
@@ -238,11 +253,11 @@ async def measure(
         "cores": os.cpu_count(),
         "python": sys.version.split()[0],
         "etcd": status.version,
-        "commit": _commit(),
+        "commit": commit_id(),
     }
 
 
-def _commit() -> str:
+def commit_id() -> str:
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "none"
 
@@ -251,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.commit", description=__doc__)
     parser.add_argument("--nodes", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--lanes", type=int, default=2)
     parser.add_argument("--bare-seconds", type=float, default=10)
     parser.add_argument("--json", type=Path, help="write the result here too")
     parser.add_argument("--profile", action="store_true", help="where the time goes, on stderr; slows everything")

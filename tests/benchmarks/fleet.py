@@ -133,12 +133,14 @@ class Fleet:
 
 
 class Jobs:
-    """Keeps JOBS jobs in the region: when one has succeeded it is removed, when it is closed another one comes."""
+    """What a global plane hands down: jobs, each removed when it has succeeded. After `begin` JOBS of them are kept in
+    the region: when one is closed another one comes."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._revision = 100
         self._names = 0
+        self._keeps = False
         self.cpu = CpuMeter()
         self._live: dict[tuple[str, str], objects_pb2.Share] = {}
         self.finished = 0
@@ -151,6 +153,7 @@ class Jobs:
             self._core.post(SliceArrived(regional_pb2.SliceStamp(slice=grant, global_term=1, global_revision=10)))
 
     def begin(self) -> None:
+        self._keeps = True
         for i in range(JOBS):
             self._add(TENANTS[i % len(TENANTS)])
 
@@ -166,8 +169,9 @@ class Jobs:
         if report.closed:
             del self._live[report.tenant, report.workload]
             self.finished += 1
-            self._add(report.tenant)
-        elif report.counts.succeeded >= REPLICAS and not share.removed:
+            if self._keeps:
+                self._add(report.tenant)
+        elif report.counts.succeeded >= share.spec.tasks[0].replicas and not share.removed:
             removed = objects_pb2.Share()
             removed.CopyFrom(share)
             removed.removed = True
@@ -175,18 +179,28 @@ class Jobs:
             self._send(removed)
 
     def _add(self, tenant: str) -> None:
+        self.submit(tenant, REPLICAS)
+
+    def submit(
+        self,
+        tenant: str,
+        replicas: int,
+        priority: "objects_pb2.Priority.ValueType" = objects_pb2.PRIORITY_UNSPECIFIED,
+    ) -> str:
+        """Hands a job down; its name."""
         self._names += 1
         name = f"job-{self._names}"
         task = objects_pb2.Task(
             name="main",
-            replicas=REPLICAS,
+            replicas=replicas,
             driver=objects_pb2.DRIVER_FAKE,
             command=["work"],
             resources=objects_pb2.ResourceRequirements(requests=REQUEST),
         )
-        spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_JOB, tasks=[task])
+        spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_JOB, tasks=[task], priority=priority)
         metadata = objects_pb2.Metadata(name=name, tenant=tenant, generation=1, uid=name)
         self._send(objects_pb2.Share(metadata=metadata, region=REGION, epoch=1, spec=spec, global_term=1))
+        return name
 
     def _send(self, share: objects_pb2.Share) -> None:
         self._revision += 1

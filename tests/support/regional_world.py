@@ -31,7 +31,7 @@ class RegionalWorld:
     """One leader, its store, and agents that say what the test tells them to."""
 
     def __init__(self, **settings: int) -> None:
-        self.settings = CoreSettings(**settings)
+        self.settings = CoreSettings(**{"lanes": 1, **settings})  # one thing after the other, unless a test wants more
         self.store = MemoryState()
         self.auditor = Auditor()
         self._audited = 1

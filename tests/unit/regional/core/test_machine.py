@@ -211,8 +211,11 @@ def test_a_guarded_write_is_carried_out_and_answered(world: RegionalWorld) -> No
     assert [(r.reply_to, bool(r.error)) for r in replies] == [(7, False), (8, True)]
 
 
-def test_admission_release_and_bind_take_turns(world: RegionalWorld) -> None:
+def test_admission_release_and_bind_take_turns() -> None:
     """A flood of any of them holds up none of the others."""
+    world = RegionalWorld(admission_batch_shares=1)
+    world.win()
+    world.grant("acme", Vector(1_000_000, 1_000_000), seq=1)
     session = world.join("n1", capacity=Vector(1_000_000, 1_000_000))
     world.share("busy", task(replicas=300, cpu=1, memory=1))
     slots = world.slots()
