@@ -54,10 +54,10 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),  # a write is never sent twice behind its caller's back
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_time_ms", 11_000),  # longer than heartbeats are apart: no ping where they flow
+    ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 3_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", 16 << 20),
 )
 TOKEN_LOOK_S = 2.0  # how often an open stream's token is looked up again

@@ -151,7 +151,8 @@ class Settings(CoreSettings):
     uplink_heartbeat_ms: int = 2_000
     uplink_silence_ms: int = 6_000
     uplink_backoff_ms: int = 200
-    uplink_backoff_max_ms: int = 5_000
+    uplink_backoff_max_ms: int = 2_000
+    uplink_standby_ms: int = 500  # the longest pause while a standby answers: somebody leads soon
     uplink_queue_messages: int = 20_000
     uplink_forwards: int = 256  # forwarded calls in progress
 

@@ -30,6 +30,7 @@ from regional.core.events import (
     SliceArrived,
     TokensTold,
 )
+from regional.core.uplink_route import Route
 
 UP = Gauge("atoll_region_uplink_up", "1 while the global plane has welcomed this region.")
 DROPPED = Counter("atoll_region_uplink_dropped", "Reports dropped while the uplink was down.")
@@ -58,8 +59,6 @@ class Uplink:
         self._answerer = answerer
         self._post = post
         self._line: _Line | None = None
-        self._silent = ""  # the address left last because nobody answered there
-        self._silent_until_s = 0.0
 
     def send(self, message: regional_pb2.UplinkMessage) -> None:
         if self._line is None or not self._line.welcomed:
@@ -74,40 +73,34 @@ class Uplink:
 
     async def run(self, hello: Callable[[], regional_pb2.RegionHello]) -> None:
         """Keeps one session with the global plane, at one address after the other, until cancelled."""
-        addresses = list(self._settings.global_plane)
-        if not addresses:
+        if not self._settings.global_plane:
             return
-        pause_ms = self._settings.uplink_backoff_ms
-        index, following = 0, ""
+        route, clock = self._route(), asyncio.get_running_loop().time
         while True:
-            address, following = following or addresses[index % len(addresses)], ""
-            index += 1
+            address = route.next(int(clock() * 1000))
             line = self._line = _Line(self._settings, self._answerer, self._post)
             try:
                 reason = await self._dial(line, address, hello())
-                self._note(address, heard=line.welcomed and not line.silent)
+                pause_ms = route.ended(address, int(clock() * 1000), welcomed=line.welcomed, silent=line.silent)
             except _Elsewhere as elsewhere:
-                following, reason = elsewhere.address, f"{address} is a standby"
-                if self._is_silent(following):
-                    following = address  # it leads soon itself, or names who does
+                reason, pause_ms = f"{address} is a standby", route.refused(elsewhere.address)
             finally:
                 self._line = None
                 UP.set(0)
                 if line.welcomed:
                     self._post(GlobalLost("the uplink has ended"))
             _log.info("uplink down", address=address, reason=reason)
-            if line.welcomed:
-                pause_ms = self._settings.uplink_backoff_ms
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_ms / 1000)
-            pause_ms = min(pause_ms * 2, self._settings.uplink_backoff_max_ms)
 
-    def _note(self, address: str, *, heard: bool) -> None:
-        """A leader that is silent is still the leader for its standbys, until its lease ends."""
-        self._silent = "" if heard else address
-        self._silent_until_s = asyncio.get_running_loop().time() + 2 * self._settings.uplink_silence_ms / 1000
-
-    def _is_silent(self, address: str) -> bool:
-        return address == self._silent and asyncio.get_running_loop().time() < self._silent_until_s
+    def _route(self) -> Route:
+        settings = self._settings
+        return Route(
+            settings.global_plane,
+            left_out_ms=2 * settings.uplink_silence_ms,
+            first_ms=settings.uplink_backoff_ms,
+            standby_ms=settings.uplink_standby_ms,
+            longest_ms=settings.uplink_backoff_max_ms,
+        )
 
     async def _dial(self, line: "_Line", address: str, hello: regional_pb2.RegionHello) -> str:
         """One session; why it ended. Raises _Elsewhere."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 HEARTBEAT_MS, SILENCE_MS = 2_000, 6_000  # as regional.config.Settings has them for the uplink
-BACKOFF_MS, BACKOFF_MAX_MS = 200, 5_000
+BACKOFF_MS, BACKOFF_MAX_MS = 200, 2_000
 
 
 class RegionalCandidate(Candidate):

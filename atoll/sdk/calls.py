@@ -15,10 +15,11 @@ import grpc.aio
 from atoll import errors, rpc
 from atoll.sdk.servers import NO_ANSWER, Servers
 
-ATTEMPT_S = 10.0
+ATTEMPT_S = 10.0  # one try, where there is nobody else to turn to
 FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 2.0
-TURN_S = 3.0  # one of several servers is given so long to connect
+LONGEST_PAUSE_S = 1.0
+SILENT_S = 1.0  # without an answer, when the caller gives up
+TURN_S = 3.0  # one of several servers is given so long to connect, and to answer; twice as long at every try
 NEVER_LEFT = (
     "failed to connect to all addresses",
     "DNS resolution failed",
@@ -77,6 +78,7 @@ class Caller:
     async def _ask(self, method: Method[Answer], request: Any, deadline_s: float, *, repeatable: bool) -> Answer:
         clock = asyncio.get_running_loop().time
         began, pause_s, unsure = clock(), FIRST_PAUSE_S, False
+        patience_s = TURN_S if repeatable and not self._servers.alone else ATTEMPT_S
 
         def left_s() -> float:
             within_s = deadline_s if self._reached else min(deadline_s, self._reach_s)
@@ -84,15 +86,22 @@ class Caller:
 
         while True:
             error: errors.AtollError
+            tried = clock()
             try:
                 await self._connect(left_s() if self._servers.alone else min(TURN_S, left_s()))
-                answer = await method(request, timeout=min(ATTEMPT_S, left_s()))
+                answer = await method(request, timeout=min(patience_s, left_s()))
                 self._servers.answered()
                 return answer
+            except asyncio.CancelledError:
+                if clock() - tried > SILENT_S:  # the caller has lost patience with this server
+                    self._servers.turn(errors.Unavailable("no answer"), silent=True)
+                raise
             except grpc.aio.AioRpcError as broken:
                 error = rpc.error_of(broken)
                 unsure = unsure or may_have_happened(error)
-                self._servers.turn(error)
+                timed_out = broken.code() is grpc.StatusCode.DEADLINE_EXCEEDED and error.code == NO_ANSWER
+                patience_s = min(patience_s * 2, ATTEMPT_S) if timed_out else patience_s  # slow, perhaps, and not gone
+                self._servers.turn(error, silent=timed_out)
             except errors.Unavailable as not_connected:
                 error = not_connected
                 self._servers.turn(error, silent=True)

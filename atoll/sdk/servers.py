@@ -1,10 +1,12 @@
 """The servers of one service behind the face of one channel: several addresses, one in use at a time.
 
 Decides which address is asked next. One that works is kept. A standby's hint to the leader is followed once, until a
-server has answered again, and never back to the address that was left for its silence; otherwise the next address of
-the list has its turn. So nobody goes round in circles between a standby and a leader that does not answer.
+server has answered again; otherwise the next address of the list has its turn. An address that was left for its silence
+is left out for a while, as a hint and in the list, where there is another: a leader that stands still is the leader for
+its standbys until its lease ends. So nobody goes round in circles between a standby and a leader that does not answer.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ import grpc.aio
 from atoll import errors
 
 NO_ANSWER = "E5002"  # the transport's own error: no server of ours has spoken
+LEFT_OUT_S = 12.0  # twice the life of a leader's lease
 
 
 class Servers:
@@ -27,7 +30,7 @@ class Servers:
         self._turn = 0
         self._hinted = ""  # in use instead of the list's
         self._followed = False
-        self._silent = ""
+        self._silent_until_s: dict[str, float] = {}
         self._channels = {addresses[0]: dial(addresses[0])}
 
     @property
@@ -47,19 +50,31 @@ class Servers:
 
     def answered(self) -> None:
         """The server in use has answered for good."""
-        self._followed, self._silent = False, ""
+        self._followed = False
+        self._silent_until_s.pop(self.address, None)
 
     def turn(self, error: errors.AtollError, *, silent: bool = False) -> None:
-        """The server in use cannot serve. `silent`: it said nothing at all."""
+        """The server in use cannot serve. `silent`: it let its time pass; one whose connection is refused or breaks may
+        be there at the next try."""
         left = self.address
-        if silent or error.code == NO_ANSWER:
-            self._silent = left
+        if silent:
+            self._silent_until_s[left] = time.monotonic() + LEFT_OUT_S
+        elif error.code != NO_ANSWER:
+            self._silent_until_s.pop(left, None)
         hint = _leader(error, self._programs)
-        if hint and hint not in (left, self._silent) and not self._followed:
+        if hint and hint != left and not self._is_silent(hint) and not self._followed:
             self._followed, self._hinted = True, hint
         elif isinstance(error, errors.Unavailable):
-            self._turn += 0 if self._hinted else 1
+            self._turn = self._next(self._turn if self._hinted else self._turn + 1)
             self._hinted = ""
+
+    def _next(self, turn: int) -> int:
+        """The first from `turn` on that was not left for its silence of late; that itself where all were."""
+        turns = range(turn, turn + len(self._addresses))
+        return next((t for t in turns if not self._is_silent(self._addresses[t % len(self._addresses)])), turn)
+
+    def _is_silent(self, address: str) -> bool:
+        return time.monotonic() < self._silent_until_s.get(address, 0.0)
 
     async def close(self) -> None:
         for channel in self._channels.values():

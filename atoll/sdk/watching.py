@@ -15,7 +15,7 @@ from atoll.api.v1 import global_pb2
 from atoll.sdk.servers import Method
 
 FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
+LONGEST_PAUSE_S = 2.0
 
 
 class ResumePoint:

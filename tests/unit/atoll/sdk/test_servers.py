@@ -3,8 +3,10 @@
 from typing import Any, cast
 
 import grpc.aio
+import pytest
 
 from atoll import errors
+from atoll.sdk import servers as sdk_servers
 from atoll.sdk.contexts import Connection
 from atoll.sdk.servers import NO_ANSWER, Servers
 
@@ -67,12 +69,52 @@ def test_hints_are_followed_once_until_somebody_has_answered() -> None:
     assert them.address == "d"
 
 
-def test_nobody_is_sent_back_to_the_leader_it_left_for_silence() -> None:
+def test_who_was_left_for_silence_is_left_out_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1_000.0
+    monkeypatch.setattr(sdk_servers.time, "monotonic", lambda: now_s)
     them = servers("frozen", "standby")
-    them.turn(SILENCE)
+    them.turn(SILENCE, silent=True)
+    for _ in range(5):
+        them.turn(standby("frozen"))
+        assert them.address == "standby", "neither as a hint nor by its turn"
+    now_s += sdk_servers.LEFT_OUT_S
     them.turn(standby("frozen"))
-    assert them.address == "frozen", "by its turn only"
+    assert them.address == "frozen"
+    them.answered()
+    assert them.address == "frozen"
+
+
+def test_who_speaks_again_is_no_longer_left_out() -> None:
+    them = servers("a", "b")
+    them.turn(SILENCE, silent=True)
+    them.turn(SILENCE, silent=True)
+    assert them.address == "a"
+    them.turn(standby(""))
+    them.turn(standby(""))
+    assert them.address == "a", "b has said nothing, and a has"
+
+
+def test_where_all_are_silent_each_has_its_turn() -> None:
+    them = servers("a", "b", "c")
+    asked = []
+    for _ in range(6):
+        asked.append(them.address)
+        them.turn(SILENCE, silent=True)
+    assert asked == ["a", "b", "c"] * 2
+
+
+def test_a_hint_from_the_only_address_is_left_again_for_its_silence() -> None:
+    them = servers("standby")
+    them.turn(standby("frozen"))
+    assert them.address == "frozen"
+    them.turn(SILENCE, silent=True)
+    them.turn(standby("frozen"))
+    assert them.address == "standby"
+
+
+def test_a_leader_whose_connection_broke_is_asked_again_when_a_standby_names_it() -> None:
+    them = servers("leader", "standby")
     them.turn(SILENCE)
     assert them.address == "standby"
-    them.answered()
-    assert them.address == "standby"
+    them.turn(standby("leader"))
+    assert them.address == "leader"
