@@ -20,6 +20,7 @@ FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
 SILENT_S = 1.0  # without an answer, when the caller gives up
 TURN_S = 3.0  # one of several servers is given so long to connect, and to answer; twice as long at every try
+LEAST_TRY_S = 0.1  # a write that is tried with less time than this has an outcome that nobody knows
 NEVER_LEFT = (
     "failed to connect to all addresses",
     "DNS resolution failed",
@@ -108,7 +109,7 @@ class Caller:
             if not isinstance(error, RETRIED):
                 raise error
             wait_s = max(error.retry_after_ms / 1000, pause_s * random.uniform(0.5, 1.0))
-            if (unsure and not repeatable) or wait_s >= left_s():
+            if (unsure and not repeatable) or wait_s + LEAST_TRY_S >= left_s():
                 raise _Unanswered(error, unsure)
             await asyncio.sleep(wait_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
