@@ -75,6 +75,7 @@ RULES: dict[str, Rule] = {
     _REGIONAL + "ListNodes": Rule(OPERATORS, Scope.ANY),
     _REGIONAL + "ListSlots": Rule(READERS, Scope.OWN_TENANT, "tenant"),
     _REGIONAL + "Why": Rule(READERS, Scope.OWN_TENANT, "tenant"),
+    _REGIONAL + "ListQueue": Rule(READERS, Scope.OWN_TENANT, "tenant"),
     _REGIONAL + "ListEvents": Rule(READERS, Scope.OWN_TENANT, "tenant"),
     _REGIONAL + "Logs": Rule(READERS, Scope.OWN_TENANT, "tenant"),
     _REGIONAL + "CreateJoinToken": Rule(OPERATORS, Scope.ANY),

@@ -54,6 +54,24 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
         return await self._one("ListEvents", request, pb.ListEventsResponse)
 
+    async def ListQueue(self, request: pb.ListQueueRequest, context: Context) -> pb.ListQueueResponse:
+        """Of every region, or of those that hold the workload; one that cannot be asked is named."""
+        answer = pb.ListQueueResponse()
+        if request.region or request.workload:
+            regions = await self._holding(request)
+        else:
+            regions = _all((await self._seat.leading()).records)
+        for region in regions:
+            try:
+                found = await self._ask("ListQueue", request, region, pb.ListQueueResponse)
+            except Unavailable:
+                if len(regions) == 1:
+                    raise
+                answer.unreachable.append(region)
+            else:
+                answer.MergeFrom(found)
+        return answer
+
     async def Why(self, request: pb.WhyRequest, context: Context) -> pb.WhyResponse:
         """Of every region that holds the workload; one that cannot be asked does not hide what the others say, and
         NotFound is only what all of them do not have."""

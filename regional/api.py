@@ -21,6 +21,7 @@ from atoll.rpc import Context
 from regional.config import Settings
 from regional.core import node_changes, views
 from regional.core.machine import Machine
+from regional.core.queue_views import list_queue
 from regional.core.state import State
 from regional.dispatcher import Dispatcher
 from regional.join import Enrolment
@@ -57,6 +58,7 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
             "ListNodes": (regional_pb2.ListNodesRequest, self._list_nodes),
             "ListSlots": (regional_pb2.ListSlotsRequest, self._list_slots),
             "Why": (regional_pb2.WhyRequest, self._why),
+            "ListQueue": (regional_pb2.ListQueueRequest, self._list_queue),
             "ListEvents": (regional_pb2.ListEventsRequest, self._list_events),
             "CreateJoinToken": (regional_pb2.CreateJoinTokenRequest, self._create_join_token),
             "ListJoinTokens": (regional_pb2.ListJoinTokensRequest, self._list_join_tokens),
@@ -79,6 +81,11 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
 
     async def Why(self, request: regional_pb2.WhyRequest, context: Context) -> regional_pb2.WhyResponse:
         return await self._why(request)
+
+    async def ListQueue(
+        self, request: regional_pb2.ListQueueRequest, context: Context
+    ) -> regional_pb2.ListQueueResponse:
+        return await self._list_queue(request)
 
     async def ListEvents(
         self, request: regional_pb2.ListEventsRequest, context: Context
@@ -160,6 +167,12 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
         for slot in answer.slots:
             if decision := self._journal.last(slot_name(slot.id)):
                 slot.decision.CopyFrom(decision)
+        return answer
+
+    async def _list_queue(self, request: regional_pb2.ListQueueRequest) -> regional_pb2.ListQueueResponse:
+        """All that waits; of the items no more than one page."""
+        answer = list_queue(await self._state(request.region), request, self._clock.now_ms())
+        del answer.items[self._settings.page_items :]
         return answer
 
     async def _list_events(self, request: regional_pb2.ListEventsRequest) -> regional_pb2.ListEventsResponse:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "plan": ("atoll.cli.plan:plan", "What apply would change, and whether there is room"),
         "wait": ("atoll.cli.workloads:wait", "Wait until a workload is ready, serving or gone"),
         "why": ("atoll.cli.placement:why", "Why a replica is where it is, or not placed"),
+        "queue": ("atoll.cli.queue:queue", "What waits, whose turn it is, and why something is not in line"),
         "logs": ("atoll.cli.logs:logs", "What a replica wrote"),
         "events": ("atoll.cli.events:events", "What happened"),
         "scale": ("atoll.cli.workloads:scale", "Change the number of replicas"),

@@ -15,7 +15,7 @@ from atoll.identity import TlsFiles
 from atoll.sdk import contexts
 from atoll.sdk.calls import Caller
 from atoll.sdk.contexts import Connection
-from atoll.sdk.inventory import Events, Regions, Slots, Tenants, Tokens
+from atoll.sdk.inventory import Events, Queue, Regions, Slots, Tenants, Tokens
 from atoll.sdk.nodes import Nodes
 from atoll.sdk.servers import Servers
 from atoll.sdk.workloads import Workloads
@@ -62,6 +62,7 @@ class AsyncClient:
         self.regions = Regions(caller, everywhere)
         self.nodes = Nodes(caller, region)
         self.slots = Slots(caller, region, chosen.tenant)
+        self.queue = Queue(caller, region, chosen.tenant)
         self.events = Events(caller, region, chosen.tenant)
         self.tokens = Tokens(caller, everywhere, region)
 

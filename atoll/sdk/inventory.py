@@ -138,6 +138,24 @@ class Slots:
             request.page_token = page.next_page_token
 
 
+class Queue:
+    """What waits to be placed."""
+
+    def __init__(self, caller: Caller, stub: "regional_pb2_grpc.RegionalAsyncStub", tenant: str) -> None:
+        self._caller = caller
+        self._stub = stub
+        self._tenant = tenant
+
+    async def list(
+        self, *, tenant: str | None = None, workload: str = "", region: str = ""
+    ) -> regional_pb2.ListQueueResponse:
+        """Whose turn it is and what waits, in that order, of one tenant (None = one's own, "" = all, for operators) or
+        of one workload. Raises NotFound, Unavailable."""
+        own = self._tenant if tenant is None else tenant
+        request = regional_pb2.ListQueueRequest(region=region, tenant=own, workload=workload)
+        return await self._caller.read(self._stub.ListQueue, request, deadline_s=DEADLINE_S)
+
+
 class Events:
     def __init__(self, caller: Caller, stub: "regional_pb2_grpc.RegionalAsyncStub", tenant: str) -> None:
         self._caller = caller

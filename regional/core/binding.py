@@ -111,7 +111,7 @@ def _next_bind(state: State, lane: int, turn: Turn, lowest: int) -> Bind | None:
     def share_of(tenant: str) -> float:
         share = shares.get(tenant)
         if share is None:
-            share = shares[tenant] = _weighted_share(state.account(tenant), total)
+            share = shares[tenant] = weighted_share(state.account(tenant), total)
         return share
 
     while batch.has_room:
@@ -176,7 +176,7 @@ def _quota_news(state: State, cls: SchedulingClass) -> bool:
     return first or account.affordable(cls.request.vector) > 0
 
 
-def _weighted_share(account: TenantAccount, total: Sequence[int]) -> float:
+def weighted_share(account: TenantAccount, total: Sequence[int]) -> float:
     """DRF: the largest share of any resource that the tenant holds or is being given, by its weight."""
     held = (account.held + account.charging).amounts()
     shares = [h / t for h, t in zip(held, total, strict=True) if t]

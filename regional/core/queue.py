@@ -225,6 +225,11 @@ class Queue:
             if curable(cls):
                 self._unpark(cls)
 
+    def level_of(self, cls: SchedulingClass, now_ms: int) -> int:
+        """The band that its age raises a class to, whether it stands in the order or not."""
+        waited_ms = max(0, now_ms - cls.queued_ms) if cls.size else 0
+        return min(cls.band + waited_ms // self._ageing_ms, TOP_BAND)
+
     def position(self, cls: SchedulingClass) -> int:
         """1 = next within its band and tenant; 0 = not in the order."""
         if not _stands(cls, cls.ticket):

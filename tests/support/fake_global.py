@@ -208,6 +208,8 @@ class FakeRegion(regional_pb2_grpc.RegionalServicer):
 
     def __init__(self) -> None:
         self.why = regional_pb2.WhyResponse()
+        self.queue = regional_pb2.ListQueueResponse()
+        self.queue_asked = regional_pb2.ListQueueRequest()
         self.slots = [
             regional_pb2.SlotView(
                 slot=objects_pb2.Slot(
@@ -223,6 +225,10 @@ class FakeRegion(regional_pb2_grpc.RegionalServicer):
         first = int(request.page_token or 0)
         more = str(first + 2) if first + 2 < len(self.slots) else ""
         return regional_pb2.ListSlotsResponse(slots=self.slots[first : first + 2], next_page_token=more)
+
+    async def ListQueue(self, request: regional_pb2.ListQueueRequest, context: Any) -> regional_pb2.ListQueueResponse:
+        self.queue_asked = request
+        return self.queue
 
     async def Why(self, request: regional_pb2.WhyRequest, context: Any) -> regional_pb2.WhyResponse:
         return self.why

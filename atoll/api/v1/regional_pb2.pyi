@@ -308,6 +308,170 @@ class SlotWhy(_message.Message):
 Global___SlotWhy: _TypeAlias = SlotWhy  # noqa: Y015
 
 @_typing.final
+class ListQueueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    """empty = all"""
+    tenant: _builtins.str
+    """empty = all"""
+    workload: _builtins.str
+    """empty = all of the tenant"""
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        workload: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["region", b"region", "tenant", b"tenant", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueueRequest: _TypeAlias = ListQueueRequest  # noqa: Y015
+
+@_typing.final
+class ListQueueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueView]:
+        """by region, then highest priority first, then whose turn comes first"""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueItem]:
+        """the same order, then by position; those without one last"""
+
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """regions that could not be asked"""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___QueueView] | None = ...,
+        items: _abc.Iterable[Global___QueueItem] | None = ...,
+        unreachable: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "queues", b"queues", "unreachable", b"unreachable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueueResponse: _TypeAlias = ListQueueResponse  # noqa: Y015
+
+@_typing.final
+class QueueView(_message.Message):
+    """What waits of one tenant with one priority, as raised by its age."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    WEIGHTED_SHARE_FIELD_NUMBER: _builtins.int
+    OLDEST_MS_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    tenant: _builtins.str
+    priority: _objects_pb2.Priority.ValueType
+    replicas: _builtins.int
+    """that wait, parked ones included"""
+    parked: _builtins.int
+    """of these, no node or no quota is there for them now"""
+    weighted_share: _builtins.float
+    """of the region, the largest of any resource, by the tenant's weight: the lowest is next"""
+    oldest_ms: _builtins.int
+    """how long the one that has waited longest waits"""
+    head: _builtins.str
+    """workload/task at the head of the line; empty when all are parked"""
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        priority: _objects_pb2.Priority.ValueType = ...,
+        replicas: _builtins.int = ...,
+        parked: _builtins.int = ...,
+        weighted_share: _builtins.float = ...,
+        oldest_ms: _builtins.int = ...,
+        head: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "oldest_ms", b"oldest_ms", "parked", b"parked", "priority", b"priority", "region", b"region", "replicas", b"replicas", "tenant", b"tenant", "weighted_share", b"weighted_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueView: _TypeAlias = QueueView  # noqa: Y015
+
+@_typing.final
+class QueueItem(_message.Message):
+    """Replicas that wait alike: those of one task, or a gang."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    WAITING_MS_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    BACKING_OFF_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    tenant: _builtins.str
+    workload: _builtins.str
+    task: _builtins.str
+    """empty = a gang"""
+    priority: _objects_pb2.Priority.ValueType
+    """as raised by its age"""
+    replicas: _builtins.int
+    position: _builtins.int
+    """1 = next within its tenant and priority; 0 = not in line"""
+    waiting_ms: _builtins.int
+    backing_off: _builtins.int
+    """replicas that failed and are tried again later; not among the others"""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.PendingReason]:
+        """why it is not in line"""
+
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        workload: _builtins.str = ...,
+        task: _builtins.str = ...,
+        priority: _objects_pb2.Priority.ValueType = ...,
+        replicas: _builtins.int = ...,
+        position: _builtins.int = ...,
+        waiting_ms: _builtins.int = ...,
+        reasons: _abc.Iterable[_objects_pb2.PendingReason] | None = ...,
+        backing_off: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backing_off", b"backing_off", "position", b"position", "priority", b"priority", "reasons", b"reasons", "region", b"region", "replicas", b"replicas", "task", b"task", "tenant", b"tenant", "waiting_ms", b"waiting_ms", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueItem: _TypeAlias = QueueItem  # noqa: Y015
+
+@_typing.final
 class ListEventsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

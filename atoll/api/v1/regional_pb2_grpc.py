@@ -49,6 +49,11 @@ class RegionalStub(object):
                 request_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.WhyRequest.SerializeToString,
                 response_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.WhyResponse.FromString,
                 _registered_method=True)
+        self.ListQueue = channel.unary_unary(
+                '/atoll.api.v1.Regional/ListQueue',
+                request_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.ListQueueRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.ListQueueResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/atoll.api.v1.Regional/ListEvents',
                 request_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.ListEventsRequest.SerializeToString,
@@ -103,6 +108,13 @@ class RegionalServicer(object):
 
     def Why(self, request, context):
         """Why slots are where they are, and why waiting ones are not placed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQueue(self, request, context):
+        """What waits to be placed, in the order in which it will be tried.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,6 +182,11 @@ def add_RegionalServicer_to_server(servicer, server):
                     servicer.Why,
                     request_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.WhyRequest.FromString,
                     response_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.WhyResponse.SerializeToString,
+            ),
+            'ListQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQueue,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_regional__pb2.ListQueueRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_regional__pb2.ListQueueResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -288,6 +305,33 @@ class Regional(object):
             '/atoll.api.v1.Regional/Why',
             atoll_dot_api_dot_v1_dot_regional__pb2.WhyRequest.SerializeToString,
             atoll_dot_api_dot_v1_dot_regional__pb2.WhyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Regional/ListQueue',
+            atoll_dot_api_dot_v1_dot_regional__pb2.ListQueueRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_regional__pb2.ListQueueResponse.FromString,
             options,
             channel_credentials,
             insecure,

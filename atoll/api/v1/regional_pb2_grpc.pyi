@@ -35,6 +35,8 @@ class RegionalStub:
     ListSlots: _grpc.UnaryUnaryMultiCallable[_regional_pb2.ListSlotsRequest, _regional_pb2.ListSlotsResponse]
     Why: _grpc.UnaryUnaryMultiCallable[_regional_pb2.WhyRequest, _regional_pb2.WhyResponse]
     """Why slots are where they are, and why waiting ones are not placed."""
+    ListQueue: _grpc.UnaryUnaryMultiCallable[_regional_pb2.ListQueueRequest, _regional_pb2.ListQueueResponse]
+    """What waits to be placed, in the order in which it will be tried."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_regional_pb2.ListEventsRequest, _regional_pb2.ListEventsResponse]
     Logs: _grpc.UnaryStreamMultiCallable[_regional_pb2.LogsRequest, _regional_pb2.LogsChunk]
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_regional_pb2.CreateJoinTokenRequest, _regional_pb2.CreateJoinTokenResponse]
@@ -53,6 +55,8 @@ class RegionalAsyncStub(RegionalStub):
     ListSlots: _aio.UnaryUnaryMultiCallable[_regional_pb2.ListSlotsRequest, _regional_pb2.ListSlotsResponse]  # type: ignore[assignment]
     Why: _aio.UnaryUnaryMultiCallable[_regional_pb2.WhyRequest, _regional_pb2.WhyResponse]  # type: ignore[assignment]
     """Why slots are where they are, and why waiting ones are not placed."""
+    ListQueue: _aio.UnaryUnaryMultiCallable[_regional_pb2.ListQueueRequest, _regional_pb2.ListQueueResponse]  # type: ignore[assignment]
+    """What waits to be placed, in the order in which it will be tried."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_regional_pb2.ListEventsRequest, _regional_pb2.ListEventsResponse]  # type: ignore[assignment]
     Logs: _aio.UnaryStreamMultiCallable[_regional_pb2.LogsRequest, _regional_pb2.LogsChunk]  # type: ignore[assignment]
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_regional_pb2.CreateJoinTokenRequest, _regional_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
@@ -86,6 +90,14 @@ class RegionalServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_regional_pb2.WhyResponse, _abc.Awaitable[_regional_pb2.WhyResponse]]:
         """Why slots are where they are, and why waiting ones are not placed."""
+
+    @_abc_1.abstractmethod
+    def ListQueue(
+        self,
+        request: _regional_pb2.ListQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_regional_pb2.ListQueueResponse, _abc.Awaitable[_regional_pb2.ListQueueResponse]]:
+        """What waits to be placed, in the order in which it will be tried."""
 
     @_abc_1.abstractmethod
     def ListEvents(

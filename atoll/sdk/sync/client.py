@@ -6,7 +6,7 @@ from typing import Self
 
 from atoll.sdk.background import wait_for
 from atoll.sdk.client import AsyncClient
-from atoll.sdk.sync.inventory import Events, Regions, Slots, Tenants, Tokens
+from atoll.sdk.sync.inventory import Events, Queue, Regions, Slots, Tenants, Tokens
 from atoll.sdk.sync.nodes import Nodes
 from atoll.sdk.sync.workloads import Workloads
 
@@ -50,6 +50,7 @@ class Client:
         self.regions = Regions(self._client.regions)
         self.nodes = Nodes(self._client.nodes)
         self.slots = Slots(self._client.slots)
+        self.queue = Queue(self._client.queue)
         self.events = Events(self._client.events)
         self.tokens = Tokens(self._client.tokens)
 

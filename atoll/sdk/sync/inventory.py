@@ -94,6 +94,20 @@ class Slots:
         return wait_for(self._noun.list(workload=workload, tenant=tenant, region=region))
 
 
+class Queue:
+    """What waits to be placed."""
+
+    def __init__(self, noun: face.Queue) -> None:
+        self._noun = noun
+
+    def list(
+        self, *, tenant: str | None = None, workload: str = "", region: str = ""
+    ) -> regional_pb2.ListQueueResponse:
+        """Whose turn it is and what waits, in that order, of one tenant (None = one's own, "" = all, for operators) or
+        of one workload. Raises NotFound, Unavailable."""
+        return wait_for(self._noun.list(tenant=tenant, workload=workload, region=region))
+
+
 class Events:
     def __init__(self, noun: face.Events) -> None:
         self._noun = noun

@@ -177,3 +177,16 @@ async def test_a_join_token_is_made_by_a_guarded_write(region: Region) -> None:
     answer = await ask(region, "CreateJoinToken", request, regional_pb2.CreateJoinTokenResponse)
     assert answer.token.startswith("atoll-join.")
     assert (answer.record.pool, answer.record.hash) == ("gpu", b"")
+
+
+async def test_the_queue_is_told_by_tenant_and_workload(region: Region) -> None:
+    async def queue(**fields: Any) -> regional_pb2.ListQueueResponse:
+        request = regional_pb2.ListQueueRequest(**fields)
+        return await ask(region, "ListQueue", request, regional_pb2.ListQueueResponse)
+
+    answer = await queue()
+    assert [(item.tenant, item.workload, item.replicas) for item in answer.items] == [("acme", "big", REPLICAS)]
+    assert [reason.code for reason in answer.items[0].reasons] == ["InsufficientCpu"]
+    assert answer == await queue(tenant="acme", workload="big") and not (await queue(tenant="other")).items
+    with pytest.raises(NotFound):
+        await queue(region="elsewhere")

@@ -1,0 +1,107 @@
+"""What waits to be placed: whose turn it is, how long the line is, and why something is not in it."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from atoll import manifest
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.cli import output
+from atoll.cli.command import Command, Group
+from atoll.cli.session import connected
+from atoll.cli.views import enum
+from atoll.model.explain import summary
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import AsyncClient
+
+_STYLES = click.Choice(("table", "json", "yaml"))
+
+
+@click.group(
+    cls=Group,
+    examples="""\
+  atoll queue list                how long the lines are, of each tenant and priority
+  atoll queue list -A             of every tenant; who comes first is on top
+  atoll queue get hello           where it stands, or what it waits for
+""",
+)
+def queue() -> None:
+    """What waits to be placed."""
+
+
+@queue.command(
+    "list",
+    cls=Command,
+    examples="""\
+  atoll queue list
+  atoll queue list -A --region r1
+  atoll queue list -o json
+""",
+)
+@click.option("-A", "--all-tenants", "everywhere", is_flag=True, help="Of every tenant; for operators.")
+@click.option("--region", default="", help="Of one region; else of all.")
+@click.option("-o", "--output", "style", type=_STYLES, default="table")
+@connected
+async def list_(client: "AsyncClient", everywhere: bool, region: str, style: str) -> None:
+    """Show how much waits, of each tenant and priority, the next one first."""
+    answer = await client.queue.list(tenant="" if everywhere else None, region=region)
+    _tell_unreachable(answer)
+    if style != "table":
+        output.write(output.documents([manifest.tree(view) for view in answer.queues], style))
+        return
+    rows = [
+        [
+            view.region,
+            view.tenant,
+            enum(view.priority, objects_pb2.Priority),
+            str(view.replicas),
+            str(view.parked),
+            f"{view.weighted_share:.3f}",
+            output.span(view.oldest_ms),
+            view.head or "-",
+        ]
+        for view in answer.queues
+    ]
+    headers = ["REGION", "TENANT", "PRIORITY", "WAITING", "PARKED", "SHARE", "OLDEST", "NEXT"]
+    output.write(output.table(headers, rows)) if rows else output.tell("nothing waits")
+
+
+@queue.command(
+    cls=Command,
+    examples="""\
+  atoll queue get hello
+  atoll queue get hello --region r1
+  atoll queue get hello -o yaml
+""",
+)
+@click.argument("workload")
+@click.option("--region", default="", help="In one region; else in all that run it.")
+@click.option("-o", "--output", "style", type=_STYLES, default="table")
+@connected
+async def get(client: "AsyncClient", workload: str, region: str, style: str) -> None:
+    """Show where a workload's replicas stand: 1 is next of its tenant and priority."""
+    answer = await client.queue.list(workload=workload, region=region)
+    _tell_unreachable(answer)
+    if style != "table":
+        output.write(output.documents([manifest.tree(item) for item in answer.items], style))
+        return
+    rows = [
+        [
+            item.region,
+            item.task or "(gang)",
+            enum(item.priority, objects_pb2.Priority),
+            str(item.replicas + item.backing_off),
+            str(item.position) if item.position else "-",
+            output.span(item.waiting_ms),
+            summary(item.reasons) if item.reasons else "in line",
+        ]
+        for item in answer.items
+    ]
+    headers = ["REGION", "TASK", "PRIORITY", "WAITING", "POSITION", "WAITED", "REASON"]
+    output.write(output.table(headers, rows)) if rows else output.tell(f"nothing of {workload} waits")
+
+
+def _tell_unreachable(answer: regional_pb2.ListQueueResponse) -> None:
+    for region in answer.unreachable:
+        output.tell(f"region {output.visible(region)} cannot be asked")

@@ -1,0 +1,67 @@
+"""What people see of the queue."""
+
+from atoll.api.v1 import objects_pb2
+from atoll.api.v1.regional_pb2 import ListQueueRequest, ListQueueResponse
+from atoll.model.resources import Vector
+from regional.core.queue_views import list_queue
+from tests.support.regional_world import RegionalWorld, task
+
+HIGH, DEFAULT = objects_pb2.PRIORITY_HIGH, objects_pb2.PRIORITY_DEFAULT
+
+
+def queue_of(world: RegionalWorld, **asked: str) -> ListQueueResponse:
+    return list_queue(world.state, ListQueueRequest(**asked), world.now_ms)
+
+
+def test_nothing_waits(world: RegionalWorld) -> None:
+    assert queue_of(world) == ListQueueResponse()
+
+
+def test_what_has_no_room_is_parked_with_its_reasons(world: RegionalWorld) -> None:
+    world.join("n1", capacity=Vector(1_000, 4_096))
+    world.share("web", task(replicas=3, cpu=2_000, memory=10), priority=HIGH)
+    world.advance(5_000)
+    answer = queue_of(world)
+    (view,), (item,) = answer.queues, answer.items
+    assert (view.tenant, view.priority, view.replicas, view.parked, view.head) == ("acme", HIGH, 3, 3, "")
+    assert (item.workload, item.task, item.replicas, item.position, item.priority) == ("web", "main", 3, 0, HIGH)
+    assert item.waiting_ms == view.oldest_ms >= 5_000
+    assert [reason.code for reason in item.reasons] == ["InsufficientCpu"]
+    assert not queue_of(world, tenant="other").items and not queue_of(world, workload="no").items
+
+
+def test_lines_come_in_the_order_of_their_turns(world: RegionalWorld) -> None:
+    """The highest priority, then the tenant that holds least for its weight; within a line by position."""
+    world.grant("poor", Vector(100_000, 100_000), seq=1)
+    world.join("n1", capacity=Vector(1_000, 4_096))
+    world.share("held", task(cpu=500, memory=10))
+    world.share("big", task(cpu=5_000, memory=10))
+    world.share("big", task(cpu=5_000, memory=10), tenant="poor")
+    world.share("urgent", task(cpu=5_000, memory=10), priority=HIGH)
+    answer = queue_of(world)
+    assert [(v.tenant, v.priority) for v in answer.queues] == [("acme", HIGH), ("poor", DEFAULT), ("acme", DEFAULT)]
+    shares = [view.weighted_share for view in answer.queues]
+    assert shares == [0.5, 0.0, 0.5]
+
+
+def test_a_place_in_line() -> None:
+    world = RegionalWorld(bind_batch_slots=1)
+    world.win()
+    world.grant("acme", Vector(100_000, 100_000), seq=1)
+    world.join("n1")
+    world.share("first", task(replicas=0))
+    world.hold = True
+    world.share("web", task(replicas=3, cpu=10, memory=10))
+    world.settle(world.held.pop())  # its share is admitted, and the first of three is about to be bound
+    (view,), (item,) = queue_of(world).queues, queue_of(world).items
+    assert (view.replicas, view.parked, view.head) == (2, 0, "web/main")
+    assert (item.replicas, item.position, list(item.reasons)) == (2, 1, [])
+
+
+def test_a_replica_that_failed_backs_off(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("job", task(), type=objects_pb2.WORKLOAD_TYPE_JOB)
+    world.close(session, *world.slots(), reason="Failed", code=1)
+    (item,) = queue_of(world).items
+    assert (item.replicas, item.backing_off, item.position) == (0, 1, 0)
+    assert [reason.code for reason in item.reasons] == ["BackOff"]
