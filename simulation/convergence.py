@@ -135,14 +135,17 @@ class _RegionView:
 
     def _left(self, share: objects_pb2.Share, task: objects_pb2.Task) -> tuple[int, int]:
         """How many replicas of a job's task are bound, and how many neither that nor ended; none of a task that is
-        over, and none that was told before its job was resumed."""
+        over. What ended for another template, or failed before its job was resumed, is to be done again."""
         of = (share.metadata.tenant, share.metadata.name, task.name)
         slots = [record for slot, record in self.slots.items() if slot[:3] == of]
         bound = sum(record.state == BOUND for record in slots)
-        ended = sum(
-            record.state == DONE and record.uid == share.metadata.uid and record.exit.reason != "Stopped"
-            for record in slots
-        )
+        template = next((each.generation for each in share.templates if each.task == task.name), 0)
+        ended = 0
+        for record in slots:
+            mine = record.state == DONE and record.uid == share.metadata.uid and record.generation >= template
+            failed = record.exit.reason not in ("Completed", "Stopped", "NodeLost")
+            completed = record.exit.reason == "Completed"
+            ended += mine and (completed or (failed and record.generation >= share.spec.resumed))
         return bound, 0 if task.name in share.stopped else max(0, task.replicas - bound - ended)
 
     def waiting(self, tenant: str, workload: str) -> bool:

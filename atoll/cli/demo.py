@@ -105,12 +105,17 @@ async def _apply(client: AsyncClient, story: Story, documents: Sequence[manifest
 
     async def tell(workload: objects_pb2.Workload) -> None:
         job = workload.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
-        now = await client.workloads.wait(workload, until="done" if job else "serving", timeout=SERVES_S)
+        scheduled = workload.spec.HasField("schedule")
+        stage = "admitted" if scheduled else "done" if job else "serving"
+        now = await client.workloads.wait(workload, until=stage, timeout=SERVES_S)
         counts = now.status.counts
         count, word = (counts.succeeded, "done") if job else (counts.serving, "serving")
         where = " · ".join(f"{part.region} {part.counts.desired}" for part in now.status.regions if part.counts.desired)
         priority = views.enum(now.spec.priority, objects_pb2.Priority)
         name, tenant = now.metadata.name, now.metadata.tenant
+        if scheduled:
+            story.line(f"{name:<13} {tenant:<10} {priority:<12} runs at {now.spec.schedule.cron}")
+            return
         story.line(f"{name:<13} {tenant:<10} {priority:<12} {count}/{counts.desired} {word:<8} {where}")
 
     await asyncio.gather(*(tell(workload) for workload in wanted))

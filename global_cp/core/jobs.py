@@ -231,6 +231,21 @@ def gone_ms(spec: objects_pb2.WorkloadSpec, job: objects_pb2.JobStatus) -> int |
     return job.ended_ms + spec.time_to_live_s * _S_IN_MS
 
 
+def settled(plan: Mapping[str, int], placed: Mapping[str, int], replicas: int) -> dict[str, int]:
+    """The plan, but that what has a place stays there: replicas of a job run to their end where they are. What others
+    were to have of it they do not get, the least preferred first. Fewer replicas than have a place: as planned."""
+    kept = {region: placed.get(region, 0) for region in plan}
+    if sum(kept.values()) > replicas:
+        return dict(plan)
+    counts = {region: max(wanted, kept[region]) for region, wanted in plan.items()}
+    surplus = max(0, sum(counts.values()) - replicas)
+    for region in reversed(counts):
+        cut = min(surplus, counts[region] - kept[region])
+        counts[region] -= cut
+        surplus -= cut
+    return counts
+
+
 def parts(parallelism: int, told: Mapping[str, int], over: Iterable[str]) -> dict[str, int]:
     """Each region's part of a parallelism, by how many of the replicas it was told to run. Regions where all of them
     have ended need no part any more."""

@@ -185,6 +185,8 @@ class Shares:
             elif opening is Opening.OPEN:
                 outlook = self._outlook(workload, task.name, request, live, taken, now_ms)
                 wanted = spread.plan(_asked(spec, task, live), at, before, outlook)
+                if spec.type == jobs.JOB:
+                    wanted = jobs.settled(wanted, self._placed(task.name, live), task.replicas)
                 next_ = moves.step(standing, wanted, _fitting(spare, request), max(1, task.replicas // _STRIDES))
             else:
                 ended = self._ended(task.name, live) if opening is Opening.STOPPED else {}
@@ -221,6 +223,14 @@ class Shares:
             return {}
         status = self._records.statuses.get(workload.metadata.tenant, workload.metadata.name)
         return jobs.openings(workload, status.job if status else jobs.NO_STATUS, now_ms)
+
+    def _placed(self, task: str, live: Live) -> dict[str, int]:
+        """How many of a job's replicas have a node or have ended in each region: all, until it says that some wait."""
+        found = {}
+        for name, share in live.items():
+            report = self._reports.of_share(share).get(task)
+            found[name] = _told(share, task) - (report.waiting if report else 0)
+        return found
 
     def _ended(self, task: str, live: Live) -> dict[str, int]:
         """How many of a task's replicas have ended in each region, as far as it has said; no more than it was told."""

@@ -38,14 +38,17 @@ class Mutant:
     events: int
     faults: Mapping[str, float] = field(default_factory=dict)
     regions: int = 1  # 0 = as the seed draws
+    jobs: bool | None = None  # None = as the seed draws
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(*rules: str, events: int = 4_000, regions: int = 1, **faults: float) -> Callable[[Patch], Patch]:
+def mutant(
+    *rules: str, events: int = 4_000, regions: int = 1, jobs: bool | None = None, **faults: float
+) -> Callable[[Patch], Patch]:
     def register(patch: Patch) -> Patch:
-        MUTANTS.append(Mutant(patch.__name__, patch, rules, events, faults, regions))
+        MUTANTS.append(Mutant(patch.__name__, patch, rules, events, faults, regions, jobs))
         return patch
 
     return register

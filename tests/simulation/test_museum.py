@@ -3,7 +3,7 @@
 import pytest
 
 from simulation.history import run
-from tests.simulation.global_mutants import MUTANTS
+from tests.simulation.job_mutants import MUTANTS
 from tests.simulation.mutants import Mutant
 
 SEEDS = range(1, 41)  # tried until one bites: most do at once
@@ -13,9 +13,8 @@ SEEDS = range(1, 41)  # tried until one bites: most do at once
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant.patch(monkeypatch)
-    failure = next(
-        filter(None, (run(seed, mutant.events, regions=mutant.regions, **mutant.faults).failure for seed in SEEDS)), ""
-    )
+    outcomes = (run(seed, mutant.events, regions=mutant.regions, jobs=mutant.jobs, **mutant.faults) for seed in SEEDS)
+    failure = next((outcome.failure for outcome in outcomes if outcome.failure), "")
     assert failure, f"no checker noticed {mutant.name} in {len(SEEDS)} seeds"
     said = failure.splitlines()[0]
     assert any(rule in said for rule in mutant.rules), said

@@ -317,6 +317,13 @@ def test_a_parallelism_is_parted_over_the_regions_that_still_need_it() -> None:
     assert sum(jobs.parts(7, {"a": 1, "b": 100, "c": 3}, ()).values()) == 7
 
 
+def test_what_has_a_place_stays_and_what_waits_may_go() -> None:
+    assert jobs.settled({"a": 2, "b": 1}, {"a": 3}, 3) == {"a": 3, "b": 0}
+    assert jobs.settled({"a": 2, "b": 1}, {"a": 2}, 3) == {"a": 2, "b": 1}
+    assert jobs.settled({"a": 0, "b": 2, "c": 2}, {"a": 1, "b": 0, "c": 2}, 4) == {"a": 1, "b": 1, "c": 2}
+    assert jobs.settled({"a": 2, "b": 0}, {"a": 3, "b": 1}, 2) == {"a": 2, "b": 0}, "fewer are asked for"
+
+
 def test_each_region_has_its_part_and_quota_only_for_that(core: GlobalCore, north: Region) -> None:
     job = _job({"main": ()}, replicas=10)
     job.spec.tasks[0].parallelism = 3
