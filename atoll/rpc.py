@@ -156,7 +156,7 @@ class _Border(grpc.aio.ServerInterceptor):
         self._clock = clock
         self._limits = limits
         self._rates = _Rates(limits.calls_per_s, limits.calls_burst)
-        self._identity_of_pem = functools.lru_cache(maxsize=16_384)(identity_from_certificate)
+        self._identity_of_pem = functools.lru_cache(maxsize=1_024)(identity_from_certificate)
 
     async def intercept_service(
         self,
@@ -344,6 +344,9 @@ def _server_options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", limits.keepalive_at_least_ms),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        # What a connection costs, and a region has 10,000: by default 16 KiB for what is being encrypted, and a log.
+        ("grpc.tsi.max_frame_size", 2_048),
+        ("grpc.enable_channelz", 0),
     ]
 
 

@@ -9,7 +9,6 @@ nothing about nodes: that is core/node_life. Join and Renew are in join.py.
 
 import asyncio
 import itertools
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from prometheus_client import Counter, Gauge
@@ -45,8 +44,8 @@ class _Session:
         self.closed = ""
         self.refused: AtollError | None = None
         self._limit = limit
-        self._queue: deque[agent_pb2.RegionMessage] = deque()
-        self._changed = asyncio.Event()
+        self._queue: list[agent_pb2.RegionMessage] = []  # no deque: an empty one takes 600 bytes, times 10,000
+        self._changed: asyncio.Future[None] | None = None  # what `next` waits for
 
     def send(self, message: agent_pb2.RegionMessage) -> None:
         if len(self._queue) >= self._limit:
@@ -54,11 +53,15 @@ class _Session:
             self.close("the session's queue is full: the agent does not keep up")
             return
         self._queue.append(message)
-        self._changed.set()
+        self._wake()
 
     def close(self, reason: str) -> None:
         self.closed = self.closed or reason
-        self._changed.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._changed and not self._changed.done():
+            self._changed.set_result(None)
 
     def refuse(self, error: AtollError) -> None:
         self.refused = self.refused or error
@@ -73,9 +76,9 @@ class _Session:
         """The next message, in order; None once closed."""
         while not self.closed:
             if self._queue:
-                return self._queue.popleft()
-            self._changed.clear()
-            await self._changed.wait()
+                return self._queue.pop(0)
+            self._changed = asyncio.get_running_loop().create_future()
+            await self._changed
         return None
 
 
@@ -103,7 +106,7 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
         self._numbers = itertools.count(1)
         self._sessions: dict[int, _Session] = {}
         self._of_node: dict[str, _Session] = {}  # that said hello last in this reign
-        self._opened: dict[str, deque[_Session]] = {}  # by node, oldest first
+        self._opened: dict[str, list[_Session]] = {}  # by node, oldest first
         self._authority: Authority | None = None  # None = standby
         self._queries: dict[int, tuple[_Session, asyncio.Queue[agent_pb2.QueryAnswer]]] = {}
 
@@ -177,7 +180,7 @@ class Dispatcher(agent_pb2_grpc.AgentGatewayServicer):
         term = self._authority.term if self._authority else 0
         session = _Session(next(self._numbers), identity, term, self._settings.session_queue_messages)
         self._sessions[session.number] = session
-        of_node = self._opened.setdefault(identity.node, deque())
+        of_node = self._opened.setdefault(identity.node, [])
         of_node.append(session)
         if len(of_node) > self._settings.sessions_of_node:
             of_node[0].close("the node has opened too many sessions")
