@@ -50,8 +50,9 @@ sim: setup  ## simulate: SEEDS=300 histories of EVENTS=10000 events each, with r
 matrix: setup  ## the kill matrix: every process struck in every way while jobs flow; a table, and matrix.json
 	$(BIN)/python -m tests.matrix --json matrix.json
 
-bench: setup  ## benchmarks as JSON: SECONDS=60 of durable bindings into real etcd, and the store
-	$(BIN)/python -m tests.benchmarks --seconds $(SECONDS)
+bench: setup  ## benchmarks as JSON: SECONDS=60 of durable bindings into real etcd, and the store; DATA=FOLDER also replays traces
+	$(if $(DATA),$(BIN)/pip install -q --disable-pip-version-check -e '.[plots]')
+	$(BIN)/python -m tests.benchmarks --seconds $(SECONDS) $(if $(DATA),--data $(DATA) --plot bench)
 
 dev: setup  ## a lasting playground: three regions, nine nodes, five workloads; Ctrl-C ends it
 	$(BIN)/atoll dev

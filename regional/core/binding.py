@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, vector
-from regional.core import closing, gpus, interactive, transactions
+from regional.core import closing, gpu_scores, interactive, transactions
 from regional.core.announcing import announce as announce
 from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
@@ -104,6 +104,8 @@ def _next_bind(state: State, lane: int, turn: Turn, lowest: int) -> Bind | None:
     _wake(state, turn)
     if not state.queue:
         return None
+    if state.table.gpus.any and (typical := state.table.demand.news()):
+        state.table.expect(typical)
     batch = _Batch(state, lane, turn.now_ms)
     total = state.total_capacity().amounts()
     shares: dict[str, float] = {}  # that no charge has changed since
@@ -262,7 +264,8 @@ def _bind(
     """Charges the places and adds their records to be."""
     amount = task.request.vector
     for row, count in Counter(row for _, row in places).items():
-        state.table.charge(row, (amount * count).amounts())
+        if not amount.gpu_milli:
+            state.table.charge(row, (amount * count).amounts())
         task.move_copies(row, count)
     tenant, workload = task.owner.tenant, task.owner
     charge = amount * len(places)
@@ -281,7 +284,9 @@ def _bind(
         record.node, record.node_incarnation = node.name, node.record.incarnation
         record.attempt.n = state.next_attempt()
         record.tries = tries(task, index)
-        record.gpus.extend(gpus.take(state.table, task.request, row))
+        if amount.gpu_milli:  # which devices the next one gets depends on this one
+            state.table.charge(row, amount.amounts())
+            record.gpus.extend(gpu_scores.take(state.table, task.request, row))
         decision.placed.add(index=index, node=node.name, attempt=record.attempt, gpus=record.gpus)
         batch.bindings.append(Binding(task, index, row, record, avoid))
     decision.slot.index = places[0][0]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector, total, vector
-from regional.core import binding, gpus, reservations, transactions
+from regional.core import binding, gpu_scores, reservations, transactions
 from regional.core.commands import Journal
 from regional.core.filters import Cure
 from regional.core.placement import Refusals
@@ -89,7 +89,8 @@ def _plan(
     decision.nodes = len(state.nodes)
     amount = task.request.vector
     for row, count in Counter(row for _, row in places).items():
-        state.table.charge(row, (amount * count).amounts())
+        if not amount.gpu_milli:
+            state.table.charge(row, (amount * count).amounts())
         task.move_copies(row, count)
     state.account(gang.owner.tenant).charging += amount * len(places)
     alike = binding.alike(state, task, decision.id)
@@ -105,7 +106,9 @@ def _plan(
         record.node, record.node_incarnation = node.name, node.record.incarnation
         record.attempt.n = state.next_attempt()
         record.tries = binding.tries(task, index)
-        record.gpus.extend(gpus.take(state.table, task.request, row))
+        if amount.gpu_milli:  # which devices the next one gets depends on this one
+            state.table.charge(row, amount.amounts())
+            record.gpus.extend(gpu_scores.take(state.table, task.request, row))
         decision.placed.add(index=index, node=node.name, attempt=record.attempt, gpus=record.gpus)
         gang.planned.append(Binding(task, index, row, record, ""))
     decision.node, decision.next_owner = decision.placed[0].node, "agent"

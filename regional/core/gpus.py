@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from regional.core.node_table import Integers, Mask, NodeTable, Rows
 
 WHOLE_MILLI = 1000
+SORTS = 9
 MOST_GPUS = 64  # of one node; they are numbered below it
 
 
@@ -28,8 +29,14 @@ class Gpus:
     def __init__(self, rows: int) -> None:
         self.left: npt.NDArray[np.int64] = np.zeros((rows, 0), np.int64)  # milli; 0 where there is none
         self.model: npt.NDArray[np.int32] = np.zeros((rows, 0), np.int32)  # interned; 0 where there is none
+        self.held: npt.NDArray[np.int64] = np.zeros((rows, SORTS), np.int64)  # replicas, by `sort_of` what they ask for
         self.models: list[str] = [""]
         self._ids: dict[str, int] = {"": 0}
+
+    @property
+    def any(self) -> bool:
+        """Whether a node has ever had one."""
+        return bool(self.left.shape[1])
 
     def grow(self, rows: int, width: int) -> None:
         """To at least so many rows and numbers."""
@@ -37,6 +44,7 @@ class Gpus:
         if any(more):
             around = ((0, more[0]), (0, more[1]))
             self.left, self.model = np.pad(self.left, around), np.pad(self.model, around)
+            self.held = np.pad(self.held, ((0, more[0]), (0, 0)))
 
     def describe(self, row: int, devices: Mapping[int, str]) -> None:
         """Models by number. What is in use of a device that is gone stays in use: `left` is below zero then."""
@@ -51,12 +59,14 @@ class Gpus:
     def charge(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
         """`gpu_milli` in all, evenly from each of these devices."""
         self.grow(0, max(numbers) + 1)
+        self.held[row, sort_of(gpu_milli)] += 1
         for number in numbers:
             self.left[row, number] -= gpu_milli // len(numbers)
             there = self.model[row, number] > 0
             require(not there or self.left[row, number] >= 0, "I3: a GPU gives at most 1000 milli")
 
     def credit(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
+        self.held[row, sort_of(gpu_milli)] -= 1
         for number in numbers:
             self.left[row, number] += gpu_milli // len(numbers)
             require(self.left[row, number] <= WHOLE_MILLI, "I3: a GPU gets back at most what it gave")
@@ -76,6 +86,11 @@ class Gpus:
             found = self._ids[model] = len(self.models)
             self.models.append(model)
         return found
+
+
+def sort_of(gpu_milli: int) -> int:
+    """0 for a part of a device, else the number of devices, as far as they are told apart."""
+    return min(gpu_milli // WHOLE_MILLI, SORTS - 1)
 
 
 def asks_whole(gpu_milli: int) -> bool:
@@ -127,13 +142,3 @@ def choose(left: "Integers", gpu_milli: int) -> tuple[int, ...]:
     if asks_whole(gpu_milli):
         return tuple(np.flatnonzero(left == WHOLE_MILLI)[: gpu_milli // WHOLE_MILLI].tolist())
     return (int(np.argmin(np.where(left >= gpu_milli, left, WHOLE_MILLI + 1))),)
-
-
-def take(table: "NodeTable", request: "Request", row: int) -> tuple[int, ...]:
-    """The devices that one more replica on this row gets, charged; none when it asks for none."""
-    asked = request.vector.gpu_milli
-    if not asked:
-        return ()
-    numbers = choose(usable(table, request, np.array([row]))[0], asked)
-    table.charge_gpus(row, numbers, asked)
-    return numbers

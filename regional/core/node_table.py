@@ -13,6 +13,7 @@ import numpy.typing as npt
 from atoll.errors import InvariantBroken, require
 from atoll.model.resources import DIMENSIONS
 from regional.core.gpus import Gpus
+from regional.core.typical import Demand, Typical
 
 Amounts = tuple[int, ...]
 Rows = npt.NDArray[np.int64]
@@ -45,6 +46,8 @@ class NodeTable:
         self.total: Integers = np.zeros(len(DIMENSIONS), np.int64)  # capacity of all rows
         self.used: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
         self.gpus = Gpus(_FIRST_ROWS)
+        self.demand = Demand()
+        self.typical = Typical(())
         self.present: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.ready: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.cordoned: Mask = np.zeros(_FIRST_ROWS, np.bool_)
@@ -153,6 +156,12 @@ class NodeTable:
     def credit_gpus(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
         self.gpus.credit(row, numbers, gpu_milli)
         self._touch(row)
+
+    def expect(self, typical: Typical) -> None:
+        """What work asks for in general: scores of GPUs go by it."""
+        self.typical = typical
+        self.version += 1
+        self.changed[: self.size] = self.version
 
     def free(self, rows: list[int]) -> Integers:
         """What is left on these rows: (rows, dimensions)."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import strategies
+from regional.core import gpu_scores
 from regional.core.filters import Request, satisfied, untolerated
 from regional.core.node_table import Integers, NodeTable, Rows, Scores
 
@@ -105,6 +106,12 @@ TIGHTNESS = Score("tightness", _tightness)
 LOOSENESS = Score("looseness", _looseness)
 EVENNESS = Score("evenness", _evenness)
 ALIKE = Score("alike", _alike)
+WHOLENESS = Score("wholeness", gpu_scores.fgd)
+EXPECTED_FILL = Score("expected-fill", gpu_scores.expected_fill)
+GPU_BEST_FIT = Score("gpu-best-fit", gpu_scores.gpu_best_fit)
+DOT_PRODUCT = Score("dot-product", gpu_scores.dot_product)
+GPU_PACKING = Score("gpu-packing", gpu_scores.gpu_packing)
+GPU_CLUSTERING = Score("gpu-clustering", gpu_scores.gpu_clustering)
 
 _WISHES = ((PREFERRED, 2.0), (UNTAINTED, 4.0))  # what the user and the operator said counts under every strategy
 STRATEGIES: dict[str, tuple[tuple[Score, float], ...]] = {
@@ -116,6 +123,12 @@ STRATEGIES: dict[str, tuple[tuple[Score, float], ...]] = {
     strategies.WORST_FIT: ((LOOSENESS, 1.0), *_WISHES),
     strategies.FIRST_FIT: ((ALIKE, 1.0), *_WISHES),
     strategies.ROUND_ROBIN: ((APART, 1.0), *_WISHES),  # the n-th replica on every node before any gets one more
+    strategies.FGD: ((WHOLENESS, 1.0), *_WISHES),
+    strategies.EXPECTED_FILL: ((EXPECTED_FILL, 1.0), *_WISHES),
+    strategies.GPU_BEST_FIT: ((GPU_BEST_FIT, 1.0), *_WISHES),
+    strategies.DOT_PRODUCT: ((DOT_PRODUCT, 1.0), *_WISHES),
+    strategies.GPU_PACKING: ((GPU_PACKING, 1.0), *_WISHES),
+    strategies.GPU_CLUSTERING: ((GPU_CLUSTERING, 1.0), *_WISHES),
 }
 _COUNTING = frozenset(name for name, parts in STRATEGIES.items() if any(score is APART for score, _ in parts))
 

@@ -15,9 +15,11 @@ from atoll.errors import require
 from regional.core import closing, forgetting, gangs, interactive, releasing, transactions
 from regional.core.binding import announce
 from regional.core.classes import class_of
+from regional.core.filters import Request
 from regional.core.records import TaskEntry, WorkloadEntry, marks_of
 from regional.core.state import State, Turn
 from regional.core.transactions import AdmitShares
+from regional.core.typical import Shape
 
 _NOT_OF_A_REPLICA: tuple[Literal["replicas", "parallelism", "completions", "retries", "depends_on"], ...] = (
     "replicas",
@@ -158,12 +160,20 @@ def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, 
     generations = {template.task: template.generation for template in share.templates}
     for name in dict.fromkeys((*workload.tasks, *specs)):
         task = state.task(workload, name)
+        before = task.replicas
         task.admit(specs.get(name), generations.get(name, share.metadata.generation))
         task.wanted = _wanted(task)
         state.neighbours.admit(task)
+        if task.replicas > before:
+            state.table.demand.add(shape_of(task.request), task.replicas - before)
         _open_task(state, task, turn)
     gangs.opened(state, workload, turn)
     state.mark_changed(workload)
+
+
+def shape_of(request: Request) -> Shape:
+    """What of a request counts for what is typical."""
+    return Shape(request.vector.cpu_milli, request.vector.gpu_milli, request.gpu_models)
 
 
 def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:

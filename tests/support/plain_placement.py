@@ -9,15 +9,15 @@ from atoll.api.v1 import objects_pb2
 from atoll.model import explain, strategies
 from atoll.model.resources import DIMENSIONS
 from atoll.model.selectors import matches, tolerates
-from regional.core import scores
+from regional.core import gpu_scores, scores
 from regional.core.colocation import FULL_WEIGHT, Around, Counted, News, Term
 from regional.core.filters import HARD_TAINTS, driver_labels, request_of
 from regional.core.node_table import NODE, NodeTable
+from regional.core.typical import Shape, Typical
 
 MODELS = ("T4", "A100", "P100")
-
-
 WHOLE = 1000
+TYPICAL = ((Shape(1, 300), 0.4), (Shape(1, 1_000, ("T4", "P100")), 0.2), (Shape(4, 2_000), 0.2), (Shape(2, 0), 0.2))
 
 
 @dataclass
@@ -88,6 +88,7 @@ def table_of(plain: list[PlainNode]) -> NodeTable:
         for number, (_, left) in node.gpus.items():
             table.charge_gpus(row, (number,), WHOLE - left)
         table.set_ready(row, node.ready)
+    table.expect(Typical(TYPICAL))
     return table
 
 
@@ -274,7 +275,10 @@ def reference(
         if best is None:
             return chosen
         chosen.append(best[1])
-        plain[best[1]].take(task)
+        table.charge(best[1], request.vector)
+        for number in gpu_scores.take(table, request, best[1]):
+            model, _ = plain[best[1]].gpus[number]
+            plain[best[1]].gpus[number] = model, int(table.gpus.left[best[1], number])
         used[best[1]] = used[best[1]] + asked
         copies[best[1]] += 1
     return chosen

@@ -4,7 +4,7 @@ import pytest
 
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.errors import InvariantBroken
-from atoll.model import explain
+from atoll.model import explain, strategies
 from regional.core.claims import mistake_in_claims
 from regional.core.gpus import Gpus, choose
 from tests.support.regional_world import RegionalWorld, task
@@ -115,6 +115,27 @@ def test_rows_and_numbers_grow_and_are_used_again(world: RegionalWorld) -> None:
         world.join(f"n{number}", gpus=("T4",) * (number % 3))
     world.share("all", task(replicas=69, gpu=1_000))
     assert len(world.slots()) == 69
+    world.check()
+
+
+def test_scores_of_gpus_go_by_what_was_asked_for(world: RegionalWorld) -> None:
+    world.join("n1", gpus=("T4", "T4"))
+    world.share("half", task(replicas=2, cpu=100, gpu=500, strategy="fgd"))
+    world.share("whole", task(cpu=100, gpu=1_000, strategy="expected-fill"))
+    kinds = world.state.table.typical.kinds
+    assert [(kind.devices, kind.milli) for kind in kinds] == [(1, 500), (1, 1_000)]
+    assert held(world) == {0: 1_000, 1: 1_000}
+    world.take_over()
+    world.share("more", task(cpu=100, gpu=1_000))
+    assert len(world.state.table.typical.kinds) == 2
+
+
+def test_a_batch_of_one_task_gets_devices_one_after_the_other(world: RegionalWorld) -> None:
+    for name in ("n1", "n2"):
+        world.join(name, gpus=("T4",) * 8)
+    for number, strategy in enumerate(strategies.FOR_GPUS):
+        world.share(f"w{number}", task(replicas=3, cpu=10, gpu=(300, 1_000)[number % 2], strategy=strategy))
+    assert len(world.slots()) == 3 * len(strategies.FOR_GPUS)
     world.check()
 
 
