@@ -75,6 +75,13 @@ class CoreSettings:
     # gangs
     gang_reserve_ms: int = 30_000  # all members are reserved by then, or none stays so
 
+    # preemption
+    preemption_grace_s: tuple[int, ...] = (5, 10, 20, 30, 60)  # of a victim, by priority from best-effort to real-time
+    preemption_wait_ms: int = 60_000  # beside the grace, until the preemptor gives up
+    preemption_penalty_ms: int = 10_000  # a victim waits so long at least
+    preemption_period_ms: int = 5_000  # what found no room is looked at again
+    preemption_nodes: int = 16  # with victims, that are compared
+
     # placement
     cached_classes: int = 256
     shown_scores: int = 5

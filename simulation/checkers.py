@@ -63,11 +63,15 @@ class Checkers:
                 self._world.promises.look(batch)
             for change in batch.changes:
                 self._look_at(change)
+            if batch.changes[0].key.startswith(keys.GLOBAL):
+                self._world.preemptions.check_leaves()
 
     def _look_at(self, change: Change) -> None:
         parts = change.key.split(b"/")
         if parts[1] == b"g":
-            if parts[2] == b"slice":
+            if parts[2] == b"share":
+                self._world.preemptions.look_at_leave(change)
+            elif parts[2] == b"slice":
                 self._look_at_grant(change, parts[4].decode(), parts[3].decode())
             elif parts[2] == b"status":
                 self.jobs.status(change)
@@ -82,7 +86,9 @@ class Checkers:
         elif kind == b"node" and change.item:
             self._world.operators.look(change)
         elif kind == b"workload" and change.item:
-            self._check_removal(region, objects_pb2.Share.FromString(change.item.value))
+            share = objects_pb2.Share.FromString(change.item.value)
+            self._world.preemptions.look_at_share(region, share)
+            self._check_removal(region, share)
 
     def _check_removal(self, region: str, share: objects_pb2.Share) -> None:
         """A region gives work up only when the global plane has taken it away."""
@@ -99,6 +105,7 @@ class Checkers:
         slot = objects_pb2.Slot.FromString(item.value)
         self.jobs.slot(region, change, slot)
         place, attempt = (region, slot_name(slot.id)), attempt_id(slot.attempt)
+        self._world.preemptions.look_at_slot(region, slot if change.item else None, place[1])
         if change.item is None or slot.state != BOUND:
             self._now_bound.pop(place, None)
             return

@@ -21,6 +21,7 @@ from simulation.network import Network
 from simulation.node import Node
 from simulation.operators import Operators
 from simulation.plane import GlobalCandidate
+from simulation.preemptions import Preemptions
 from simulation.process import Process
 from simulation.promises import Promises
 from simulation.region import RegionalCandidate
@@ -72,6 +73,7 @@ class World:
         }
         self.candidates = [c for candidates in self.candidates_of.values() for c in candidates]
         self.nodes = [node for nodes in self.nodes_of.values() for node in nodes]
+        self.preemptions = Preemptions(self)
 
     def _rate(self) -> float:
         return 1.0 + self.kernel.random.uniform(-self.faults.clock_rate, self.faults.clock_rate)

@@ -28,6 +28,8 @@ QUOTA = "QuotaExhausted"
 SLICE_AWAITED = "SliceAwaited"
 GANG_ROOM = "GangNeedsRoom"
 GANG_RESERVING = "GangReserving"
+PREEMPTING = "Preempting"
+PREEMPTED = "Preempted"
 BACK_OFF = "BackOff"
 QUEUED = "Queued"
 PARALLELISM = "Parallelism"
@@ -56,6 +58,8 @@ SENTENCES = {
     SLICE_AWAITED: "none of the tenant's quota has come to this region yet",
     GANG_ROOM: "all replicas of the gang need room at once",
     GANG_RESERVING: "room for the gang is being reserved",
+    PREEMPTING: "room is being made by stopping work of lower priorities",
+    PREEMPTED: "stopped to make room for work of a higher priority",
     BACK_OFF: "waiting before the next try after a failure",
     QUEUED: "waiting for its turn",
     PARALLELISM: "as many of the task run as its `parallelism` allows",

@@ -8,7 +8,7 @@ its shares is left (I7, I11). A region that is not connected keeps its shares.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Settled
@@ -32,6 +32,8 @@ Counts = dict[str, dict[str, int]]  # region → task → replicas
 class Wanted:
     """By region and task: what it is told next, and the plan that leads to; only regions that have or get any. `parts`
     of a parallelism; `stopped`: tasks that are over."""
+
+    preempts: str = ""  # the one region that may preempt for it
 
     told: Counts = field(default_factory=dict)
     plan: Counts = field(default_factory=dict)
@@ -58,6 +60,7 @@ def share(workload: objects_pb2.Workload, region: objects_pb2.Region, wanted: Wa
         spec=workload.spec,
         removed=not told,
     )
+    result.preempts = name == wanted.preempts
     for task in result.spec.tasks:
         task.replicas = told.get(task.name, 0)
     if told != plan:
@@ -158,6 +161,8 @@ class Shares:
         nothing = workload.metadata.deleted_ms or workload.spec.HasField("schedule")
         wanted = Wanted() if nothing else self._counts(workload, live, now_ms)
         gone = {name: share for name, share in present.items() if share.removed and name not in wanted.told}
+        holder = [name for name, share in present.items() if share.preempts] or list(wanted.told)
+        wanted = replace(wanted, preempts=holder[0] if holder else "")
         return gone | {
             name: share(workload, self._region(name), wanted) for name in {**present, **wanted.told} if name not in gone
         }

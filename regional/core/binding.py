@@ -229,6 +229,8 @@ def park(
         if reasons != (SLICE_AWAITED,):  # which comes a moment after a tenant's first workload: no alarm
             announce(turn, state, cls.tenant, cls.workload, "NotPlaced", f"{cls.task}: {explain.summary(reasons)}")
     state.queue.park(cls, cures, reasons)
+    if cls.short_of_room:
+        state.roomless[cls] = None
     state.mark_changed(state.workloads[cls.tenant, cls.workload])
 
 

@@ -28,7 +28,7 @@ def stop(state: State, entry: SlotEntry, reason: str, turn: Turn) -> None:
 
 
 def stop_of(state: State, entry: SlotEntry) -> agent_pb2.Stop:
-    grace_s = entry.task.spec.termination_grace_s if entry.task.spec else 0
+    grace_s = entry.grace_s or (entry.task.spec.termination_grace_s if entry.task.spec else 0)
     return stop_message(state, entry.record.id, entry.record.attempt, entry.closing, grace_s)
 
 

@@ -149,7 +149,7 @@ def _after_commit(state: State, lane: int, gang: GangEntry, turn: Turn) -> Opera
     if members := [e for e in _reserved(gang) if not e.busy][: state.settings.release_batch_slots]:
         for entry in members:
             entry.busy = True
-        return reservations.bind_reserved(lane, gang, [(e, _bound(e.record)) for e in members])
+        return reservations.bind_reserved(lane, gang, [(e, bound_record(e.record)) for e in members])
     if gang.flying:
         return None
     waits = any(indices for _, indices in gang_placing.waiting(gang))
@@ -184,7 +184,7 @@ def _stop_all(state: State, gang: GangEntry, reason: str, turn: Turn) -> bool:
 
 
 def _reserved(gang: GangEntry) -> Iterator[SlotEntry]:
-    return (entry for entry in gang.owner.entries() if entry.reserved)
+    return (e for e in gang.owner.entries() if e.reserved and e.record.reservation.gang)
 
 
 def _trouble(state: State, gang: GangEntry, turn: Turn) -> str:
@@ -200,7 +200,7 @@ def _give_up(state: State, lane: int, gang: GangEntry, turn: Turn) -> Sweep | No
     gang_placing.give_back(state, gang)
     if gang.flying:
         return None
-    swept = [Released(e, _swept(e.record)) for e in _reserved(gang)][: state.settings.release_batch_slots]
+    swept = [Released(e, swept_record(e.record)) for e in _reserved(gang)][: state.settings.release_batch_slots]
     if swept:
         for released in swept:
             released.entry.busy = True
@@ -244,7 +244,7 @@ def _record(gang: GangEntry, now_ms: int) -> objects_pb2.Gang:
     return record
 
 
-def _bound(reserved: objects_pb2.Slot) -> objects_pb2.Slot:
+def bound_record(reserved: objects_pb2.Slot) -> objects_pb2.Slot:
     record = objects_pb2.Slot()
     record.CopyFrom(reserved)
     record.state = BOUND
@@ -252,7 +252,7 @@ def _bound(reserved: objects_pb2.Slot) -> objects_pb2.Slot:
     return record
 
 
-def _swept(reserved: objects_pb2.Slot) -> objects_pb2.Slot:
+def swept_record(reserved: objects_pb2.Slot) -> objects_pb2.Slot:
     record = objects_pb2.Slot()
     record.CopyFrom(reserved)
     record.state = WAITING

@@ -19,6 +19,7 @@ from regional.core import (
     interactive,
     node_changes,
     node_life,
+    preemption,
     releasing,
     removal,
     shares,
@@ -43,9 +44,11 @@ _SOURCES: tuple[_Source, ...] = (
     forgetting.next_clear,
     forgetting.next_forget,
     gangs.next_step,
+    preemption.next_preemption,
 )
 _BULK: tuple[_Source, ...] = (shares.next_admission, releasing.next_release, binding.next_bind)  # take turns
-_LAST: tuple[_Source, ...] = (gangs.next_step, authority.next_touch)  # a gang's turn may just have come
+_MADE: tuple[_Source, ...] = (gangs.next_step, preemption.next_preemption)  # a turn that just came
+_LAST: tuple[_Source, ...] = (*_MADE, authority.next_touch)
 _PROMPT: tuple[_Source, ...] = (*_SOURCES, shares.next_prompt_admission, binding.next_prompt_bind, *_LAST)
 
 
@@ -116,6 +119,7 @@ class Machine:
             node_life.check(state, turn)
             slices.check(state, turn.now_ms)
             removal.check(state, turn)
+            preemption.check(state, turn)
 
     # ---- leadership
 
@@ -182,6 +186,7 @@ _SETTLED: Handlers = {
     tx.Bind: (binding.bind_committed, binding.bind_rejected),
     tx.Release: (releasing.release_committed, releasing.release_rejected),
     **gangs.SETTLED,
+    **preemption.SETTLED,
     tx.Clear: (forgetting.clear_committed, forgetting.clear_rejected),
     tx.Forget: (forgetting.forget_committed, forgetting.forget_rejected),
     tx.NoteGlobal: (global_plane.note_committed, global_plane.note_rejected),

@@ -35,6 +35,7 @@ class SchedulingClass:
     band: int
     request: Request
     latest_start_ms: int = NEVER_MS  # deadline - estimate
+    front: bool = False  # some of it was preempted: it comes before its like
     gang: bool = False  # all members of a gang, as one item: its only index is 0
     queued_ms: int = 0
     ticket: int = 0  # its entry in the order; 0 = it has none
@@ -50,6 +51,10 @@ class SchedulingClass:
     @property
     def parked(self) -> bool:
         return bool(self.cures)
+
+    @property
+    def short_of_room(self) -> bool:
+        return Cure.RESOURCES in self.cures
 
     def indices(self) -> Iterator[int]:
         yield from sorted([*self._retries, *(i for start, end in self._ranges for i in range(start, end))])
@@ -130,7 +135,8 @@ class Queue:
     def _key(self, cls: SchedulingClass) -> _Key:
         """What cannot meet its deadline any more stands with what has none: else it would make others miss theirs."""
         latest_ms = cls.latest_start_ms
-        return latest_ms if latest_ms >= self._now_ms else NEVER_MS, cls.queued_ms, cls.ticket
+        queued_ms = -1 if cls.front else cls.queued_ms
+        return latest_ms if latest_ms >= self._now_ms else NEVER_MS, queued_ms, cls.ticket
 
     def age(self, now_ms: int) -> None:
         """Raises what has waited long enough; to be called before `pick`, after classes were offered."""
@@ -203,6 +209,7 @@ class Queue:
                 continue
             if cls.ticket == ticket:
                 cls.ticket = 0
+                cls.front = cls.front and bool(cls.size or cls.delayed)
             heapq.heappop(heap)
         return None
 

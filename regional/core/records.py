@@ -43,6 +43,7 @@ class SlotEntry:
     vector: Vector
     busy: bool = False  # a transaction on it is in flight
     closing: str = ""  # why its attempt is asked to stop
+    grace_s: int = 0  # that it gets then, being preempted; 0 = that of its task
     status: agent_pb2.AttemptStatus | None = None  # of the bound attempt, as last reported
     marks: int = 0  # what it adds to its task's tally
     # derived, see `derive`

@@ -109,6 +109,8 @@ def _after(state: State, entry: SlotEntry, now_ms: int) -> objects_pb2.Slot:
         record.tries, pause_ms = judge(state.settings, entry, exit_)
         done = pause_ms is None
         record.not_before_ms = now_ms + pause_ms if pause_ms is not None else 0
+    elif entry.wanted and entry.grace_s and exit_.reason == STOPPED:
+        record.not_before_ms = now_ms + state.settings.preemption_penalty_ms
     record.state = DONE if done else WAITING
     return record
 
@@ -207,7 +209,9 @@ def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
         return
     failed = record.state == WAITING and not entry.outdated and entry.exit_reason not in ("", STOPPED, NODE_LOST)
     avoid = record.node if failed else ""
-    if failed and record.not_before_ms > now_ms:
+    preempted = record.state == WAITING and record.not_before_ms > 0 and entry.exit_reason == STOPPED
+    task.cls.front |= preempted
+    if (failed or preempted) and record.not_before_ms > now_ms:
         state.queue.delay(task.cls, entry.index, record.not_before_ms, avoid)
     else:
         state.queue.put(task.cls, (entry.index,), now_ms, avoid)

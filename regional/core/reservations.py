@@ -5,12 +5,12 @@ again by SWEEP. The members of a gang are bound by one GANG-COMMIT; what follows
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Plan
-from atoll.model.resources import Vector, total
+from atoll.model.resources import Vector, total, vector
 from atoll.store.store import Compare, Delete, Put, mod_is, not_written_since
 from regional.core.transactions import Bind, Binding, Operation, Release, Released, charge_slots, lane_use, stored
 
@@ -46,6 +46,26 @@ class Sweep(Release):
     gang: "GangEntry"
 
 
+@dataclass(frozen=True, slots=True)
+class Preempt(Bind):
+    """A RESERVE that names victims."""
+
+    victims: tuple["SlotEntry", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BindPreempting(Operation):
+    entry: "SlotEntry"
+    record: objects_pb2.Slot
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOne(Operation):
+    entry: "SlotEntry"
+    record: objects_pb2.Slot
+    credit: Vector
+
+
 def reserve(
     root: bytes,
     lane: int,
@@ -76,8 +96,10 @@ def bind_reserved(lane: int, gang: "GangEntry", bound: Sequence[tuple["SlotEntry
 
 
 def dissolve_gang(lane: int, gang: "GangEntry") -> DissolveGang:
-    """I12. No member is reserved or bound any more: the next start is all or none again."""
-    compares = (mod_is(gang.key, gang.mod_revision), *_as_known(gang))
+    """I12. No member is reserved or bound any more, and its workload asks for no other ones: the next start is all or
+    none again."""
+    owner = gang.owner
+    compares = (mod_is(gang.key, gang.mod_revision), mod_is(owner.key, owner.mod_revision), *_as_known(gang))
     return DissolveGang(lane, Plan("GANG-DISSOLVE", compares, (Delete(gang.key),)), gang)
 
 
@@ -96,3 +118,41 @@ def sweep(root: bytes, lane: int, gang: "GangEntry", released: Sequence[Released
     writes.append(lane_use(root, lane, account, credit))
     plan = Plan("SWEEP", tuple(compares), tuple(writes))
     return Sweep(lane, plan, tuple(released), ((account.tenant, credit),), gang)
+
+
+def preempt(
+    root: bytes,
+    lane: int,
+    binding: Binding,
+    node: "NodeEntry",
+    victims: Sequence["SlotEntry"],
+    account: "TenantAccount",
+    decision: objects_pb2.Decision,
+) -> Preempt:
+    """I3, I9. As BIND of one slot, but nothing runs by it: and each victim is bound as it was when it was chosen."""
+    charges = ((account, vector(binding.record.vector)),)
+    plan = charge_slots("RESERVE", root, lane, (binding,), (node,), charges)
+    plan = replace(plan, compares=(*plan.compares, *(mod_is(v.key, v.mod_revision) for v in victims)))
+    return Preempt(lane, plan, (binding,), ((account.tenant, charges[0][1]),), (decision,), tuple(victims))
+
+
+def bind_preempting(
+    lane: int, entry: "SlotEntry", record: objects_pb2.Slot, node: "NodeEntry", victims: Iterable["SlotEntry"]
+) -> BindPreempting:
+    """I1, I9. The slot is reserved as read, its victims are as they were seen released, its node takes work and its
+    workload wants it. What it holds is charged already."""
+    owner = entry.task.owner
+    compares = [mod_is(entry.key, entry.mod_revision), mod_is(node.key, node.mod_revision)]
+    compares += [mod_is(owner.key, owner.mod_revision), *(mod_is(v.key, v.mod_revision) for v in victims)]
+    plan = Plan("BIND-RESERVED", tuple(compares), (Put(entry.key, stored(record)),))
+    return BindPreempting(lane, plan, entry, record)
+
+
+def sweep_one(
+    root: bytes, lane: int, entry: "SlotEntry", record: objects_pb2.Slot, account: "TenantAccount"
+) -> SweepOne:
+    """I3. The reservation of a slot that is in no gang; nothing ran by it."""
+    credit = entry.vector * -1
+    writes = (Put(entry.key, stored(record)), lane_use(root, lane, account, credit))
+    plan = Plan("SWEEP", (mod_is(entry.key, entry.mod_revision),), writes)
+    return SweepOne(lane, plan, entry, record, credit)

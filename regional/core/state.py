@@ -12,7 +12,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.lane import Authority, Plan
 from atoll.model.lifecycle import SLOT, step
-from atoll.model.resources import Vector, total, vector
+from atoll.model.resources import Vector, vector
 from atoll.store import keys
 from regional.config import CoreSettings
 from regional.core.ailing import ails
@@ -24,7 +24,7 @@ from regional.core.liveness import Liveness
 from regional.core.neighbours import Neighbours
 from regional.core.node_table import NodeTable
 from regional.core.placement import ClassRow
-from regional.core.queue import Queue
+from regional.core.queue import Queue, SchedulingClass
 from regional.core.records import (
     BOUND,
     RESERVED,
@@ -37,6 +37,7 @@ from regional.core.records import (
     marks_of,
 )
 from regional.core.scores import counts_copies
+from regional.core.sums import check_sums
 from regional.core.transactions import Binding, Operation
 
 _Alike = dict[tuple[NodeEntry, TaskEntry, Vector, bool], int]  # slots of a task that hold so much on a node, reserved
@@ -58,9 +59,7 @@ class State:
         self.region = region
         self.settings = settings
         self.authority = authority
-        self.root = authority.root
-        self.revision = 0  # everything committed up to here is known
-        self.epoch = 0
+        self.root, self.revision, self.epoch = authority.root, 0, 0  # everything committed up to here is known
         self.table = NodeTable()
         self.neighbours = Neighbours()
         self.liveness = Liveness(now_ms)
@@ -74,8 +73,9 @@ class State:
         self.in_flight: dict[int, Operation] = {}
         self.last_attempt = self.last_decision = 0
         self.applied_sent_ms = 0  # when the newest applied transaction of this term was sent
-        self.uplink = False
-        self.deaf = False  # to a deposed leader of the global plane, until another has said its welcome
+        self.uplink = self.deaf = (
+            False  # deaf: to a deposed leader of the global plane, until another has said its welcome
+        )
         self.heard: tuple[int, int] = (0, 0)  # (store life, term): the newest reign of the global plane
         self.noted: tuple[int, int] = (0, 0)  # as stored
         self.noting = False
@@ -90,7 +90,7 @@ class State:
         self.unsettled_shares: dict[tuple[str, str], WorkloadEntry] = {}  # with a share to admit
         self.unsettled_slices: dict[str, TenantAccount] = {}  # with a slice to apply, or draining
         self.forgettable: dict[tuple[str, str], WorkloadEntry] = {}  # with ended, unwanted slots
-        self.gangs: dict[bytes, GangEntry] = {}  # that may have a step to take
+        self._begin_reserving()
         self.asked: list[tuple[int, Plan]] = []
         self.node_changes: list[NodeChangeAsked] = []
         self.removals_asked: list[NodeChangeAsked] = []
@@ -104,6 +104,12 @@ class State:
         self.nodes_changed = False
         # what is to be told upwards
         self.changed: dict[tuple[str, str], WorkloadEntry] = {}
+
+    def _begin_reserving(self) -> None:
+        self.preempted_ms = 0  # when all that finds no room was looked at
+        self.gangs: dict[bytes, GangEntry] = {}  # that may have a step to take
+        self.preempting: dict[bytes, SlotEntry] = {}  # reserved, with victims, and perhaps a step to take
+        self.roomless: dict[SchedulingClass, None] = {}  # parked for want of room since they were last looked at
 
     # ---- lookups
 
@@ -201,7 +207,7 @@ class State:
                 self._leave_node(entry, freed)
                 entry.record, entry.mod_revision, entry.vector = record, mod_revision, vector(record.vector)
             entry.derive()
-            entry.status, entry.closing = None, ""
+            entry.status, entry.closing, entry.grace_s = None, "", 0
             if entry.placed:
                 alike = self._enter_node(entry)
                 taken[alike] = taken.get(alike, 0) + 1
@@ -264,6 +270,7 @@ class State:
         if entry.placed:
             node = self.nodes[entry.record.node]
             del (node.reserved if entry.reserved else node.slots)[entry.key]
+            self.preempting.update(node.reserved)  # perhaps for one of them
             if entry.vector.gpu_milli and entry.record.gpus:
                 self.table.credit_gpus(node.row, entry.record.gpus, entry.vector.gpu_milli)
             alike = (node, entry.task, entry.vector, entry.reserved)
@@ -315,6 +322,7 @@ class State:
         else:
             self.leaving.pop(node.name, None)
         node.drained = node.drained and record.draining
+        self.preempting.update(node.reserved)
         self.table.describe(
             node.row,
             vector(record.capacity).amounts(),
@@ -372,24 +380,7 @@ class State:
 
     def check(self) -> None:
         """The sums that hold between any two events; for tests and the simulator."""
-        self.neighbours.check()
-        require((self.table.capacity.sum(axis=0) == self.table.total).all(), "I3: the total is all nodes' capacity")
-        for node in self.nodes.values():
-            held = [entry.vector for entry in (*node.slots.values(), *node.reserved.values())]
-            held += [vector(b.record.vector) for b in self.planned_on(node.name)]
-            held += [vector(z.record.vector) for z in node.zombies.values()]
-            used = Vector(*self.table.used[node.row].tolist())
-            flying = Vector()
-            for operation in self.in_flight.values():
-                flying += operation.charged_to(node.name)
-            require(sum(held, flying) == used, f"I3: node {node.name} is charged for what it holds")
-            on_gpus = sum(self.table.gpus.used(node.row).values())
-            require(on_gpus == used.gpu_milli, f"I3: the GPUs of node {node.name} are charged for what it holds")
-        for tenant, account in self.accounts.items():
-            slots = [e for (t, _), w in self.workloads.items() if t == tenant for e in w.entries()]
-            bound, reserved = (total([e.vector for e in slots if getattr(e, x)]) for x in ("bound", "reserved"))
-            require((bound, reserved) == (account.bound, account.reserved), f"I3: U and V of {tenant}")
-            account.check()
+        check_sums(self)
 
 
 # what follows when an operation of a type is committed, or rejected

@@ -8,10 +8,10 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
-from regional.core import draining, gangs
+from regional.core import draining, gangs, preemption
 from regional.core.ailing import ailment
 from regional.core.placement import explain_node, explain_refusals
-from regional.core.records import NodeEntry, TaskEntry
+from regional.core.records import STOPPED, NodeEntry, TaskEntry
 from regional.core.reports import summary as region_summary
 from regional.core.state import State
 
@@ -130,10 +130,10 @@ def why(
     if request.node:
         _explain_node(state, task, request.node, common)
     wanted = [i for i in _indices(task) if request.index in (-1, i)]
-    return regional_pb2.WhyResponse(slots=[_why(task, i, common, now_ms) for i in wanted[:limit]])
+    return regional_pb2.WhyResponse(slots=[_why(state, task, i, common, now_ms) for i in wanted[:limit]])
 
 
-def _why(task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int) -> regional_pb2.SlotWhy:
+def _why(state: State, task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int) -> regional_pb2.SlotWhy:
     record = _slot(task, index).slot
     answer = regional_pb2.SlotWhy(id=record.id, state=record.state, region=common.region)
     if common.HasField("on_node"):
@@ -144,13 +144,24 @@ def _why(task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int)
         answer.node = record.node
     elif record.state == objects_pb2.SLOT_STATE_RESERVED:
         answer.node = record.node
-        answer.reasons.append(explain.reason(explain.GANG_RESERVING, detail=_gang_progress(task)))
+        answer.reasons.append(_reserved(state, task, index))
     elif record.not_before_ms > now_ms:
-        answer.reasons.append(explain.reason(explain.BACK_OFF, detail=f"{record.exit.reason}, try {record.tries}"))
+        preempted = record.exit.reason == STOPPED and record.exit.message
+        told = f"{record.exit.reason}, try {record.tries}"
+        code, detail = (explain.PREEMPTED, record.exit.message) if preempted else (explain.BACK_OFF, told)
+        answer.reasons.append(explain.reason(code, detail=detail))
     elif record.state != objects_pb2.SLOT_STATE_DONE:
         answer.waiting_ms, answer.queue_position = common.waiting_ms, common.queue_position
         answer.reasons.extend(common.reasons)
     return answer
+
+
+def _reserved(state: State, task: TaskEntry, index: int) -> objects_pb2.PendingReason:
+    entry = task.entries[index]
+    if entry.record.reservation.gang:
+        return explain.reason(explain.GANG_RESERVING, detail=_gang_progress(task))
+    left, all_ = len(preemption.pending(state, entry)), len(entry.record.reservation.victims)
+    return explain.reason(explain.PREEMPTING, detail=f"{all_ - left} of {all_} have gone from {entry.record.node}")
 
 
 def _gang_progress(task: TaskEntry) -> str:

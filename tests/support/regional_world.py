@@ -43,6 +43,7 @@ class RegionalWorld:
         self.issued: list[commands.Command] = []
         self.held: list[commands.Commit] = []
         self.hold = False  # keep commits instead of carrying them out
+        self.preempts = True  # what shares say of it
         self._sessions = 0
         self._global_revision = 0
         self._asked = 0
@@ -218,6 +219,7 @@ class RegionalWorld:
             epoch=1,
             spec=objects_pb2.WorkloadSpec(tasks=tasks, **spec),  # type: ignore[arg-type]
             removed=removed,
+            preempts=self.preempts,
             store_life=1,
             global_term=1,
             global_revision=self._global_revision,

@@ -2451,6 +2451,7 @@ class Share(_message.Message):
     TARGETS_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
     PARALLEL_FIELD_NUMBER: _builtins.int
+    PREEMPTS_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     epoch: _builtins.int
     removed: _builtins.bool
@@ -2461,6 +2462,8 @@ class Share(_message.Message):
     global_term: _builtins.int
     global_revision: _builtins.int
     """mod_revision of the share; the highest (life, term, revision) wins"""
+    preempts: _builtins.bool
+    """may take the room of lower priorities here: one region of a workload at a time"""
     @_builtins.property
     def metadata(self) -> Global___Metadata:
         """of the workload: name, tenant, labels, generation"""
@@ -2501,10 +2504,11 @@ class Share(_message.Message):
         targets: _abc.Iterable[Global___TaskTarget] | None = ...,
         stopped: _abc.Iterable[_builtins.str] | None = ...,
         parallel: _abc.Iterable[Global___TaskTarget] | None = ...,
+        preempts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "global_revision", b"global_revision", "global_term", b"global_term", "metadata", b"metadata", "parallel", b"parallel", "policy_revision", b"policy_revision", "region", b"region", "removed", b"removed", "spec", b"spec", "stopped", b"stopped", "store_life", b"store_life", "targets", b"targets", "templates", b"templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "global_revision", b"global_revision", "global_term", b"global_term", "metadata", b"metadata", "parallel", b"parallel", "policy_revision", b"policy_revision", "preempts", b"preempts", "region", b"region", "removed", b"removed", "spec", b"spec", "stopped", b"stopped", "store_life", b"store_life", "targets", b"targets", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2650,23 +2654,55 @@ class Reservation(_message.Message):
 
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     GANG_FIELD_NUMBER: _builtins.int
+    VICTIMS_FIELD_NUMBER: _builtins.int
     deadline_ms: _builtins.int
     """then it is swept, unless its gang is committed"""
     gang: _builtins.bool
     """for the other members of its gang"""
+    @_builtins.property
+    def victims(self) -> _containers.RepeatedCompositeFieldContainer[Global___Victim]:
+        """whose room it gets: it is bound when the last of them is released"""
+
     def __init__(
         self,
         *,
         deadline_ms: _builtins.int = ...,
         gang: _builtins.bool = ...,
+        victims: _abc.Iterable[Global___Victim] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "gang", b"gang"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "gang", b"gang", "victims", b"victims"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
+
+@_typing.final
+class Victim(_message.Message):
+    """A bound attempt that gives its room to a reserved slot of a higher priority."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def slot(self) -> Global___SlotId: ...
+    @_builtins.property
+    def attempt(self) -> Global___Attempt: ...
+    def __init__(
+        self,
+        *,
+        slot: Global___SlotId | None = ...,
+        attempt: Global___Attempt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "slot", b"slot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Victim: _TypeAlias = Victim  # noqa: Y015
 
 @_typing.final
 class Gang(_message.Message):

@@ -1,0 +1,30 @@
+"""The sums that hold between any two events: what a leader keeps by differences equals what its records say."""
+
+from typing import TYPE_CHECKING
+
+from atoll.errors import require
+from atoll.model.resources import Vector, total, vector
+
+if TYPE_CHECKING:
+    from regional.core.state import State
+
+
+def check_sums(state: "State") -> None:
+    state.neighbours.check()
+    require((state.table.capacity.sum(axis=0) == state.table.total).all(), "I3: the total is all nodes' capacity")
+    for node in state.nodes.values():
+        held = [entry.vector for entry in (*node.slots.values(), *node.reserved.values())]
+        held += [vector(b.record.vector) for b in state.planned_on(node.name)]
+        held += [vector(z.record.vector) for z in node.zombies.values()]
+        used = Vector(*state.table.used[node.row].tolist())
+        flying = Vector()
+        for operation in state.in_flight.values():
+            flying += operation.charged_to(node.name)
+        require(sum(held, flying) == used, f"I3: node {node.name} is charged for what it holds")
+        on_gpus = sum(state.table.gpus.used(node.row).values())
+        require(on_gpus == used.gpu_milli, f"I3: the GPUs of node {node.name} are charged for what it holds")
+    for tenant, account in state.accounts.items():
+        slots = [e for (t, _), w in state.workloads.items() if t == tenant for e in w.entries()]
+        bound, reserved = (total([e.vector for e in slots if getattr(e, x)]) for x in ("bound", "reserved"))
+        require((bound, reserved) == (account.bound, account.reserved), f"I3: U and V of {tenant}")
+        account.check()

@@ -1,0 +1,175 @@
+"""Preemption: who is stopped for whom, what is kept for whom, and that it ends, whatever dies on the way."""
+
+import pytest
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.model.resources import Vector
+from regional.core import commands, events, views
+from tests.support.regional_world import RegionalWorld, task
+
+LOW, HIGH, REAL_TIME = objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_HIGH, objects_pb2.PRIORITY_REAL_TIME
+JOB = objects_pb2.WORKLOAD_TYPE_JOB
+RESERVED, WAITING = objects_pb2.SLOT_STATE_RESERVED, objects_pb2.SLOT_STATE_WAITING
+ROOM = Vector(4_000, 8_192)
+
+
+def stopped(world: RegionalWorld, session: int) -> list[tuple[str, int]]:
+    return [(stop.slot.workload, stop.slot.index) for stop in world.messages(session, "stop")]
+
+
+def of(world: RegionalWorld, name: str) -> list[objects_pb2.Slot]:
+    return [slot for slot in world.slots() if slot.id.workload == name]
+
+
+def full(world: RegionalWorld, name: str = "n0", **fields: object) -> int:
+    """A node filled with four replicas of a job of low priority."""
+    session = world.join(name, capacity=ROOM)
+    world.share("low", task(replicas=4), priority=LOW, **({"type": JOB} | fields))
+    world.run(session, world.slots())
+    return session
+
+
+def test_a_higher_priority_gets_the_room_of_a_lower_one(world: RegionalWorld) -> None:
+    session = full(world)
+    world.share("high", task(), priority=HIGH)
+    (victim,) = stopped(world, session)
+    (reserved,) = world.slots(RESERVED)
+    assert reserved.id.workload == "high" and len(of(world, "low")) == 4
+    assert [v.slot.index for v in reserved.reservation.victims] == [victim[1]]
+    (stop,) = world.messages(session, "stop")
+    assert stop.grace_ms == 10_000 and "preempted by acme/high/main/0" in stop.reason
+    world.close(session, *[slot for slot in of(world, "low") if slot.id.index == victim[1]])
+    assert [slot.attempt for slot in of(world, "high")] == [reserved.attempt]
+    assert world.kinds("workload/acme/low")[-1] == "Preempted"
+
+
+def test_what_becomes_free_is_kept_for_the_preemptor(world: RegionalWorld) -> None:
+    session = full(world)
+    world.share("high", task(cpu=2_000), priority=HIGH)
+    victims = stopped(world, session)
+    assert len(victims) == 2
+    world.share("small", task(cpu=500, replicas=4), priority=HIGH)
+    first = next(slot for slot in of(world, "low") if slot.id.index == victims[0][1])
+    world.close(session, first)
+    world.advance(2_000, beating=[session])
+    assert not of(world, "high") and not of(world, "small")
+    second = next(slot for slot in of(world, "low") if slot.id.index == victims[1][1])
+    world.close(session, second)
+    assert len(of(world, "high")) == 1 and not of(world, "small")
+
+
+@pytest.mark.parametrize("priority", [LOW, objects_pb2.PRIORITY_BEST_EFFORT])
+def test_nobody_is_stopped_for_an_equal_or_a_lower_one(world: RegionalWorld, priority: int) -> None:
+    session = full(world)
+    world.share("other", task(), priority=priority)
+    world.advance(700_000, beating=[session], step_ms=2_000)  # it ages past their band
+    assert stopped(world, session) == []
+
+
+def test_a_region_without_the_leave_to_preempt_does_not(world: RegionalWorld) -> None:
+    session = full(world)
+    world.preempts = False
+    world.share("high", task(), priority=HIGH)
+    assert stopped(world, session) == []
+
+
+def test_a_service_keeps_its_disruption_budget(world: RegionalWorld) -> None:
+    session = full(world, type=objects_pb2.WORKLOAD_TYPE_SERVICE)
+    world.share("high", task(replicas=2), priority=HIGH)
+    assert len(stopped(world, session)) == 1
+    world.share("large", task(cpu=3_000), priority=HIGH)
+    world.advance(6_000, beating=[session])
+    assert len(stopped(world, session)) == 1
+
+
+def test_quota_is_never_made_by_preemption(world: RegionalWorld) -> None:
+    session = full(world)
+    world.grant("acme", Vector(4_000, 1_000_000), seq=2)
+    world.share("high", task(), priority=HIGH)
+    assert stopped(world, session) == []
+
+
+def test_a_victim_comes_back_after_its_penalty_at_the_head_of_its_class(world: RegionalWorld) -> None:
+    session = full(world)
+    world.share("high", task(), priority=HIGH, type=JOB)
+    ((_, index),) = stopped(world, session)
+    world.share("later", task(), priority=LOW)
+    world.close(session, next(slot for slot in of(world, "low") if slot.id.index == index))
+    (waiting,) = world.slots(WAITING)
+    assert waiting.not_before_ms == world.now_ms + 10_000 and waiting.tries == 0
+    answer = views.why(world.state, regional_pb2.WhyRequest(tenant="acme", workload="low", index=index), world.now_ms)
+    assert answer.slots[0].reasons[0].code == "Preempted"
+    assert "acme/high/main/0" in answer.slots[0].reasons[0].message
+    world.advance(11_000, beating=[session])
+    world.run(session, of(world, "high"))
+    world.close(session, *of(world, "high"), reason="Completed")
+    world.advance(1_000, beating=[session])
+    assert len(of(world, "low")) == 4 and not of(world, "later")
+
+
+def test_a_reservation_is_swept_when_it_is_late_or_unwanted(world: RegionalWorld) -> None:
+    session = full(world)
+    world.share("high", task(), priority=HIGH)
+    assert world.slots(RESERVED)
+    world.advance(75_000, beating=[session])
+    first = [c.plan.operation for c in world.issued if isinstance(c, commands.Commit)].count("SWEEP")
+    assert first == 1, "its victim never closed"
+    world.share("high", task(), priority=HIGH, generation=2, removed=True)
+    world.advance(1_000, beating=[session])
+    assert not world.slots(RESERVED)
+
+
+def test_a_cordoned_node_binds_nothing_any_more(world: RegionalWorld) -> None:
+    session = full(world)
+    world.share("high", task(), priority=HIGH)
+    world.change_node("n0", duty=2)
+    world.advance(1_000, beating=[session])
+    assert not world.slots(RESERVED)
+
+
+@pytest.mark.parametrize("lose", ["", "before", "after"])
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_a_leader_that_dies_between_any_two_steps(world: RegionalWorld, steps: int, lose: str) -> None:
+    session = full(world)
+    low = of(world, "low")
+    world.hold = True
+    share = world.share("high", task(), priority=HIGH)
+    closed: list[objects_pb2.Slot] = []
+
+    def end_victims(session: int) -> None:
+        for name, index in stopped(world, session):
+            slot = next(s for s in low if (s.id.workload, s.id.index) == (name, index))
+            if slot not in closed:
+                closed.append(slot)
+                world.close(session, slot)
+
+    for step in range(steps):
+        if world.held:
+            world.settle(world.held.pop(0), lose=lose if step == steps - 1 else "")
+        end_victims(session)
+    world.hold = False
+    world.take_over()
+    session = world.join("n0", capacity=ROOM)
+    world.run(session, [slot for slot in of(world, "low") if slot not in closed])
+    world.tell(events.ShareArrived(share))
+    for slot in closed:
+        world.close(session, slot)
+    for _ in range(3):
+        world.advance(6_000, beating=[session])
+        end_victims(session)
+    assert len(of(world, "high")) == 1
+    assert len(closed) == 1, "one victim, whoever led"
+
+
+def test_the_cheapest_node_is_taken(world: RegionalWorld) -> None:
+    """Fewest workloads, then fewest replicas: two of one workload rather than one of each of two."""
+    first = world.join("n0", capacity=ROOM)
+    world.share("a", task(cpu=2_000), priority=LOW)
+    world.share("b", task(cpu=2_000), priority=LOW)
+    second = world.join("n1", capacity=ROOM)
+    world.share("c", task(cpu=1_000, replicas=4), priority=LOW, type=JOB)
+    world.run(first, [slot for slot in world.slots() if slot.node == "n0"])
+    world.run(second, [slot for slot in world.slots() if slot.node == "n1"])
+    world.share("high", task(cpu=4_000), priority=REAL_TIME)
+    assert stopped(world, first) == []
+    assert [name for name, _ in stopped(world, second)] == ["c"] * 4
