@@ -69,6 +69,7 @@ class CoreSettings:
     summary_period_ms: int = 1_000
 
     # order
+    queue_slots: int = 200_000  # replicas that wait; above it the global plane takes in no more for this region
     ageing_ms: int = 600_000  # what has waited so long stands one priority higher; and so on
     overdue_turn: int = 8  # one turn in so many is for what has waited past the highest priority
 

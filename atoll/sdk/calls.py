@@ -108,7 +108,8 @@ class Caller:
                 self._servers.turn(error, silent=True)
             if not isinstance(error, RETRIED):
                 raise error
-            wait_s = max(error.retry_after_ms / 1000, pause_s * random.uniform(0.5, 1.0))
+            told_s = error.retry_after_ms / 1000 * random.uniform(1.0, 1.5)  # many were told the same
+            wait_s = max(told_s, pause_s * random.uniform(0.5, 1.0))
             if (unsure and not repeatable) or wait_s + LEAST_TRY_S >= left_s():
                 raise _Unanswered(error, unsure)
             await asyncio.sleep(wait_s)

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 
 from atoll.api.v1 import global_pb2, objects_pb2
-from atoll.errors import AtollError, Conflict, Invalid, Mistake, NotFound, QuotaExceeded
+from atoll.errors import AtollError, Conflict, Invalid, Mistake, NotFound
 from atoll.lane import Plan
 from atoll.model import explain
 from atoll.model.cron import Zones, utc_only
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
-from global_cp.core import budgets, jobs, region_updates, transactions, user_tokens
-from global_cp.core.admission import MOST_REPLICAS, mistakes_in_tenant, mistakes_in_workload, over_quota
+from global_cp.core import budgets, intake, jobs, region_updates, transactions, user_tokens
+from global_cp.core.admission import MOST_REPLICAS, mistakes_in_tenant, mistakes_in_workload
 from global_cp.core.defaults import complete_tenant, complete_workload
 from global_cp.core.events import MutationAsked
 from global_cp.core.job_rules import missed, times
-from global_cp.core.records import Records, demand
+from global_cp.core.records import Records
 
 CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
 
@@ -45,6 +45,7 @@ class World:
     summaries: Mapping[str, objects_pb2.RegionSummary]
     default_strategy: str  # of tasks that name none
     zones: Zones = utc_only
+    busy_retry_ms: int = 0
 
 
 def tenant_of(request: Message) -> str:
@@ -162,7 +163,7 @@ def _apply_workload(
         return error
     if before is not None and _same_wish(before, wanted):
         return _answered(world, request, request.request_id, before, UNCHANGED, now_ms)
-    if error := _over_quota(world, wanted, before):
+    if error := intake.refused(world.records, world.summaries, world.busy_retry_ms, wanted, before):
         return error
     _continue(wanted.metadata, before, changed=before is None or before.spec != wanted.spec, uid=uid, now_ms=now_ms)
     return _answered(world, request, request.request_id, wanted, UPDATED if before else CREATED, now_ms)
@@ -189,7 +190,7 @@ def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_
     wanted.spec.tasks[names.index(name)].replicas = request.replicas
     if wanted == before:
         return _answered(world, request, request.request_id, before, UNCHANGED, now_ms)
-    if error := _over_quota(world, wanted, before):
+    if error := intake.refused(world.records, world.summaries, world.busy_retry_ms, wanted, before):
         return error
     wanted.metadata.generation += 1
     return _answered(world, request, request.request_id, wanted, UPDATED, now_ms)
@@ -244,25 +245,6 @@ def _tenant_mistakes(world: World, tenant: str, path: str) -> list[Mistake]:
     if document is None or document.metadata.deleted_ms:
         return [Mistake(path, f"there is no tenant {tenant!r}")]
     return []
-
-
-def _over_quota(world: World, wanted: objects_pb2.Workload, before: objects_pb2.Workload | None) -> AtollError | None:
-    """For `onQuota: reject` only; a change that asks for no more than before is never refused."""
-    if wanted.spec.on_quota != objects_pb2.ON_QUOTA_REJECT:
-        return None
-    tenant = wanted.metadata.tenant
-    more = demand(wanted.spec) - (demand(before.spec) if before else demand(objects_pb2.WorkloadSpec()))
-    document = world.records.tenants.get(tenant)
-    asked = world.records.asked(tenant)
-    if document is None or more.fits(demand(objects_pb2.WorkloadSpec())):
-        return None
-    missing = over_quota(asked + more, vector(document.spec.quota))
-    if not missing:
-        return None
-    return QuotaExceeded(
-        f"tenant {tenant} has too little quota for {wanted.metadata.name}: {missing}",
-        hint="ask for less, raise the quota, or say onQuota: queue",
-    )
 
 
 # ---- regions, tenants and tokens

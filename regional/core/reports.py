@@ -3,6 +3,8 @@
 All absolute, sent when changed and at most once a period, and all of it again when the uplink is back.
 """
 
+from collections import Counter
+
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector
@@ -174,13 +176,13 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
     used = table.used[: table.size].sum(axis=0).tolist()
     open_ = table.present & table.ready & ~table.cordoned & ~table.unfit
     free = (table.capacity - table.used)[open_].clip(min=0).sum(axis=0).tolist()
-    bound = waiting = 0
-    asked = NOTHING
+    bound = 0
+    asked, waiting = NOTHING, Counter[str]()
     for workload in state.workloads.values():
         for task in workload.tasks.values():
             bound += task.tally.bound
             waits = max(0, task.replicas - task.tally.bound - task.tally.succeeded - task.tally.failed)
-            waiting += waits
+            waiting[workload.tenant] += waits
             asked += task.request.vector * waits
     largest = table.capacity[: table.size].max(axis=0, initial=0).tolist()
     return objects_pb2.RegionSummary(
@@ -188,7 +190,9 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
         nodes_total=len(state.nodes),
         capacity=state.total_capacity().to_proto(),
         used=Vector(*used).to_proto(),
-        slots_waiting=waiting,
+        slots_waiting=waiting.total(),
+        queue_limit=state.settings.queue_slots,
+        queues=[objects_pb2.TenantQueue(tenant=t, waiting=n) for t, n in sorted(waiting.items()) if n],
         slots_bound=bound,
         term=state.authority.term,
         largest_node=Vector(*largest).to_proto(),

@@ -1338,12 +1338,16 @@ class RegionSummary(_message.Message):
     LARGEST_NODE_FIELD_NUMBER: _builtins.int
     FREE_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    QUEUE_LIMIT_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     nodes_ready: _builtins.int
     nodes_total: _builtins.int
     slots_waiting: _builtins.int
     slots_bound: _builtins.int
     term: _builtins.int
     revision: _builtins.int
+    queue_limit: _builtins.int
+    """while more replicas wait, the global plane takes in no more; 0 = no bound"""
     @_builtins.property
     def capacity(self) -> Global___Resources: ...
     @_builtins.property
@@ -1360,6 +1364,10 @@ class RegionSummary(_message.Message):
     def waiting(self) -> Global___Resources:
         """what the replicas that wait ask for"""
 
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantQueue]:
+        """tenants with something that waits, sorted"""
+
     def __init__(
         self,
         *,
@@ -1374,14 +1382,39 @@ class RegionSummary(_message.Message):
         largest_node: Global___Resources | None = ...,
         free: Global___Resources | None = ...,
         waiting: Global___Resources | None = ...,
+        queue_limit: _builtins.int = ...,
+        queues: _abc.Iterable[Global___TenantQueue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "revision", b"revision", "slots_bound", b"slots_bound", "slots_waiting", b"slots_waiting", "term", b"term", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "queue_limit", b"queue_limit", "queues", b"queues", "revision", b"revision", "slots_bound", b"slots_bound", "slots_waiting", b"slots_waiting", "term", b"term", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegionSummary: _TypeAlias = RegionSummary  # noqa: Y015
+
+@_typing.final
+class TenantQueue(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    waiting: _builtins.int
+    """replicas"""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantQueue: _TypeAlias = TenantQueue  # noqa: Y015
 
 @_typing.final
 class Workload(_message.Message):

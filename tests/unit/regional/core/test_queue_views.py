@@ -65,3 +65,16 @@ def test_a_replica_that_failed_backs_off(world: RegionalWorld) -> None:
     (item,) = queue_of(world).items
     assert (item.replicas, item.backing_off, item.position) == (0, 1, 0)
     assert [reason.code for reason in item.reasons] == ["BackOff"]
+
+
+def test_the_summary_tells_what_waits_of_each_tenant_and_the_bound() -> None:
+    world = RegionalWorld(queue_slots=5)
+    world.win()
+    world.uplink()
+    for tenant, replicas in (("poor", 2), ("acme", 3)):
+        world.grant(tenant, Vector(100_000, 100_000), seq=1)
+        world.share("web", task(replicas=replicas), tenant=tenant)
+    world.advance(2_000)
+    told = [m.summary for m in world.up if m.WhichOneof("body") == "summary"][-1]
+    assert (told.queue_limit, told.slots_waiting) == (5, 5)
+    assert [(queue.tenant, queue.waiting) for queue in told.queues] == [("acme", 3), ("poor", 2)]

@@ -1,0 +1,82 @@
+"""What is refused though it is valid: more than the quota, where the workload says so, and more than the regions'
+queues take. Never a change that asks for no more than before, so whoever wants less is always heard.
+
+A queue is full when more replicas wait in a region than it has told to be its bound. A workload is refused when that
+is so in every region it may go to, and its tenant has its share of each: the bound, divided by the tenants that wait
+there. So nobody's flood keeps others out. The counts are as old as the last summary, a second, so the bound is overrun
+by what comes in that time; what was accepted is never dropped.
+"""
+
+from collections.abc import Mapping
+
+from atoll.api.v1 import objects_pb2
+from atoll.errors import AtollError, Busy, QuotaExceeded
+from atoll.model.resources import vector
+from global_cp.core.admission import over_quota
+from global_cp.core.records import Records, demand
+from global_cp.core.spread_rules import allowed
+
+_Summaries = Mapping[str, objects_pb2.RegionSummary]
+_NOTHING = objects_pb2.WorkloadSpec()
+QUEUES_FULL = "E5012"
+
+
+def refused(
+    records: Records,
+    summaries: _Summaries,
+    retry_ms: int,
+    wanted: objects_pb2.Workload,
+    before: objects_pb2.Workload | None,
+) -> AtollError | None:
+    old = before.spec if before else _NOTHING
+    return _over_quota(records, wanted, old) or _queues_full(records, summaries, retry_ms, wanted, old)
+
+
+def _over_quota(records: Records, wanted: objects_pb2.Workload, old: objects_pb2.WorkloadSpec) -> AtollError | None:
+    if wanted.spec.on_quota != objects_pb2.ON_QUOTA_REJECT:
+        return None
+    tenant = wanted.metadata.tenant
+    more = demand(wanted.spec) - demand(old)
+    document = records.tenants.get(tenant)
+    if document is None or more.fits(demand(_NOTHING)):
+        return None
+    missing = over_quota(records.asked(tenant) + more, vector(document.spec.quota))
+    if not missing:
+        return None
+    return QuotaExceeded(
+        f"tenant {tenant} has too little quota for {wanted.metadata.name}: {missing}",
+        hint="ask for less, raise the quota, or say onQuota: queue",
+    )
+
+
+def _queues_full(
+    records: Records,
+    summaries: _Summaries,
+    retry_ms: int,
+    wanted: objects_pb2.Workload,
+    old: objects_pb2.WorkloadSpec,
+) -> AtollError | None:
+    if _replicas(wanted.spec) <= _replicas(old):
+        return None
+    regions = allowed(wanted.spec, {region.metadata.name: region for region in records.regions})
+    tenant = wanted.metadata.tenant
+    if not regions or not all(region in summaries and is_full(summaries[region], tenant) for region in regions):
+        return None
+    return Busy(
+        f"too many replicas wait in {', '.join(regions)}",
+        hint="atoll queue list",
+        retry_after_ms=retry_ms,
+        code=QUEUES_FULL,
+    )
+
+
+def is_full(summary: objects_pb2.RegionSummary, tenant: str) -> bool:
+    """Whether a region's queue takes no more of this tenant."""
+    if not 0 < summary.queue_limit <= summary.slots_waiting:
+        return False
+    own = sum(queue.waiting for queue in summary.queues if queue.tenant == tenant)
+    return own >= summary.queue_limit // max(1, len(summary.queues))
+
+
+def _replicas(spec: objects_pb2.WorkloadSpec) -> int:
+    return sum(task.replicas for task in spec.tasks)
