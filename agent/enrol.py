@@ -20,7 +20,7 @@ from atoll.api.v1 import agent_pb2, agent_pb2_grpc
 from atoll.clock import Clock
 from atoll.credentials import why_unusable
 from atoll.errors import AtollError, Invalid, NotAllowed, NotAuthenticated
-from atoll.identity import TlsFiles, ca_digest, expiry_ms, node_request
+from atoll.identity import TlsFiles, ca_digests, expiry_ms, node_request
 
 log = structlog.get_logger()
 
@@ -74,10 +74,10 @@ class Enrolment:
         if token is None:
             raise Invalid("this node has no valid certificate, and join_token is not a join token", code="E1017")
         try:
-            digest = ca_digest(self._settings.ca.read_bytes())
+            digests = ca_digests(self._settings.ca.read_bytes())
         except (OSError, ValueError) as error:
             raise Invalid(f"the root certificate {self._settings.ca} cannot be read: {error}", code="E1014") from error
-        if digest != token.ca_digest:
+        if token.ca_digest not in digests:
             raise Invalid(f"{self._settings.ca} is not the root of the cluster that made the join token", code="E1017")
         if not self._settings.region_people:
             raise Invalid("region_people names no address to join at", code="E1017")

@@ -173,9 +173,10 @@ def node_request() -> tuple[bytes, bytes]:
     return _key_pem(key), csr.public_bytes(serialization.Encoding.PEM)
 
 
-def ca_digest(ca_pem: bytes) -> str:
-    """SHA-256 of the root, in hex: a join token carries it, so that an agent knows the right cluster."""
-    return x509.load_pem_x509_certificate(ca_pem).fingerprint(hashes.SHA256()).hex()
+def ca_digests(ca_pem: bytes) -> list[str]:
+    """SHA-256 of each root, in hex, the one that signs first: a join token carries it, so that an agent knows the right
+    cluster."""
+    return [root.fingerprint(hashes.SHA256()).hex() for root in x509.load_pem_x509_certificates(ca_pem)]
 
 
 def expiry_ms(certificate_pem: bytes) -> int:

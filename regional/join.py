@@ -16,7 +16,7 @@ from atoll import tokens
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.clock import Clock
 from atoll.errors import Busy, Invalid, Mistake, NotAllowed, NotAuthenticated, NotFound, Unavailable
-from atoll.identity import Identity, NodeCertificate, RegionIssuer, ca_digest, expiry_ms
+from atoll.identity import Identity, NodeCertificate, RegionIssuer, ca_digests, expiry_ms
 from atoll.lane import Plan
 from atoll.model.names import mistake_in_label_key, mistake_in_label_value, mistake_in_name
 from atoll.store import keys
@@ -38,7 +38,7 @@ class Enrolment:
         self._root = keys.region_root(settings.region)
         self._issuer = issuer
         self._ca_pem = ca_pem
-        self._ca_digest = ca_digest(ca_pem)
+        self._ca_digests = ca_digests(ca_pem)
         self._store = store
         self._writes = writes
         self._clock = clock
@@ -49,7 +49,7 @@ class Enrolment:
         if mistakes := _mistakes(request):
             raise Invalid("the join token cannot be made", tuple(mistakes))
         now_ms = self._clock.now_ms()
-        token = tokens.mint_join(self._ca_digest)
+        token = tokens.mint_join(self._ca_digests[0])
         record = objects_pb2.JoinToken(
             id=token.id,
             hash=token.hash(),
@@ -129,7 +129,7 @@ class Enrolment:
     async def _proven(self, request: agent_pb2.JoinRequest, now_ms: int) -> tuple[objects_pb2.JoinToken, KeyValue]:
         """The stored record of the token that was shown. Whoever does not know the secret learns nothing of it."""
         token = tokens.parse_join(request.token)
-        if token is None or token.ca_digest != self._ca_digest:
+        if token is None or token.ca_digest not in self._ca_digests:
             raise NotAuthenticated("this is no join token of this cluster")
         try:
             item, _ = await self._store.get(keys.join_token(self._root, token.id))

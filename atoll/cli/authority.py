@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from atoll import rotation
 from atoll.cli import output
 from atoll.cli.command import Group
 from atoll.clock import SystemClock
@@ -24,6 +25,7 @@ HOSTS = click.option("--host", "hosts", multiple=True, required=True, help="Name
   atoll ca issue region eu-west --host eu1.example.com --into region/
   atoll ca issue issuer eu-west --into region/
   atoll ca issue admin ann --into admin/
+  atoll ca rotate start
 """,
 )
 def ca() -> None:
@@ -127,6 +129,82 @@ def admin(name: str, into: Path, folder: Path) -> None:
     """For a person who may do everything, before there are tokens."""
     authority, now_ms = _open(folder)
     _told(authority.issue_admin(name, into, now_ms))
+
+
+@ca.group(
+    "rotate",
+    examples="""\
+  atoll ca rotate start --into global/ --into region/ --into admin/
+  atoll ca rotate switch --into global/ --into region/ --into admin/
+  atoll ca rotate finish --into global/ --into region/ --into admin/
+""",
+)
+def rotate() -> None:
+    """Another root, while the cluster runs: docs/certificates.md."""
+
+
+INTO_ALL = click.option(
+    "--into", "folders", multiple=True, type=click.Path(path_type=Path, exists=True), help="Folder to copy ca.crt into."
+)
+
+
+@rotate.command(
+    "start",
+    examples="""\
+  atoll ca rotate start
+  atoll ca rotate start --into global/ --into region/
+  atoll ca rotate start --ca /secure/ca
+""",
+)
+@INTO_ALL
+@FOLDER
+def start(folders: tuple[Path, ...], folder: Path) -> None:
+    """Make a new root, trusted beside the old one, which goes on to sign."""
+    rotation.start(folder, SystemClock().now_ms())
+    _copied(folder, folders, "when every program and node has it:   atoll ca rotate switch")
+
+
+@rotate.command(
+    "switch",
+    examples="""\
+  atoll ca rotate switch
+  atoll ca rotate switch --into global/ --into region/
+  atoll ca issue issuer eu-west --into region/   what comes after
+""",
+)
+@INTO_ALL
+@FOLDER
+def switch(folders: tuple[Path, ...], folder: Path) -> None:
+    """Sign with the new root from here on; the old one is still trusted."""
+    rotation.switch(folder)
+    _copied(
+        folder, folders, "issue every certificate anew; when all nodes have renewed theirs:   atoll ca rotate finish"
+    )
+
+
+@rotate.command(
+    "finish",
+    examples="""\
+  atoll ca rotate finish
+  atoll ca rotate finish --into global/ --into region/
+  atoll ca rotate finish --ca /secure/ca
+""",
+)
+@INTO_ALL
+@FOLDER
+def finish(folders: tuple[Path, ...], folder: Path) -> None:
+    """Trust the old root no more."""
+    rotation.finish(folder)
+    _copied(folder, folders, "when every program and node has it, the old root proves nothing any more")
+
+
+def _copied(folder: Path, folders: tuple[Path, ...], then: str) -> None:
+    roots = (folder / "ca.crt").read_bytes()
+    for into in folders:
+        fresh = into / "ca.crt.new"
+        fresh.write_bytes(roots)
+        fresh.replace(into / "ca.crt")
+    output.tell(f"whom to trust is in {folder / 'ca.crt'}\nNext   {then}")
 
 
 def _open(folder: Path) -> tuple[CertificateAuthority, int]:

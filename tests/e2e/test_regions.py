@@ -128,6 +128,35 @@ async def test_a_closed_region_is_told(cluster: Cluster, client: AsyncClient) ->
     await _gone(client, "only")
 
 
+async def test_a_revoked_token_is_refused_by_every_region_within_5_s(cluster: Cluster, client: AsyncClient) -> None:
+    made = await client.tokens.create_user("ann", objects_pb2.ROLE_OPERATOR)
+    addresses = [cluster.addresses[f"{region}-1"][0] for region in REGIONS]
+    ca = cluster.folder / "ca" / "ca.crt"
+    async with contextlib.AsyncExitStack() as connections:
+        them = [
+            await connections.enter_async_context(AsyncClient(address, ca=ca, token=made.token, tenant="default"))
+            for address in addresses
+        ]
+        for ann in them:
+            await _until(ann, knows=True, within_s=SETTLED_S)
+        await client.tokens.revoke_user(made.record.id)
+        await asyncio.gather(*(_until(ann, knows=False, within_s=5.0) for ann in them))
+
+
+async def _until(someone: AsyncClient, *, knows: bool, within_s: float) -> None:
+    """Until the region they ask knows their token, or no more."""
+    async with asyncio.timeout(within_s):
+        while True:
+            try:
+                await someone.nodes.list()
+                known = True
+            except errors.NotAuthenticated:
+                known = False
+            if known is knows:
+                return
+            await asyncio.sleep(0.05)
+
+
 async def test_regions_work_on_while_the_global_plane_is_away(cluster: Cluster, client: AsyncClient) -> None:
     await client.workloads.apply(_workload("steady", 9, spread="even"))
     await _ready(client, "steady", east=3, north=3, west=3)

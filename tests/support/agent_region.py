@@ -9,7 +9,7 @@ from atoll import rpc, tokens
 from atoll.api.v1 import agent_pb2, agent_pb2_grpc
 from atoll.clock import SystemClock
 from atoll.errors import NotAuthenticated
-from atoll.identity import CertificateAuthority, RegionIssuer, ca_digest
+from atoll.identity import CertificateAuthority, RegionIssuer, ca_digests
 from atoll.model.slots import slot_name
 
 REGION = "eu-1"
@@ -36,7 +36,7 @@ class AgentRegion(agent_pb2_grpc.AgentGatewayServicer):
         issuer = authority.issue_region_issuer(REGION, folder / "issuer", self.clock.now_ms())
         self.ca = folder / "ca" / "ca.crt"
         self.issuer = RegionIssuer(issuer.certificate, issuer.key)
-        self.token = tokens.mint_join(ca_digest(self.ca.read_bytes()))
+        self.token = tokens.mint_join(ca_digests(self.ca.read_bytes())[0])
         self.joined = 0
         self.renewed = 0
         self.acknowledge = True

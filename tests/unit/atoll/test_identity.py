@@ -19,7 +19,7 @@ from atoll.identity import (
     CertificateAuthority,
     Identity,
     RegionIssuer,
-    ca_digest,
+    ca_digests,
     expiry_ms,
     identity_from_certificate,
     node_request,
@@ -222,6 +222,8 @@ def test_the_right_issuer_proves_it() -> None:
 
 
 def test_the_digest_tells_roots_apart(pki: Pki, tmp_path: Path) -> None:
-    digest = ca_digest(pki.ca.read_bytes())
+    other = Pki(tmp_path, now_ms=NOW_MS).ca.read_bytes()
+    (digest,) = ca_digests(pki.ca.read_bytes())
     assert len(digest) == 64
-    assert digest != ca_digest(Pki(tmp_path, now_ms=NOW_MS).ca.read_bytes())
+    assert ca_digests(pki.ca.read_bytes() + other) == [digest, *ca_digests(other)]
+    assert digest not in ca_digests(other)
