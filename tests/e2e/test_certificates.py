@@ -1,15 +1,16 @@
-"""Certificates of several nodes and of both servers are renewed at once, while work flows and what runs goes on."""
+"""Nodes and both servers renew their certificates at once, and the cluster gets another root: work goes on."""
 
 import asyncio
 import contextlib
 import os
+import shutil
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from atoll import errors
+from atoll import errors, rotation
 from atoll.api.v1 import objects_pb2
 from atoll.cli import playground
 from atoll.cli.dev_cluster import HOSTS, NodePlan
@@ -17,12 +18,14 @@ from atoll.clock import SystemClock
 from atoll.identity import CertificateAuthority
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.specs import Workload
+from atoll.store import keys
 from tests.support.cluster import Cluster
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(150)]
 REGION = "r1"
 NODES = (f"{REGION}-n1", f"{REGION}-n2")
 STEADY = 6
+HEARTBEAT_MS = 3_000  # an agent that is started again is not lost meanwhile
 DONE_S = 60.0
 DAY_S = 86_400
 
@@ -35,9 +38,16 @@ def nodes(region: str, agents: int) -> list[NodePlan]:
     ]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path, (REGION,), agents=3, candidates=2, nodes=nodes) as started:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(
+        tmp_path_factory.mktemp("certificates"),
+        (REGION,),
+        agents=3,
+        candidates=2,
+        nodes=nodes,
+        heartbeat_ms=HEARTBEAT_MS,
+    ) as started:
         yield started
 
 
@@ -85,6 +95,20 @@ async def renewed(certificate: Path, before: bytes) -> None:
             await asyncio.sleep(0.1)
 
 
+def half_a_life_later(cluster: Cluster, names: Sequence[str]) -> dict[Path, bytes]:
+    """These nodes are due to renew their certificates; those they have, by their files."""
+    old = {}
+    for name in names:
+        cluster.kill(name)
+        certificate = cluster.folder / name / "identity" / "current" / "node.crt"
+        old[certificate] = certificate.read_bytes()
+        made_s = certificate.stat().st_mtime
+        os.utime(certificate, (made_s - 2 * DAY_S, made_s - 2 * DAY_S))
+    for program in [cluster.relaunch(name) for name in names]:
+        cluster.await_ready(program)
+    return old
+
+
 def shown(address: str) -> str:
     host, _, port = address.rpartition(":")
     return ssl.get_server_certificate((host, int(port)), timeout=10).strip()
@@ -96,7 +120,6 @@ def steady(cluster: Cluster) -> set[int]:
 
 async def test_renewals_lose_no_work(cluster: Cluster) -> None:
     authority = CertificateAuthority(cluster.folder / "ca")
-    certificates = [cluster.folder / name / "identity" / "current" / "node.crt" for name in NODES]
     async with cluster.client() as client:
         change = await client.workloads.apply(document("steady", STEADY))
         await client.workloads.wait(change.workload, until="serving", timeout=DONE_S)
@@ -104,14 +127,7 @@ async def test_renewals_lose_no_work(cluster: Cluster) -> None:
         assert len(before) == STEADY
         async with scaling(client, "load") as bound:
             await more(bound, 1)
-            for name in NODES:
-                cluster.kill(name)
-            old = {certificate: certificate.read_bytes() for certificate in certificates}
-            for certificate in certificates:
-                made_s = certificate.stat().st_mtime
-                os.utime(certificate, (made_s - 2 * DAY_S, made_s - 2 * DAY_S))  # more than half of its life is over
-            for name in NODES:
-                cluster.restart(name)
+            old = half_a_life_later(cluster, NODES)
             for name in cluster.region_names(REGION):  # while the nodes renew theirs
                 issued = authority.issue_region(REGION, name, HOSTS, cluster.folder / name, SystemClock().now_ms())
                 assert shown(cluster.addresses[name][0]) == _first(issued.certificate), name
@@ -120,6 +136,51 @@ async def test_renewals_lose_no_work(cluster: Cluster) -> None:
         assert steady(cluster) == before, "what ran goes on"
     verdict = await cluster.verdict()
     assert not verdict.broken, verdict
+
+
+async def test_the_cluster_gets_another_root(cluster: Cluster) -> None:
+    folder, names = cluster.folder / "ca", [*cluster.global_names(), *cluster.region_names(REGION)]
+    everybody = [cluster.folder / name for name in (*names, f"{REGION}-issuer", "admin")]
+    now_ms = SystemClock().now_ms()
+    async with cluster.client() as client:
+        change = await client.workloads.apply(document("steady", STEADY))
+        await client.workloads.wait(change.workload, until="serving", timeout=DONE_S)
+        before = steady(cluster)
+    rotation.start(folder, now_ms)
+    _told(folder, everybody)
+    rotation.switch(folder)
+    _told(folder, everybody)
+    authority = CertificateAuthority(folder)
+    for name in cluster.global_names():
+        authority.issue_global(name, HOSTS, cluster.folder / name, now_ms)
+    for name in cluster.region_names(REGION):
+        authority.issue_region(REGION, name, HOSTS, cluster.folder / name, now_ms)
+    authority.issue_region_issuer(REGION, cluster.folder / f"{REGION}-issuer", now_ms)
+    authority.issue_admin("dev", cluster.folder / "admin", now_ms)
+    leader = await cluster.leader(keys.region_root(REGION))
+    for name in sorted(cluster.region_names(REGION), key=lambda name: name == leader):  # the issuer is read at a start
+        cluster.kill(name)
+        await asyncio.to_thread(cluster.restart, name)
+    old = half_a_life_later(cluster, sorted(cluster.agents))
+    await asyncio.gather(*(renewed(certificate, was) for certificate, was in old.items()))
+    rotation.finish(folder)
+    _told(folder, everybody)
+    everything = (*names, *sorted(cluster.agents))  # nobody lives on a connection from before
+    for name in everything:
+        cluster.kill(name)
+    for program in [cluster.relaunch(name) for name in everything]:
+        await asyncio.to_thread(cluster.await_ready, program)
+    async with cluster.client() as client:
+        change = await client.workloads.apply(document("later", 3))
+        await client.workloads.wait(change.workload, until="serving", timeout=DONE_S)
+    assert steady(cluster) == before, "what ran goes on"
+    verdict = await cluster.verdict()
+    assert not verdict.broken, verdict
+
+
+def _told(folder: Path, everybody: Sequence[Path]) -> None:
+    for place in everybody:
+        shutil.copy(folder / "ca.crt", place / "ca.crt")
 
 
 def _first(certificate: Path) -> str:

@@ -25,8 +25,6 @@ from atoll.store import keys
 from atoll.store.etcd import EtcdStore
 from tests.support.etcd import need_etcd
 
-_HEARTBEAT = {"heartbeat_ms": 1_000}
-
 
 @dataclass(frozen=True, slots=True)
 class Replica:
@@ -60,6 +58,7 @@ class Cluster(DevCluster):
         at_start: int = 9,
         members: int = 1,
         nodes: Callable[[str, int], list[NodePlan]] = playground.nodes_of,
+        heartbeat_ms: int = 1_000,
     ) -> None:
         need_etcd()
         super().__init__(
@@ -68,7 +67,7 @@ class Cluster(DevCluster):
             candidates=candidates,
             at_start=at_start,
             members=members,
-            region_settings=_HEARTBEAT,
+            region_settings={"heartbeat_ms": heartbeat_ms},
         )
         self._agents = agents
         self._nodes = nodes
