@@ -150,8 +150,8 @@ def _after_commit(state: State, lane: int, gang: GangEntry, turn: Turn) -> Opera
         for entry in members:
             entry.busy = True
         return reservations.bind_reserved(lane, gang, [(e, bound_record(e.record)) for e in members])
-    if gang.flying:
-        return None
+    if gang.flying or gang.owner.share.removed:
+        return None  # the record goes with the workload's
     waits = any(indices for _, indices in gang_placing.waiting(gang))
     if gang.committed and gang.tasks and not waits:
         return None

@@ -185,6 +185,16 @@ def test_the_workload_may_be_deleted_at_any_moment(world: RegionalWorld) -> None
     assert ("acme", "g") not in world.state.workloads
 
 
+def test_the_record_of_a_deleted_workload_stands_until_no_member_is_bound(world: RegionalWorld) -> None:
+    (session,) = nodes(world, 1)
+    world.share("g", member(2))
+    slots = world.slots()
+    world.share("g", member(2), generation=2, removed=True)
+    assert is_committed(world)
+    world.close(session, *slots)
+    assert not is_committed(world) and ("acme", "g") not in world.state.workloads
+
+
 def test_a_failed_member_of_a_job_starts_the_whole_gang_again(world: RegionalWorld) -> None:
     (session,) = nodes(world, 1)
     world.share("g", member(3), type=JOB)
