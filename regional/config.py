@@ -83,6 +83,9 @@ class CoreSettings:
     preemption_period_ms: int = 5_000  # what found no room is looked at again
     preemption_nodes: int = 16  # with victims, that are compared
 
+    # backfill
+    hold_after_ms: int = 30_000  # what has waited so long for room has a node kept for it
+
     # placement
     cached_classes: int = 256
     shown_scores: int = 5

@@ -15,6 +15,7 @@ NODE_UNFIT = "NodeUnfit"
 DRIVER_MISSING = "DriverMissing"
 NODE_SELECTOR = "NodeSelectorMismatch"
 NODE_REQUIREMENT = "NodeRequirementMismatch"
+ROOM_KEPT = "RoomKept"
 TAINT = "TaintNotTolerated"
 GPU_MODEL = "GpuModelMismatch"
 INSUFFICIENT = dict(
@@ -44,6 +45,7 @@ SENTENCES = {
     DRIVER_MISSING: "without the driver it needs (images need a Docker engine that answers)",
     NODE_SELECTOR: "without the labels of nodeSelector",
     NODE_REQUIREMENT: "not satisfying `requires`",
+    ROOM_KEPT: "whose room is kept for work that has waited longer",
     TAINT: "with a taint that is not tolerated",
     GPU_MODEL: "without (enough) GPUs of the model it needs",
     INSUFFICIENT["cpu_milli"]: "without enough free CPU",

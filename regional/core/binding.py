@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, vector
-from regional.core import closing, gpu_scores, interactive, transactions
+from regional.core import backfill, closing, gpu_scores, interactive, transactions
 from regional.core.announcing import announce as announce
 from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
@@ -129,7 +129,8 @@ def _next_bind(state: State, lane: int, turn: Turn, lowest: int) -> Bind | None:
         if prompt:
             interactive.seen(state, turn)
         batch.prompt = prompt
-        _place_some(state, batch, cls, turn)
+        with backfill.passing(state, cls, _task(state, cls), turn.now_ms):
+            _place_some(state, batch, cls, turn)
         shares.pop(cls.tenant, None)
     return batch.plan()
 

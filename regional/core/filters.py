@@ -130,6 +130,10 @@ def _fit(table: NodeTable, request: Request, rows: Rows) -> Mask:
     return ~table.unfit[rows]
 
 
+def _not_kept(table: NodeTable, request: Request, rows: Rows) -> Mask:
+    return ~table.kept[rows]
+
+
 def _selected(table: NodeTable, request: Request, rows: Rows) -> Mask:
     mask = np.ones(len(rows), np.bool_)
     for key, value in request.selector:
@@ -260,6 +264,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter(explain.NODE_NOT_READY, _ready, _NODES),
     Filter(explain.NODE_CORDONED, _not_cordoned, _NODES),
     Filter(explain.NODE_RESTING, _not_resting, _NODES),
+    Filter(explain.ROOM_KEPT, _not_kept, _NODES),
     Filter(explain.NODE_UNFIT, _fit, _NODES),
     Filter(explain.DRIVER_MISSING, _offers_driver, _NODES),
     Filter(explain.NODE_SELECTOR, _selected, _NODES),

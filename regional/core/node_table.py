@@ -52,6 +52,7 @@ class NodeTable:
         self.ready: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.cordoned: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.resting: Mask = np.zeros(_FIRST_ROWS, np.bool_)
+        self.kept: Mask = np.zeros(_FIRST_ROWS, np.bool_)  # its room is for one that waits for it
         self.unfit: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.unfit_words: dict[int, str] = {}  # why, by row
         self.taint_set: npt.NDArray[np.int32] = np.zeros(_FIRST_ROWS, np.int32)
@@ -79,7 +80,7 @@ class NodeTable:
         """Forgets a node that holds no work."""
         row = self.row_of.pop(name)
         require(not self.used[row].any(), f"I7: node {name} is removed with work on it")
-        self.names[row] = ""
+        self.names[row], self.kept[row] = "", False
         self.present[row] = self.ready[row] = self.cordoned[row] = self.resting[row] = self.unfit[row] = False
         self.unfit_words.pop(row, None)
         self.total -= self.capacity[row]
@@ -118,6 +119,10 @@ class NodeTable:
         if bool(self.ready[row]) != ready:
             self.ready[row] = ready
             self._touch(row)
+
+    def set_kept(self, row: int, kept: bool) -> None:
+        self.kept[row] = kept
+        self._touch(row)
 
     def set_resting(self, row: int, resting: bool) -> None:
         self.resting[row] = resting
@@ -219,7 +224,7 @@ class NodeTable:
         for name in ("capacity", "used"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros((more, len(DIMENSIONS)), np.int64)]))
-        for name in ("present", "ready", "cordoned", "resting", "unfit", "taint_set", "changed"):
+        for name in ("present", "ready", "cordoned", "resting", "kept", "unfit", "taint_set", "changed"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros(more, column.dtype)]))
         for key, column in self._labels.items():

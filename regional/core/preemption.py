@@ -19,7 +19,7 @@ import numpy as np
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
-from regional.core import binding, closing, reservations
+from regional.core import backfill, binding, closing, reservations
 from regional.core.commands import Journal
 from regional.core.filters import FIRST_OF_ROOM
 from regional.core.gangs import bound_record, look, swept_record, together
@@ -50,7 +50,8 @@ def next_preemption(state: State, lane: int, turn: Turn) -> Operation | None:
 
 
 def check(state: State, turn: Turn) -> None:
-    """Looks again at what is under way, and now and then at classes that still find no room."""
+    """Looks again at what is under way, and now and then at classes that still find no room; room is kept for one."""
+    backfill.check(state, turn.now_ms)
     for node in state.nodes.values():
         state.preempting.update((k, e) for k, e in node.reserved.items() if not e.record.reservation.gang)
     if turn.now_ms >= state.preempted_ms + state.settings.preemption_period_ms:

@@ -13,6 +13,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from atoll.api.v1.objects_pb2 import PRIORITY_REAL_TIME, PendingReason
 from regional.core.filters import Cure, Request
@@ -89,6 +90,14 @@ class SchedulingClass:
             if position == len(ordered) or ordered[position] != ordered[position - 1] + 1:
                 heapq.heappush(self._ranges, (ordered[start], ordered[position - 1] + 1))
                 start = position
+
+
+class Hold(NamedTuple):
+    """A node whose room is kept for a class that waits for it: see backfill.py."""
+
+    cls: SchedulingClass
+    row: int
+    start_ms: int  # when the room is expected
 
 
 class Queue:

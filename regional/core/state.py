@@ -24,7 +24,7 @@ from regional.core.liveness import Liveness
 from regional.core.neighbours import Neighbours
 from regional.core.node_table import NodeTable
 from regional.core.placement import ClassRow
-from regional.core.queue import Queue, SchedulingClass
+from regional.core.queue import Hold, Queue, SchedulingClass
 from regional.core.records import (
     BOUND,
     RESERVED,
@@ -106,6 +106,7 @@ class State:
         self.changed: dict[tuple[str, str], WorkloadEntry] = {}
 
     def _begin_reserving(self) -> None:
+        self.hold: Hold | None = None  # see backfill.py
         self.preempted_ms = 0  # when all that finds no room was looked at
         self.gangs: dict[bytes, GangEntry] = {}  # that may have a step to take
         self.preempting: dict[bytes, SlotEntry] = {}  # reserved, with victims, and perhaps a step to take

@@ -1,0 +1,96 @@
+"""Room that comes free is kept for what has waited longest for it; what passes it never delays it."""
+
+from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.model.resources import Vector
+from regional.core import views
+from tests.support.regional_world import RegionalWorld, task
+
+JOB = objects_pb2.WORKLOAD_TYPE_JOB
+LOW, HIGH = objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_HIGH
+MINUTE_MS = 60_000
+
+
+def of(world: RegionalWorld, name: str) -> list[objects_pb2.Slot]:
+    return [slot for slot in world.slots() if slot.id.workload == name]
+
+
+def waiting(world: RegionalWorld) -> int:
+    """Two jobs of two processors each run on a node of four, for 10 and 20 minutes; a large one waits for all four."""
+    session = world.join("n0", capacity=Vector(4_000, 8_192))
+    for name, minutes in (("a", 10), ("b", 20)):
+        world.share(name, task(cpu=2_000), type=JOB, estimate_ms=minutes * MINUTE_MS)
+    for slot in world.slots():
+        world.report(session, _running(slot, world.now_ms))
+    world.share("large", task(cpu=4_000), type=JOB)
+    world.advance(40_000, beating=[session])
+    world.close(session, *of(world, "a"), reason="Completed")
+    return session
+
+
+def _running(slot: objects_pb2.Slot, started_ms: int):  # type: ignore[no-untyped-def]
+    from atoll.api.v1 import agent_pb2
+    from tests.support.regional_world import status
+
+    said = status(slot, agent_pb2.ATTEMPT_PHASE_RUNNING, ready=True)
+    said.started_ms = started_ms
+    return said
+
+
+def test_small_work_does_not_take_the_room_that_comes_free(world: RegionalWorld) -> None:
+    session = waiting(world)
+    world.share("small", task(cpu=1_000))
+    world.share("long", task(cpu=1_000), type=JOB, estimate_ms=30 * MINUTE_MS)
+    world.advance(5_000, beating=[session])
+    assert not of(world, "small") and not of(world, "long")
+    why = views.why(world.state, regional_pb2.WhyRequest(tenant="acme", workload="small", index=0), world.now_ms)
+    assert [reason.code for reason in why.slots[0].reasons] == ["RoomKept"]
+    world.close(session, *of(world, "b"), reason="Completed")
+    assert len(of(world, "large")) == 1
+
+
+def test_what_ends_before_passes(world: RegionalWorld) -> None:
+    session = waiting(world)
+    world.share("short", task(cpu=2_000), type=JOB, estimate_ms=15 * MINUTE_MS)
+    assert len(of(world, "short")) == 1
+    world.close(session, *of(world, "short"), *of(world, "b"), reason="Completed")
+    assert len(of(world, "large")) == 1
+
+
+def test_a_higher_priority_passes(world: RegionalWorld) -> None:
+    waiting(world)
+    world.share("urgent", task(cpu=1_000), priority=HIGH)
+    assert len(of(world, "urgent")) == 1
+
+
+def test_other_nodes_are_free_to_all(world: RegionalWorld) -> None:
+    waiting(world)
+    world.join("n1", capacity=Vector(2_000, 8_192))
+    world.share("small", task(cpu=1_000))
+    assert [slot.node for slot in of(world, "small")] == ["n1"]
+
+
+def test_the_hold_ends_with_its_holder(world: RegionalWorld) -> None:
+    session = waiting(world)
+    world.share("small", task(cpu=1_000))
+    world.share("large", task(cpu=4_000), type=JOB, generation=2, removed=True)
+    world.advance(2_000, beating=[session])
+    assert len(of(world, "small")) == 1
+    assert world.state.hold is None
+
+
+def test_nothing_is_kept_where_nobody_knows_when_there_is_room(world: RegionalWorld) -> None:
+    session = world.join("n0", capacity=Vector(4_000, 8_192))
+    world.share("service", task(cpu=3_000))
+    world.run(session, world.slots())
+    world.share("large", task(cpu=4_000), type=JOB)
+    world.advance(40_000, beating=[session])
+    world.share("small", task(cpu=1_000))
+    assert len(of(world, "small")) == 1
+
+
+def test_nothing_is_kept_for_what_quota_holds_back(world: RegionalWorld) -> None:
+    session = waiting(world)
+    world.grant("acme", Vector(3_000, 1_000_000), seq=2)
+    world.share("small", task(cpu=1_000))
+    world.advance(2_000, beating=[session])
+    assert len(of(world, "small")) == 1
