@@ -9,6 +9,7 @@ to tell the planner what had moved. Keeps I5: the guards compare the term, so no
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
@@ -47,8 +48,7 @@ class Authority:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """One transaction beside lane and guards. `operation` is its name in the protocol: BIND, RELEASE, ..."""
 
     operation: str
@@ -56,8 +56,7 @@ class Plan:
     writes: tuple[Put | Delete, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """The plan is applied, all of it, at `revision`."""
 
     revision: int
@@ -99,6 +98,8 @@ class Lane:
         self.authority = authority
         self.index = index
         self._key = keys.lane(authority.root, index)
+        self._guards = authority.guards()
+        self._reads = (Get(keys.leader(authority.root)), Get(keys.store_life(authority.root)), Get(self._key))
         self._mod_revision = mod_revision
         self._n = 0
         self._phase = _Phase.FREE
@@ -128,7 +129,7 @@ class Lane:
                 Put(self._key, self._entry(objects_pb2.LANE_ENTRY_OPERATION, plan.operation)),
                 *plan.writes,
             ),
-            failure=self._own_reads(),
+            failure=self._reads,
         )
         return self._txn
 
@@ -153,11 +154,7 @@ class Lane:
         return lane.SerializeToString(deterministic=True)
 
     def _own_compares(self) -> tuple[Compare, ...]:
-        return (*self.authority.guards(), mod_is(self._key, self._mod_revision))
-
-    def _own_reads(self) -> tuple[Get, ...]:
-        root = self.authority.root
-        return Get(keys.leader(root)), Get(keys.store_life(root)), Get(self._key)
+        return (*self._guards, mod_is(self._key, self._mod_revision))
 
     def _seal(self) -> Txn:
         if self._phase is _Phase.SENT:
@@ -165,7 +162,7 @@ class Lane:
             self._txn = Txn(
                 compares=self._own_compares(),
                 success=(Put(self._key, self._entry(objects_pb2.LANE_ENTRY_SEAL, "")),),
-                failure=self._own_reads(),
+                failure=self._reads,
             )
         return self._txn
 
@@ -182,7 +179,7 @@ class Lane:
         return Rejected(f"{outcome.refusal.value}: {outcome.message}")
 
     def _compare_failed(self, outcome: Refused) -> Settled | Txn:
-        read = dict(zip((op.key for op in self._own_reads()), outcome.reads, strict=True))
+        read = dict(zip((op.key for op in self._reads), outcome.reads, strict=True))
         lane = read[self._key]
         if self.sealing and (settled := self._what_the_lane_shows(lane)):
             return settled
@@ -221,7 +218,7 @@ class Lane:
         return Committed(lane.mod_revision)
 
     def _deposed(self, read: dict[bytes, KeyValue | None]) -> Deposed | None:
-        for guard, message in zip(self.authority.guards(), ("another term", "another store life"), strict=True):
+        for guard, message in zip(self._guards, ("another term", "another store life"), strict=True):
             if not _holds(guard, read[guard.key]):
                 return Deposed(message)
         return None

@@ -5,6 +5,7 @@ Most of the list comes before the win is told, in parts, so that no event takes 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from atoll.lane import Authority, Plan, Settled
 from atoll.store.store import KeyValue
@@ -34,8 +35,7 @@ class LeadershipLost:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlanSettled:
+class PlanSettled(NamedTuple):
     """The answer to a Commit command. `sent_ms`: when its transaction was first sent."""
 
     plan_id: int
@@ -43,8 +43,7 @@ class PlanSettled:
     sent_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """Send `plan` on `lane` (the core knows which lanes are free). Answered by exactly one PlanSettled."""
 
     plan_id: int

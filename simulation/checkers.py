@@ -17,7 +17,7 @@ from atoll.model.resources import NOTHING, Vector, total, vector
 from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
-from atoll.store.store import Change
+from atoll.store.store import Batch, Change
 from simulation.jobs import JobChecks
 from simulation.violated import Violated
 
@@ -49,22 +49,21 @@ class Checkers:
 
     def watch(self, state: MemoryState) -> None:
         auditor = Auditor()
-        state.listen(lambda: self._new_revision(state, auditor))
+        state.listen(lambda batch: self._new_revision(batch, auditor))
 
     # ---- at every revision
 
-    def _new_revision(self, state: MemoryState, auditor: Auditor) -> None:
-        for batch in state.batches(b"/", state.revision, previous=True):
-            self.revisions += 1
-            auditor.feed(batch)
-            if violations := auditor.violations:
-                raise Violated(str(violations[0]))
-            if batch.changes[0].key.startswith(keys.GLOBAL):
-                self._world.promises.look(batch)
-            for change in batch.changes:
-                self._look_at(change)
-            if batch.changes[0].key.startswith(keys.GLOBAL):
-                self._world.preemptions.check_leaves()
+    def _new_revision(self, batch: Batch, auditor: Auditor) -> None:
+        self.revisions += 1
+        auditor.feed(batch)
+        if violations := auditor.violations:
+            raise Violated(str(violations[0]))
+        if batch.changes[0].key.startswith(keys.GLOBAL):
+            self._world.promises.look(batch)
+        for change in batch.changes:
+            self._look_at(change)
+        if batch.changes[0].key.startswith(keys.GLOBAL):
+            self._world.preemptions.check_leaves()
 
     def _look_at(self, change: Change) -> None:
         parts = change.key.split(b"/")

@@ -59,7 +59,7 @@ class MemoryStore:
         changed = asyncio.Event()
         following = start_revision
         told = start_revision - 1  # the last revision delivered or reported as progress
-        stop_listening = self.state.listen(changed.set)
+        stop_listening = self.state.listen(lambda batch: changed.set())
         try:
             while True:
                 changed.clear()

@@ -57,7 +57,7 @@ class MemoryState:
         self._log_start = 2
         self._leases: dict[int, _LeaseRecord] = {}
         self._next_lease = 1
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[Batch], None]] = []
 
     # ---- transactions
 
@@ -124,9 +124,10 @@ class MemoryState:
         if not changes:
             return
         self.revision += 1
-        self._log.append(Batch(self.revision, tuple(changes)))
+        batch = Batch(self.revision, tuple(changes))
+        self._log.append(batch)
         for listener in self._listeners:
-            listener()
+            listener(batch)
 
     # ---- reads
 
@@ -194,8 +195,8 @@ class MemoryState:
         del self._log[:gone]
         self._log_start += gone
 
-    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """`listener` is called after each new revision; the returned function ends that."""
+    def listen(self, listener: Callable[[Batch], None]) -> Callable[[], None]:
+        """`listener` is called after each new revision, with what it changed; the returned function ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 

@@ -4,8 +4,7 @@ Decides nothing. Three back ends keep it (etcd.py, memory.py and the fault wrapp
 holds them to it. A write has one of four outcomes, never two: see `Outcome`. Reads raise `StoreUnavailable` when
 no answer came; nothing that matters may rest on a read.
 
-Keys and the parts of a transaction are named tuples: hundreds of them are made for each transaction, and a frozen
-dataclass takes two and a half times as long to make.
+What is made for every transaction is a named tuple: a frozen dataclass takes two and a half times as long to make.
 """
 
 from collections.abc import AsyncIterator
@@ -124,8 +123,7 @@ class Get(NamedTuple):
 Operation = Put | Delete | Get
 
 
-@dataclass(frozen=True, slots=True)
-class Txn:
+class Txn(NamedTuple):
     """If all of `compares` hold, `success` is done, else `failure`; all at one revision."""
 
     compares: tuple[Compare, ...] = ()
@@ -141,8 +139,7 @@ class Refusal(Enum):
     BUSY = "busy"  # too many requests: definitely not applied, retry later
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """The answer arrived and the compares held. `reads` has one entry for each Get of `success`, in order."""
 
     revision: int
@@ -185,8 +182,7 @@ class Read:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One key's change; `value` is None when it was deleted. `previous` when the watch asked for it."""
 
     key: bytes
@@ -194,8 +190,7 @@ class Change:
     previous: KeyValue | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """All changes of one revision under the watched prefix, in order of key operations; empty = progress:
     everything up to `revision` has been delivered."""
 

@@ -10,7 +10,6 @@ an older one at any time: it has a new seq, so a late acknowledgement of the old
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2
@@ -27,8 +26,7 @@ from global_cp.core.topics import Proposal
 HARD = objects_pb2.ACCOUNT_HARD
 
 
-@dataclass(frozen=True, slots=True)
-class Purse:
+class Purse(NamedTuple):
     """One account of a tenant's budget: L as asked, L effective, free F. R and O are zero until they exist."""
 
     target: Vector
@@ -142,10 +140,10 @@ def check_identity(records: Records, tenant: str) -> None:
     """(G) for one tenant, or the process dies."""
     money = purse(records.budgets.get(tenant))
     out = [granted(slice_) for slice_ in records.slices_of(tenant).values()]
-    require(
-        money.effective == money.free + total(out) and money.free.is_legal() and all(a.is_legal() for a in out),
-        f"I3 (G): tenant {tenant}: effective {money.effective} is not free {money.free} + granted {total(out)}",
-    )
+    held = money.effective == money.free + total(out) and money.free.is_legal() and all(a.is_legal() for a in out)
+    if not held:  # the words are made only then: this is asked at every step of a budget
+        words = f"effective {money.effective} is not free {money.free} + granted {total(out)}"
+        require(False, f"I3 (G): tenant {tenant}: {words}")
 
 
 class Budgets:

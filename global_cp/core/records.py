@@ -6,9 +6,8 @@ keeps sums that would be slow to add up each time: what each tenant asks for, an
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
@@ -20,8 +19,7 @@ from atoll.store.store import Delete, KeyValue, Put
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One key's change. `before` and `after` are None when it was or is absent."""
 
     kind: str  # the key's second part: workload, share, slice, ...

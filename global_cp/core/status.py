@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.lane import Settled
+from atoll.lane import Committed, Settled
 from atoll.model.resources import vector
 from global_cp.config import CoreSettings
 from global_cp.core import jobs, transactions
@@ -133,6 +133,7 @@ class Statuses:
         self._settings = settings
         self._reports = reports
         self._dirty: dict[WorkloadPath, None] = {}
+        self._flying: dict[WorkloadPath, bool] = {}  # in a plan in flight; whether they changed since
         self._alarms = Alarms()  # of jobs whose status time alone changes
         self._not_before_ms = 0
         for workload in records.workloads:
@@ -144,49 +145,62 @@ class Statuses:
                 self._alarms.set(path, jobs.next_look_ms(workload.spec, status.job))
 
     def reported(self, report: regional_pb2.WorkloadReport) -> None:
-        self._dirty[report.tenant, report.workload] = None
+        self._mark((report.tenant, report.workload))
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
-        self._dirty.update(dict.fromkeys(self._alarms.due(now_ms)))
+        for due in self._alarms.due(now_ms):
+            self._mark(due)
         if not self._dirty or now_ms < self._not_before_ms:
             return None
-        batch: list[tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]] = []
-        for path in list(self._dirty):
+        batch: dict[WorkloadPath, tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]] = {}
+        while self._dirty and len(batch) < self._settings.status_batch:
+            path = next(iter(self._dirty))
+            del self._dirty[path]
             workload = self._records.workloads.get(*path)
-            status = self._status(workload, now_ms) if workload else None
-            if workload is not None and status != self._records.statuses.get(*path) and status is not None:
-                batch.append((workload, status))
-            else:
-                del self._dirty[path]
-            if len(batch) == self._settings.status_batch:
-                break
+            if workload is not None:
+                status = self._status(workload, now_ms)
+                if status != self._records.statuses.get(*path):
+                    batch[path] = workload, status
         if not batch:
             return None
         self._not_before_ms = now_ms + self._settings.status_interval_ms
-        return Proposal(transactions.status(self._records, batch), None)
+        self._flying.update(dict.fromkeys(batch, False))
+        return Proposal(transactions.status(self._records, list(batch.values())), tuple(batch))
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
-        """Nothing to do: what was written is found equal at the next look, and what was not is written then."""
+        """What was written is right unless something changed meanwhile."""
+        assert isinstance(item, tuple)
+        for path in item:
+            if self._flying.pop(path) or not isinstance(settled, Committed):
+                self._dirty[path] = None
 
     def changed(self, change: Change, out: list[Command]) -> None:
         match change.kind:
             case "workload":
                 if change.after is not None:
-                    self._dirty[change.path[0], change.path[1]] = None
+                    self._mark((change.path[0], change.path[1]))
             case "share":
-                self._dirty[change.path[1], change.path[2]] = None
+                self._mark((change.path[1], change.path[2]))
             case "status":
                 self._status_changed((change.path[0], change.path[1]), change.after)
             case "region":
-                self._dirty.update(dict.fromkeys((path[0], path[1]) for path, _ in self._records.workloads.items()))
+                for workload in self._records.workloads:
+                    self._mark((workload.metadata.tenant, workload.metadata.name))
             case "tenant":
-                self._dirty.update(dict.fromkeys(self._records.workloads_of(change.path[0])))
+                for owned in self._records.workloads_of(change.path[0]):
+                    self._mark(owned)
+
+    def _mark(self, path: WorkloadPath) -> None:
+        """Something that its status rests on may have changed."""
+        if path in self._flying:
+            self._flying[path] = True
+        else:
+            self._dirty[path] = None
 
     def _status_changed(self, path: WorkloadPath, status: Message | None) -> None:
         workload = self._records.workloads.get(*path)
-        if status is not None:
-            self._dirty[path] = None  # it was under way when a report undid its reason
         if isinstance(status, objects_pb2.WorkloadStatus) and status.HasField("job") and workload is not None:
+            self._mark(path)  # a job goes on from what was written
             self._alarms.set(path, jobs.next_look_ms(workload.spec, status.job))
         else:
             self._alarms.set(path, None)

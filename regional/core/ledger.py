@@ -14,6 +14,7 @@ from atoll.errors import require
 from atoll.model.resources import NOTHING, Vector, total, vector
 
 UNLIMITED = 1 << 30
+Standing = tuple[int, int, Vector, Vector, Vector]  # epoch, seq, limit, bound, zombie
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class TenantAccount:
     stamp: regional_pb2.SliceStamp | None = None  # newer than `record`, to be applied
     applying: objects_pb2.RegionSlice | None = None  # sent and not settled
     lane_use: dict[int, Vector] = field(default_factory=dict)  # as committed, by lane
-    reported: objects_pb2.SliceAck | None = None
+    reported: Standing | None = None  # as last sent up
 
     @property
     def strict(self) -> bool:
@@ -148,6 +149,10 @@ class TenantAccount:
 
     def commit_on_lane(self, lane: int, charge: Vector) -> None:
         self.lane_use[lane] = self.lane_use.get(lane, NOTHING) + charge
+
+    def standing(self) -> Standing:
+        """All that can change in an acknowledgement."""
+        return self.record.epoch, self.record.seq, self.limit, self.bound, self.zombie
 
     def acknowledgement(self, region: str, term: int) -> objects_pb2.SliceAck:
         """What the global plane is told; every number in it is committed."""

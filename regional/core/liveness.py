@@ -14,6 +14,7 @@ from atoll.api.v1 import objects_pb2
 from regional.config import CoreSettings
 from regional.core.node_table import Integers, Interned, Mask, Rows
 
+NEVER_MS = 1 << 62
 _MILLION = 1_000_000
 
 
@@ -25,6 +26,7 @@ class Liveness:
         self.heartbeat_ms: Integers = np.zeros(0, np.int64)  # 0 = nothing was ever promised
         self.fence_after_ms: Integers = np.zeros(0, np.int64)  # the longest T_a the agent may count by
         self.lost: Mask = np.zeros(0, np.bool_)  # as committed
+        self.calm_until_ms = 0  # nobody is newly suspect or silent before; 0 = not known
 
     def cover(self, size: int) -> None:
         """Columns for `size` rows."""
@@ -48,6 +50,13 @@ class Liveness:
         """Rows that were promised a heartbeat interval and are silent for more than so many of them."""
         mask: Mask = (self.heartbeat_ms > 0) & (self.silence_ms(now_ms) > heartbeats * self.heartbeat_ms)
         return mask
+
+    def next_silence_ms(self, heartbeats: Integers) -> int:
+        """When the first of the rows is silent for more than its number of `heartbeats`, if nothing more is heard."""
+        promised = np.flatnonzero(self.heartbeat_ms)
+        since = np.maximum(self.heard_ms[promised], self.grace_from_ms)
+        due = since + heartbeats[promised] * self.heartbeat_ms[promised]
+        return int(due.min(initial=NEVER_MS)) + 1
 
     def braked(self, rows: Rows, settings: CoreSettings, now_ms: int, zones: Interned | None = None) -> Mask:
         """Which of these silent rows fell silent together with too many others, of the region or of their zone.

@@ -174,6 +174,8 @@ def session_ended(state: State, event: NodeSessionEnded) -> None:
 def check(state: State, turn: Turn) -> None:
     """Suspects and loses the silent; moves exclusive work whose fence has surely passed."""
     settings, live, table = state.settings, state.liveness, state.table
+    if turn.now_ms < live.calm_until_ms:
+        return
     size = table.size
     suspects = live.longer_than(settings.suspect_after_heartbeats, turn.now_ms)[:size] & table.present[:size]
     for row in np.flatnonzero(suspects & table.ready[:size]).tolist():
@@ -181,7 +183,10 @@ def check(state: State, turn: Turn) -> None:
         _announce(state, table.names[row], "NodeSuspect", "no heartbeat; it gets no new work", turn)
     silent = live.longer_than(settings.lost_after_heartbeats, turn.now_ms)[:size] & table.present[:size]
     if not silent.any():
+        patience = np.where(table.ready, settings.suspect_after_heartbeats, settings.lost_after_heartbeats)
+        live.calm_until_ms = live.next_silence_ms(patience)
         return
+    live.calm_until_ms = 0
     _lose(state, np.flatnonzero(silent & ~live.lost[:size]), turn)
     for row in np.flatnonzero(silent).tolist():
         _release_fenced(state, state.nodes[table.names[row]], turn)

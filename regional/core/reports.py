@@ -24,6 +24,8 @@ class Reporter:
         self._workloads_due_ms = now_ms
         self._summary_due_ms = now_ms
         self._summary: objects_pb2.RegionSummary | None = None  # but for its revision
+        self._stale = True  # counts of replicas have changed since
+        self._table_version = 0  # that it was made from
 
     def next_due_ms(self, state: State) -> int:
         if not state.uplink:
@@ -33,6 +35,7 @@ class Reporter:
     def flush(self, state: State, turn: Turn) -> None:
         if not state.uplink:
             return
+        self._stale = self._stale or bool(state.changed)
         if state.changed and turn.now_ms >= self._workloads_due_ms:
             self._workloads_due_ms = turn.now_ms + state.settings.report_period_ms
             for workload in state.changed.values():
@@ -43,18 +46,19 @@ class Reporter:
             self._summarize(state, turn)
 
     def _summarize(self, state: State, turn: Turn) -> None:
-        bare = _summary(state)
-        if bare != self._summary:
-            self._summary = bare
-            turn.do(SendUp(regional_pb2.UplinkMessage(summary=summary(state))))
+        if self._stale or state.table.version != self._table_version:
+            self._stale, self._table_version = False, state.table.version
+            bare = _summary(state)
+            if bare != self._summary:
+                self._summary = bare
+                turn.do(SendUp(regional_pb2.UplinkMessage(summary=summary(state))))
         for account in state.accounts.values():
-            ack = account.acknowledgement(state.region, state.authority.term)
-            if account.mod_revision and ack != account.reported:
+            if account.mod_revision and account.standing() != account.reported:
                 slices.acknowledge(state, account, turn)
 
     def everything(self, state: State, turn: Turn) -> None:
         """The uplink is (again) up: nothing sent before counts."""
-        self._summary = None
+        self._summary, self._stale = None, True
         self._workloads_due_ms = self._summary_due_ms = turn.now_ms
         for account in state.accounts.values():
             account.reported = None

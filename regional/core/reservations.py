@@ -5,7 +5,7 @@ again by SWEEP. The members of a gang are bound by one GANG-COMMIT; what follows
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atoll.api.v1 import objects_pb2
@@ -132,7 +132,7 @@ def preempt(
     """I3, I9. As BIND of one slot, but nothing runs by it: and each victim is bound as it was when it was chosen."""
     charges = ((account, vector(binding.record.vector)),)
     plan = charge_slots("RESERVE", root, lane, (binding,), (node,), charges)
-    plan = replace(plan, compares=(*plan.compares, *(mod_is(v.key, v.mod_revision) for v in victims)))
+    plan = plan._replace(compares=(*plan.compares, *(mod_is(v.key, v.mod_revision) for v in victims)))
     return Preempt(lane, plan, (binding,), ((account.tenant, charges[0][1]),), (decision,), tuple(victims))
 
 

@@ -66,7 +66,7 @@ def slice_rejected(state: State, operation: ApplySlice, turn: Turn) -> None:
 
 def acknowledge(state: State, account: TenantAccount, turn: Turn) -> None:
     """Absolute, committed numbers; sent again whenever they changed and when the global plane is back."""
-    ack = account.acknowledgement(state.region, state.authority.term)
     if state.uplink:
-        account.reported = ack
+        account.reported = account.standing()
+        ack = account.acknowledgement(state.region, state.authority.term)
         turn.do(SendUp(regional_pb2.UplinkMessage(slice_ack=ack)))

@@ -345,6 +345,8 @@ class State:
 
     def set_ready(self, node: NodeEntry, ready: bool) -> None:
         self.table.set_ready(node.row, ready)
+        if ready:
+            self.liveness.calm_until_ms = 0  # its silence counts sooner
         self.nodes_changed = self.nodes_changed or ready
 
     def set_unfit(self, node: NodeEntry, words: str) -> None:

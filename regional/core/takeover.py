@@ -194,6 +194,7 @@ def _adopt_slot(state: State, key: bytes, item: KeyValue | None) -> bool:
     if item is None:
         if entry:
             state.drop_slots((entry,))
+            state.mark_changed(task.owner)
         return entry is not None
     if entry and item.mod_revision <= entry.mod_revision:
         return False

@@ -125,7 +125,7 @@ def idle_slices_never_come_back(patch: pytest.MonkeyPatch) -> None:
     entitlements = budgets.entitlements
 
     def at_least_as_now(quota: Vector, claims: Any) -> Any:
-        return entitlements(quota, {r: replace(c, needed=c.needed.at_least(c.granted)) for r, c in claims.items()})
+        return entitlements(quota, {r: c._replace(needed=c.needed.at_least(c.granted)) for r, c in claims.items()})
 
     patch.setattr(budgets, "entitlements", at_least_as_now)
 

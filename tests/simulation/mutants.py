@@ -79,7 +79,7 @@ def unknown_is_settled_by_reading(patch: pytest.MonkeyPatch) -> None:
 
     def without_lane(self: Lane, plan: Plan) -> Txn:
         txn = begin(self, plan)
-        self._txn = replace(txn, compares=tuple(c for c in txn.compares if c.key != self._key))
+        self._txn = txn._replace(compares=tuple(c for c in txn.compares if c.key != self._key))
         return self._txn
 
     def read_lane(self: Lane) -> Txn:

@@ -208,7 +208,7 @@ class GlobalCore:
 
 def _bytes_of(event: events.Event) -> list[bytes]:
     """Every document in an event."""
-    fields = [getattr(event, name) for name in type(event).__dataclass_fields__]
+    fields = [getattr(event, name) for name in type(event).__match_args__]
     return [field.SerializeToString(deterministic=True) for field in fields if isinstance(field, Message)]
 
 

@@ -92,12 +92,12 @@ class Side:
                 return operation._replace(lease=self.leases[operation.lease - 1])
             return operation
 
-        return replace(txn, success=tuple(map(real, txn.success)), failure=tuple(map(real, txn.failure)))
+        return txn._replace(success=tuple(map(real, txn.success)), failure=tuple(map(real, txn.failure)))
 
     def _shared(self, answer: object) -> object:
         match answer:
             case Applied():
-                return replace(answer, reads=tuple(map(self._item, answer.reads)))
+                return answer._replace(reads=tuple(map(self._item, answer.reads)))
             case Refused():
                 return replace(answer, message="", reads=tuple(map(self._item, answer.reads)))
             case Read():

@@ -1,7 +1,5 @@
 """How a quota is divided between regions, whatever they need, have and hold."""
 
-from dataclasses import replace
-
 import hypothesis.strategies as st
 from hypothesis import given
 
@@ -37,7 +35,7 @@ def test_zombies_take_nothing_from_what_is_needed(quota: Vector, claims: dict[st
 @given(quota=vectors, claims=claims)
 def test_who_has_its_share_keeps_it(quota: Vector, claims: dict[str, Claim]) -> None:
     shares = entitlements(quota, claims)
-    again = {name: replace(claim, granted=shares[name]) for name, claim in claims.items()}
+    again = {name: claim._replace(granted=shares[name]) for name, claim in claims.items()}
     assert entitlements(quota, again) == shares
 
 

@@ -57,7 +57,7 @@ def test_an_expired_lease_without_keys_makes_no_revision() -> None:
 def test_listeners_hear_of_each_revision_until_they_leave() -> None:
     state = MemoryState()
     heard: list[int] = []
-    leave = state.listen(lambda: heard.append(state.revision))
+    leave = state.listen(lambda batch: heard.append(batch.revision))
     put(state, b"/a")
     state.transact(Txn(success=(Delete(b"/nobody"),)))
     state.transact(Txn(success=(Delete(b"/a"),)))

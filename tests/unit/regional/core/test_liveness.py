@@ -1,8 +1,10 @@
 """Fences, the brake and our own downtime, on virtual time."""
 
+import numpy as np
+
 from atoll.api.v1 import objects_pb2
 from regional.core import events
-from regional.core.liveness import surely_stopped_ms
+from regional.core.liveness import Liveness, surely_stopped_ms
 from tests.support.regional_world import RegionalWorld, task
 
 READY, LOST = objects_pb2.NODE_STATE_READY, objects_pb2.NODE_STATE_LOST
@@ -55,3 +57,15 @@ def test_nobody_is_lost_while_the_region_is_behind(world: RegionalWorld) -> None
     assert world.node("n1").state == READY
     world.advance(LOST_AFTER_MS)
     assert world.node("n1").state == LOST
+
+
+def test_nobody_is_silent_before_the_first_is_due_and_somebody_is_then() -> None:
+    now_ms = 1_000_000
+    live = Liveness(now_ms)
+    live.cover(4)
+    live.heard_ms[:4] = [now_ms - 5_000, now_ms + 400, now_ms + 700, now_ms]
+    live.heartbeat_ms[:4] = [3_000, 2_000, 1_000, 0]
+    for heartbeats in (3, 5):
+        due_ms = live.next_silence_ms(np.full(len(live.heard_ms), heartbeats))
+        assert not live.longer_than(heartbeats, due_ms - 1).any()
+        assert live.longer_than(heartbeats, due_ms).tolist()[:4] == [False, False, True, False]
