@@ -82,8 +82,8 @@ class Edit(NamedTuple):
 class _Kind(NamedTuple):
     message: type[Message]
     depth: int  # names in the key
-    identity: Callable[[Any], Names] = lambda m: ()  # what the record says its key ends with
-    order: Callable[[Any], Any] = lambda m: ()
+    identity: Callable[[Any], Names] | None = None  # what the record says its key ends with
+    order: Callable[[Any], Any] | None = None
 
 
 def zombie_names(node: str, slot: objects_pb2.SlotId, attempt: objects_pb2.Attempt) -> Names:
@@ -147,10 +147,13 @@ class Records:
             except DecodeError:
                 return self._expect(False, "schema", key, "is no {}", kind.message.DESCRIPTOR.name)
             self._present[key] = region, name, names, after
-            identity = kind.identity(after)
-            self._expect(names[kind.depth - len(identity) :] == identity, "I4", key, "is the record of {}", identity)
-            newer = before is None or kind.order(after) >= kind.order(before)
-            self._expect(newer, "I6", key, "an older order replaced a newer one")
+            if kind.identity:
+                identity = kind.identity(after)
+                mine = names[kind.depth - len(identity) :] == identity
+                self._expect(mine, "I4", key, "is the record of {}", identity)
+            if kind.order and before is not None:
+                newer = kind.order(after) >= kind.order(before)
+                self._expect(newer, "I6", key, "an older order replaced a newer one")
         return Edit(key, region, name, names, before, after, item)
 
 
@@ -193,9 +196,11 @@ class Ledger:
         for edit in edits:
             if edit.region and edit.kind == "slice":
                 self._slices[edit.region, edit.names[0]] = edit.after or objects_pb2.RegionSlice()
+            entries = ENTRIES.get(type(edit.after or edit.before))
+            if entries is None:
+                continue
             for record, sign in ((edit.before, -1), (edit.after, 1)):
-                entries = ENTRIES.get(type(record))
-                for account, name, resources in entries(edit, record) if entries else ():
+                for account, name, resources in entries(edit, record) if record else ():
                     sums, amount = self._sums[account], vector(resources)
                     sums[name] = sums.get(name, ZERO) + amount * sign
                     touched[account] = edit.key

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
+NEVER = 1 << 62
 START_MS = 1_700_000_000_000  # any wall-clock moment; virtual time starts there
 
 
@@ -56,17 +57,15 @@ class Kernel:
 
     def run(self, *, events: int = 0, until_ms: int = 0) -> None:
         """Deliver until `events` more were delivered or virtual time reaches `until_ms`, whichever is given."""
-        last = self.delivered + events if events else None
-        queue = self._queue
-        while queue:
-            if last is not None and self.delivered >= last:
-                return
+        last = self.delivered + events if events else NEVER
+        queue, pop, fold = self._queue, heapq.heappop, zlib.crc32
+        while queue and self.delivered < last:
             if until_ms and queue[0][0] > until_ms:
                 self.now_ms = until_ms
                 return
-            self.now_ms, _, name, action, actor, life = heapq.heappop(queue)
+            self.now_ms, _, name, action, actor, life = pop(queue)
             self.delivered += 1
-            self.digest = zlib.crc32(b"%d %s" % (self.now_ms, name), self.digest)
+            self.digest = fold(b"%d %s" % (self.now_ms, name), self.digest)
             if actor is None:
                 action()
             else:

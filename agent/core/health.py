@@ -100,7 +100,7 @@ class Health:
         return check.message if kind is Kind.LIVENESS else ""
 
     def next_deadline(self) -> int | None:
-        return min((c.next_ms for c in self._checks.values() if self._wanted(c)), default=None)
+        return min([c.next_ms for c in self._checks.values() if self._wanted(c)], default=None)
 
     def _wanted(self, check: _Check) -> bool:
         if check.in_flight:

@@ -46,7 +46,7 @@ class Machine:
 
     def next_deadline(self) -> int | None:
         topics = (self._lease.next_deadline(), self._slots.next_deadline(), self._streams.next_deadline())
-        return min((d for d in (self._retry_ms, self._report_ms, *topics) if d is not None), default=None)
+        return min([d for d in (self._retry_ms, self._report_ms, *topics) if d is not None], default=None)
 
     # ------------------------------------------------------------------ events
 

@@ -293,7 +293,7 @@ class Slots:
     def _deadline(self, replica: Replica) -> int | None:
         own = replica.next_deadline()
         until_ms = self._lease.deadline_ms(replica.assign) if replica.alive and not replica.closing else None
-        return min((d for d in (own, until_ms) if d is not None), default=None)
+        return min([d for d in (own, until_ms) if d is not None], default=None)
 
     def _grace_ms(self, replica: Replica) -> int:
         task_s = replica.assign.task.termination_grace_s if replica.assign else 0

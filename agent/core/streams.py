@@ -109,7 +109,7 @@ class Streams:
             self.leave(self.leader, "heartbeats are not answered", now_ms)
 
     def next_deadline(self) -> int | None:
-        asked_ms = min((s.asked_ms for s in self._open.values() if s.asked_ms is not None), default=None)
+        asked_ms = min([s.asked_ms for s in self._open.values() if s.asked_ms is not None], default=None)
         return None if asked_ms is None else asked_ms + self._timing.welcome_ms
 
     def leave(self, stream: Stream, reason: str, now_ms: int) -> None:

@@ -14,8 +14,8 @@ def refusal_of_form(txn: Txn) -> Refused | None:
     """The answer etcd would give, or None when the transaction is well formed."""
     if max(len(txn.compares), len(txn.success), len(txn.failure)) > MAX_OPERATIONS:
         return Refused(Refusal.INVALID, "too many operations in txn request")
-    for part in (txn.compares, txn.success, txn.failure):
-        if b"" in [one.key for one in part]:
+    for one in (*txn.compares, *txn.success, *txn.failure):
+        if not one.key:
             return Refused(Refusal.INVALID, "key is not provided")
     for branch in (txn.success, txn.failure):
         if len(branch) > 1 and _writes_a_key_twice(branch):
@@ -47,6 +47,8 @@ def _writes_a_key_twice(branch: tuple[Operation, ...]) -> bool:
     keys = [operation.key for operation in branch if type(operation) is Put]
     if len(set(keys)) != len(keys):
         return True
+    if not keys or len(keys) == len(branch):
+        return False
     deletes = [operation for operation in branch if type(operation) is Delete]
     return any(within(key, delete.key, delete.range_end) for delete in deletes for key in keys)
 

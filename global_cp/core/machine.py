@@ -62,7 +62,7 @@ class Machine:
             return None
         if self._now_ms < reign.pause_until_ms:
             return reign.pause_until_ms
-        return min((at for topic in reign.topics if (at := topic.deadline()) is not None), default=None)
+        return min([at for topic in reign.topics if (at := topic.deadline()) is not None], default=None)
 
     def _won(self, event: events.LeadershipWon, out: list[Command]) -> None:
         records = self._records_of(event.authority)

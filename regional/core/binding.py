@@ -147,8 +147,9 @@ def _give_turn(state: State, cls: SchedulingClass) -> None:
 def _wake(state: State, turn: Turn) -> None:
     """Offers again what became due, and the parked classes that something since may have cured."""
     queue = state.queue
-    for cls, index, avoid in queue.due(turn.now_ms):
-        queue.put(cls, (index,), turn.now_ms, avoid)
+    if queue.next_due_ms() <= turn.now_ms:
+        for cls, index, avoid in queue.due(turn.now_ms):
+            queue.put(cls, (index,), turn.now_ms, avoid)
     if not queue.parked:
         state.freed_rows.clear()
     if state.nodes_changed:

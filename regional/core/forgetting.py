@@ -9,6 +9,8 @@ from regional.core.transactions import Clear, Forget
 
 
 def next_clear(state: State, lane: int, turn: Turn) -> Clear | None:
+    if not state.clears:
+        return None
     zombies = [z for z in list(state.clears.values())[: transactions.COMPARES] if not z.busy]
     for z in zombies:
         z.busy = True
