@@ -1,4 +1,4 @@
-"""`python -m simulation run` tries many seeds; `python -m simulation replay SEED` shows one history again.
+"""`python -m simulation run` tries many seeds; `replay SEED` shows one history again; `day` plays a day of passes.
 
 A failing seed prints the one command that replays it, bit for bit, and the exit code is 8.
 """
@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import click
 
+from simulation.day import run as one_day
 from simulation.history import Outcome, run
 
 FAILED = 8
@@ -87,6 +88,22 @@ def replay(seed: int, events: int) -> None:
     outcome = run(seed, events)
     click.echo(json.dumps(asdict(outcome), indent=2))
     sys.exit(FAILED if outcome.failure else 0)
+
+
+@main.command()
+@click.option("--seed", default=1, show_default=True, help="Which day.")
+@click.option("--json", "as_json", is_flag=True, help="The outcome as JSON.")
+def day(seed: int, as_json: bool) -> None:
+    """A day of 1,400 satellite passes over three regions, a node and a region lost, beside first come, first fit.
+
+    \b
+    Examples:
+      python -m simulation day
+      python -m simulation day --seed 7
+      python -m simulation day --json
+    """
+    outcome = asdict(one_day(seed))
+    click.echo(json.dumps(outcome) if as_json else "\n".join(f"{k:>22}  {v}" for k, v in outcome.items()))
 
 
 if __name__ == "__main__":
