@@ -89,7 +89,7 @@ class Bench:
         self.jobs = Jobs(self.core)
 
     async def lead(self) -> Authority:
-        election = Election(self.store, self.root, name="bench", address="", clock=self.clock, ttl_s=600)
+        election = Election(self.store, self.root, name="bench", address="", clock=self.clock, ttl_s=3_600)
         authority, _ = await election.campaign()
         records = await list_all(self.store, self.root)
         self.writer = self._writer_type(self.store, authority, lane_revisions(self.root, records.items))

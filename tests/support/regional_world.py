@@ -178,6 +178,7 @@ class RegionalWorld:
         target: Vector | None = None,
         mode: int = 1,
         valid_until_ms: int = 0,
+        weight: int = 1,
     ) -> None:
         self._global_revision += 1
         account = objects_pb2.AccountSlice(
@@ -193,6 +194,7 @@ class RegionalWorld:
             accounts=[account],
             mode=objects_pb2.QuotaMode.ValueType(mode),
             valid_until_ms=valid_until_ms,
+            weight=weight,
         )
         stamp = regional_pb2.SliceStamp(
             slice=slice_, store_life=1, global_term=1, global_revision=self._global_revision

@@ -78,3 +78,15 @@ def test_the_summary_tells_what_waits_of_each_tenant_and_the_bound() -> None:
     told = [m.summary for m in world.up if m.WhichOneof("body") == "summary"][-1]
     assert (told.queue_limit, told.slots_waiting) == (5, 5)
     assert [(queue.tenant, queue.waiting) for queue in told.queues] == [("acme", 3), ("poor", 2)]
+
+
+def test_a_weight_that_changes_moves_the_turn_at_once(world: RegionalWorld) -> None:
+    limit = Vector(100_000, 100_000)
+    world.grant("poor", limit, seq=1)
+    world.join("n1", capacity=Vector(1_000, 4_096))
+    for tenant, cpu in (("acme", 400), ("poor", 200)):
+        world.share("held", task(cpu=cpu, memory=10), tenant=tenant)
+        world.share("big", task(cpu=5_000, memory=10), tenant=tenant)
+    assert [(v.tenant, v.weighted_share) for v in queue_of(world).queues] == [("poor", 0.2), ("acme", 0.4)]
+    world.grant("acme", limit, seq=2, weight=4)
+    assert [(v.tenant, v.weighted_share) for v in queue_of(world).queues] == [("acme", 0.1), ("poor", 0.2)]
