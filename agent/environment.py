@@ -2,7 +2,7 @@
 
 from agent.core.runs import RunName
 from atoll.api.v1 import agent_pb2
-from atoll.model.slots import fencing_token
+from atoll.model.slots import SECOND_COPY, fencing_token
 
 
 def environment(
@@ -18,7 +18,7 @@ def environment(
         "ATOLL_TENANT": run.slot.tenant,
         "ATOLL_WORKLOAD": run.slot.workload,
         "ATOLL_TASK": run.slot.task,
-        "ATOLL_INDEX": str(run.slot.index),
+        "ATOLL_INDEX": str(run.slot.index % SECOND_COPY),
         "ATOLL_SLOT": str(run.slot),
         "ATOLL_ATTEMPT": str(run.rank.attempt),
         "ATOLL_TOKEN": f"{token.store_life}.{token.epoch}.{token.term}.{token.attempt}",

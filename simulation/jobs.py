@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
-from atoll.model.slots import AttemptId, attempt_id
+from atoll.model.slots import SECOND_COPY
 from atoll.store import keys
 from atoll.store.store import Change
 from simulation.violated import Violated
@@ -30,7 +30,7 @@ GRAPHS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"main": (), "b": ("main",), "c": ("b",)},
     {"main": (), "b": ("main",), "c": ("main",), "d": ("b", "c")},
 )
-Ended = set[tuple[str, int, AttemptId]]  # region, index, attempt
+Ended = set[tuple[str, int]]  # region and number of a replica; its two copies are one
 
 
 def draw(rng: Random, tenant: str, name: str, regions: tuple[str, ...], now_ms: int) -> objects_pb2.Workload:
@@ -49,6 +49,8 @@ def draw(rng: Random, tenant: str, name: str, regions: tuple[str, ...], now_ms: 
         task.retries.limit = rng.randint(0, 4)
         task.retries.backoff_ms, task.retries.backoff_max_ms = 200, 2_000
         task.retries.fatal_codes.append(FATAL)
+        if rng.random() < 0.4:
+            task.speculation.percent, task.speculation.most = 150, rng.choice([1, 2])
     spec.on_failure = rng.choice([objects_pb2.ON_FAILURE_STOP, objects_pb2.ON_FAILURE_CONTINUE])
     spec.active_deadline_s = rng.choice([0, 0, 0, 60])
     spec.time_to_live_s = rng.choice([0, 0, 30])
@@ -88,7 +90,7 @@ class JobChecks:
             here.discard(slot.id.index)
             if change.item is not None and slot.state == DONE and slot.exit.reason == "Completed":
                 self.ended += 1
-                one = (region, slot.id.index, attempt_id(slot.attempt))
+                one = (region, slot.id.index % SECOND_COPY)
                 self._successes.setdefault((slot.uid, slot.id.task), set()).add(one)
             return
         here.add(slot.id.index)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2
 
+SECOND_COPY = 1 << 20  # + i: the index of a second copy of replica i
+
 
 class SlotName(NamedTuple):
     """The deterministic name of one replica in one region."""

@@ -11,6 +11,7 @@ from atoll.model.resources import DIMENSIONS
 TERMINATION_GRACE_S = 10
 PROBE_INTERVAL_MS, PROBE_TIMEOUT_MS, PROBE_FAILURES, PROBE_SUCCESSES = 2_000, 1_000, 3, 1
 RETRIES, RETRY_MS, RETRY_MAX_MS = 5, 1_000, 300_000
+SLOW_PERCENT = 200
 KEEP_SUCCEEDED, KEEP_FAILED = 3, 1
 LOCAL_RESTARTS, BACKOFF_MS, BACKOFF_MAX_MS = 3, 1_000, 60_000
 
@@ -119,6 +120,9 @@ def _complete_retries(task: objects_pb2.Task) -> None:
         retries.limit = 0 if restart.mode == objects_pb2.RESTART_MODE_NEVER else RETRIES
     retries.backoff_ms = retries.backoff_ms or RETRY_MS
     retries.backoff_max_ms = retries.backoff_max_ms or max(RETRY_MAX_MS, retries.backoff_ms)
+    if task.HasField("speculation"):
+        task.speculation.percent = task.speculation.percent or SLOW_PERCENT
+        task.speculation.most = task.speculation.most or 1
     for codes in (retries.fatal_codes, retries.ignored_codes):
         codes[:] = sorted(set(codes))
 

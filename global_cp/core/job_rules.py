@@ -17,6 +17,7 @@ MOST_CODES = 64
 LONGEST_BACKOFF_MS = 24 * 3_600_000
 LONGEST_SCHEDULE_NAME = 50
 MOST_KEPT = 100
+LEAST_PERCENT, MOST_PERCENT, MOST_COPIES = 110, 10_000, 1_000
 LONGEST_JOB_S = 366 * 86_400
 LATEST_MS = 253_402_300_799_999  # the last millisecond of year 9999
 
@@ -36,6 +37,7 @@ _OF_ITS_TASKS = {
     "parallelism": "parallelism",
     "completions": "completions",
     "retries": "retries",
+    "speculation": "speculation",
 }
 
 
@@ -127,6 +129,8 @@ def _task(task: objects_pb2.Task, path: str) -> Mistakes:
             yield Mistake(f"{path}.{name}", f"{getattr(task, name)} is not allowed: 0 or more")
     if task.completions > task.replicas:
         yield Mistake(f"{path}.completions", f"{task.completions} cannot be reached with {task.replicas} replicas")
+    if task.HasField("speculation"):
+        yield from _speculation(task, f"{path}.speculation")
     if not task.HasField("retries"):
         return
     retries, path = task.retries, f"{path}.retries"
@@ -172,6 +176,16 @@ def _schedule(workload: objects_pb2.Workload, zones: Zones) -> Mistakes:
             yield Mistake(
                 f"spec.{_OF_JOBS[field]}", "is one point in time, and a schedule has many; use activeDeadline"
             )
+
+
+def _speculation(task: objects_pb2.Task, path: str) -> Mistakes:
+    if not LEAST_PERCENT <= task.speculation.percent <= MOST_PERCENT:
+        most = f"{LEAST_PERCENT} to {MOST_PERCENT}"
+        yield Mistake(f"{path}.percent", f"{task.speculation.percent} is not allowed: {most}")
+    if not 1 <= task.speculation.most <= MOST_COPIES:
+        yield Mistake(f"{path}.most", f"{task.speculation.most} is not allowed: 1 to {MOST_COPIES}")
+    if task.gang:
+        yield Mistake(path, "a replica of a gang has no second copy")
 
 
 def _dependencies(spec: objects_pb2.WorkloadSpec) -> Mistakes:

@@ -193,6 +193,7 @@ def digest_of(task: objects_pb2.Task) -> bytes:
     bare.CopyFrom(task)
     bare.ClearField("parallelism")
     bare.ClearField("retries")
+    bare.ClearField("speculation")
     bare.ClearField("depends_on")
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()[:8]
 

@@ -201,4 +201,5 @@ def share_demand(share: objects_pb2.Share) -> Vector:
 def at_once(share: objects_pb2.Share, task: objects_pb2.Task, ended: int = 0) -> int:
     """How many replicas of the share's task may run there at once when so many of them have ended."""
     left = max(0, task.replicas - ended)
+    left += min(left, task.speculation.most)
     return min((left, *(part.replicas for part in share.parallel if part.task == task.name)))

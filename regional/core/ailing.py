@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.slots import SECOND_COPY
 from regional.core.records import BOUND, CLOSED, COMPLETED, NODE_LOST, STOPPED, SlotEntry
 
 ACCEPTED, BACKOFF = agent_pb2.ATTEMPT_PHASE_ACCEPTED, agent_pb2.ATTEMPT_PHASE_BACKOFF
@@ -23,7 +24,7 @@ _LOOKED_AT = 100  # of one task's replicas: a report stays cheap when thousands 
 def ails(entry: SlotEntry) -> bool:
     """Whether `ailment` has something to say. Asked at every change of an entry."""
     status = entry.status
-    if not entry.wanted or entry.outdated:
+    if not entry.wanted or entry.outdated or entry.index >= SECOND_COPY:
         return False
     if not entry.bound:
         return entry.exit_reason not in _WELL

@@ -11,7 +11,7 @@ from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.store import keys
 from regional.core import resting
 from regional.core.commands import SendToNode
-from regional.core.records import CLOSED, NodeEntry, SlotEntry, TaskEntry
+from regional.core.records import CLOSED, COMPLETED, NodeEntry, SlotEntry, TaskEntry
 from regional.core.state import State, Turn
 from regional.core.tally import UP
 
@@ -86,6 +86,8 @@ def _adopt(state: State, entry: SlotEntry, status: agent_pb2.AttemptStatus, turn
     state.retally(entry)
     resting.reported(state, state.nodes[entry.record.node], entry, before, turn)
     if status.phase == CLOSED:
+        if status.exit.reason == COMPLETED and status.started_ms:
+            entry.task.took_ms.append(max(0, turn.now_ms - status.started_ms))
         if not entry.busy:
             state.releases[entry.key] = entry
     elif entry.outdated or (entry.task.rolling and entry.marks & UP != was_up):

@@ -69,6 +69,7 @@ def _prune(state: State, workload: WorkloadEntry) -> None:
         if task.spec is None and not task.entries and not task.in_flight:
             del workload.tasks[name]
             state.rows.pop(task, None)
+            state.speculating.pop(task, None)
             state.neighbours.forget(task)
 
 
@@ -97,6 +98,7 @@ def forget_committed(state: State, operation: Forget, revision: int, turn: Turn)
         workload.mod_revision = 0
         gangs.forgotten(state, workload)
         for task in workload.tasks.values():
+            state.speculating.pop(task, None)
             if task.cls:
                 state.queue.drop(task.cls)
             state.neighbours.forget(task)

@@ -24,6 +24,7 @@ from regional.core import (
     removal,
     shares,
     slices,
+    speculation,
     takeover,
 )
 from regional.core import commands as do
@@ -120,6 +121,7 @@ class Machine:
             slices.check(state, turn.now_ms)
             removal.check(state, turn)
             preemption.check(state, turn)
+            speculation.check(state, turn)
 
     # ---- leadership
 
@@ -184,7 +186,7 @@ class Machine:
 
 _SETTLED: Handlers = {
     tx.Bind: (binding.bind_committed, binding.bind_rejected),
-    tx.Release: (releasing.release_committed, releasing.release_rejected),
+    tx.Release: (speculation.release_committed, releasing.release_rejected),
     **gangs.SETTLED,
     **preemption.SETTLED,
     tx.Clear: (forgetting.clear_committed, forgetting.clear_rejected),

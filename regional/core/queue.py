@@ -78,6 +78,11 @@ class SchedulingClass:
         self.size -= len(taken)
         return taken, avoid
 
+    def withdraw(self, index: int) -> None:
+        """It waits no more, if it did so kept off a node."""
+        if self._retries.pop(index, None) is not None:
+            self.size -= 1
+
     def put(self, indices: Iterable[int], avoid: str = "") -> None:
         """Indices that wait (again); none of them does already."""
         ordered = sorted(indices)

@@ -4,13 +4,14 @@ An entry holds the published message as committed, its mod_revision, and what on
 flight, a wish to stop, what an agent reported). Decides nothing; state.py keeps indices and sums true to the entries.
 """
 
+from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.resources import Vector
-from atoll.model.slots import AttemptId, SlotName, attempt_id
+from atoll.model.slots import SECOND_COPY, AttemptId, SlotName, attempt_id
 from regional.core import tally
 from regional.core.colocation import ALONE, Around, Counted
 from regional.core.events import NodeHello
@@ -117,6 +118,9 @@ class TaskEntry:
     completes: bool = True  # an end with 0 is the end of a wanted replica
     retries: objects_pb2.RetryPolicy | None = None
     parallel: int | None = None  # so many run at once at most; None = all
+    speculation: objects_pb2.Speculation | None = None
+    asked_copies: set[int] = field(default_factory=set)  # second copies that this leader asked for, by index
+    took_ms: deque[int] = field(default_factory=lambda: deque(maxlen=100))  # the last replicas that completed
     stopped: bool = False  # of a job: nothing of it starts any more, and only what has ended is kept
     rolling: bool = False  # outdated replicas wait for their turn to stop
     gang: bool = False  # of the spec: its replicas are members of the workload's gang
@@ -141,6 +145,7 @@ class TaskEntry:
         self.gang = bool(spec and spec.gang)
         if spec:
             self.request = request_of(spec)
+        self.speculation = spec.speculation if spec and spec.HasField("speculation") else None
         self.retries = spec.retries if spec and spec.HasField("retries") else None
         share = self.owner.share
         self.parallel = next((each.replicas for each in share.parallel if each.task == self.name), None)
@@ -264,6 +269,8 @@ class NodeEntry:
 def marks_of(entry: SlotEntry) -> int:
     """What one slot adds to its task's tally."""
     status, marks, bound = entry.status, 0, entry.bound
+    if entry.index >= SECOND_COPY and (bound or entry.exit_reason != COMPLETED):
+        return 0  # it counts only when it is the one that completes
     if bound and status and not entry.closing and status.phase == agent_pb2.ATTEMPT_PHASE_RUNNING:
         marks = tally.UP if status.healthy or entry.is_job else 0
     if not entry.wanted or entry.outdated:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.slots import SECOND_COPY
 from regional.config import CoreSettings
 from regional.core.records import COMPLETED, NEVER, SlotEntry
 
@@ -24,6 +25,8 @@ def judge(settings: CoreSettings, entry: SlotEntry, exit_: objects_pb2.Exit) -> 
     """Of a wanted slot whose attempt ended by itself."""
     task, tries = entry.task, entry.record.tries + 1
     if exit_.reason == COMPLETED and task.completes:
+        return Verdict(tries, None)
+    if entry.index >= SECOND_COPY:
         return Verdict(tries, None)
     if not entry.is_job or task.retries is None:
         final = task.restarts == NEVER or (entry.is_job and tries >= settings.job_tries)

@@ -6,13 +6,12 @@ the rolling limit and bound anew, replicas beyond the count are stopped (those t
 workload is closed and forgotten.
 """
 
-from collections.abc import Collection
 from itertools import islice
-from typing import Literal
+from typing import Literal, get_args
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
-from regional.core import closing, forgetting, gangs, interactive, releasing, transactions
+from regional.core import closing, forgetting, gangs, indices, interactive, releasing, transactions
 from regional.core.binding import announce
 from regional.core.classes import class_of
 from regional.core.filters import Request
@@ -21,13 +20,8 @@ from regional.core.state import State, Turn
 from regional.core.transactions import AdmitShares
 from regional.core.typical import Shape
 
-_NOT_OF_A_REPLICA: tuple[Literal["replicas", "parallelism", "completions", "retries", "depends_on"], ...] = (
-    "replicas",
-    "parallelism",
-    "completions",
-    "retries",
-    "depends_on",
-)
+_RULE = Literal["replicas", "parallelism", "completions", "retries", "depends_on", "speculation"]
+_NOT_OF_A_REPLICA: tuple[_RULE, ...] = get_args(_RULE)
 
 
 def welcomed(state: State, welcome: regional_pb2.GlobalWelcome) -> None:
@@ -162,10 +156,14 @@ def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, 
         task = state.task(workload, name)
         before = task.replicas
         task.admit(specs.get(name), generations.get(name, share.metadata.generation))
-        task.wanted = _wanted(task)
+        task.wanted = indices.wanted(task)
         state.neighbours.admit(task)
         if task.replicas > before:
             state.table.demand.add(shape_of(task.request), task.replicas - before)
+        if task.speculation is not None:
+            state.speculating[task] = None
+        else:
+            state.speculating.pop(task, None)
         _open_task(state, task, turn)
     gangs.opened(state, workload, turn)
     state.mark_changed(workload)
@@ -198,17 +196,3 @@ def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
         elif entry.bound and not entry.wanted:
             closing.stop(state, entry, "not wanted", turn)
     closing.roll(state, task, turn)
-
-
-def _wanted(task: TaskEntry) -> Collection[int]:
-    """The indices that make up the count. Where it falls, replicas without a node go first, then the highest; where it
-    rises, the lowest free ones come. Of a task that is stopped: those that have ended."""
-    if task.stopped:
-        return frozenset(i for i, entry in task.entries.items() if entry.ended)
-    indices = (*task.entries, *task.in_flight)
-    if max(indices, default=-1) < task.replicas:
-        return range(task.replicas)
-    placed = {i for i, entry in task.entries.items() if entry.placed or not entry.waits} | task.in_flight
-    kept = sorted(placed)[: task.replicas]
-    others = (i for i in range(task.replicas + len(placed)) if i not in placed)
-    return frozenset([*kept, *islice(others, task.replicas - len(kept))])

@@ -95,6 +95,7 @@ class State:
         self.node_changes: list[NodeChangeAsked] = []
         self.removals_asked: list[NodeChangeAsked] = []
         self.leaving: dict[str, NodeEntry] = {}  # nodes whose work, or part of it, has to go
+        self.speculating: dict[TaskEntry, None] = {}  # tasks whose stragglers get second copies
         self.resting: dict[str, int] = {}  # nodes that get no work until then
         self.going: dict[str, None] = {}  # nodes to be removed by themselves
         self.removed: dict[str, tuple[objects_pb2.RemovedNode, int]] = {}  # with their revisions

@@ -1679,6 +1679,7 @@ class Task(_message.Message):
     PARALLELISM_FIELD_NUMBER: _builtins.int
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
+    SPECULATION_FIELD_NUMBER: _builtins.int
     GANG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """default "main" """
@@ -1745,6 +1746,10 @@ class Task(_message.Message):
 
     @_builtins.property
     def retries(self) -> Global___RetryPolicy: ...
+    @_builtins.property
+    def speculation(self) -> Global___Speculation:
+        """that it is set says: a replica may run twice at once, the first result counts"""
+
     def __init__(
         self,
         *,
@@ -1775,11 +1780,12 @@ class Task(_message.Message):
         parallelism: _builtins.int = ...,
         completions: _builtins.int = ...,
         retries: Global___RetryPolicy | None = ...,
+        speculation: Global___Speculation | None = ...,
         gang: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "retries", b"retries"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "retries", b"retries", "speculation", b"speculation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "avoid_colocating", b"avoid_colocating", "colocate_with", b"colocate_with", "command", b"command", "completions", b"completions", "depends_on", b"depends_on", "driver", b"driver", "env", b"env", "gang", b"gang", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "min_ready_ms", b"min_ready_ms", "name", b"name", "node_selector", b"node_selector", "parallelism", b"parallelism", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "retries", b"retries", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "avoid_colocating", b"avoid_colocating", "colocate_with", b"colocate_with", "command", b"command", "completions", b"completions", "depends_on", b"depends_on", "driver", b"driver", "env", b"env", "gang", b"gang", "gpu_models", b"gpu_models", "image", b"image", "liveness", b"liveness", "min_ready_ms", b"min_ready_ms", "name", b"name", "node_selector", b"node_selector", "parallelism", b"parallelism", "ports", b"ports", "prefers", b"prefers", "readiness", b"readiness", "replicas", b"replicas", "requires", b"requires", "resources", b"resources", "restart", b"restart", "retries", b"retries", "speculation", b"speculation", "strategy", b"strategy", "termination_grace_s", b"termination_grace_s", "tolerations", b"tolerations", "topology_spread", b"topology_spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2145,6 +2151,32 @@ class RestartPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
+
+@_typing.final
+class Speculation(_message.Message):
+    """When a replica that takes long gets a second copy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERCENT_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    percent: _builtins.int
+    """of the usual time, that it must have run; default 200"""
+    most: _builtins.int
+    """second copies at once in each region; default 1"""
+    def __init__(
+        self,
+        *,
+        percent: _builtins.int = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["most", b"most", "percent", b"percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Speculation: _TypeAlias = Speculation  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):

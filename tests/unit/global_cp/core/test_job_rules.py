@@ -44,6 +44,8 @@ BAD: list[tuple[str, Callable[[Spec], object]]] = [
     ("spec.tasks[0].parallelism", lambda s: setattr(s.tasks[0], "parallelism", -1)),
     ("spec.tasks[0].completions", lambda s: setattr(s.tasks[0], "completions", 3)),
     ("spec.tasks[0].replicas", lambda s: setattr(s.tasks[0], "replicas", 10_001)),
+    ("spec.tasks[0].speculation.percent", lambda s: setattr(s.tasks[0].speculation, "percent", 100)),
+    ("spec.tasks[0].speculation.most", lambda s: setattr(s.tasks[0].speculation, "most", -1)),
     ("spec.tasks[0].retries.limit", lambda s: _retries(s, limit=-1)),
     ("spec.tasks[0].retries.backoff", lambda s: _retries(s, backoff_ms=1)),
     ("spec.tasks[0].retries.backoffMax", lambda s: _retries(s, backoff_ms=500, backoff_max_ms=100)),

@@ -1,0 +1,51 @@
+"""Which indices of a task are wanted: its replicas, and second copies of stragglers. Pure.
+
+Copy n of replica i has the index SECOND_COPY + i and a record of its own. The first of the two that completes is the
+replica; the other is unwanted from then on. Both say so in their records, so every leader comes to the same answer.
+"""
+
+from collections.abc import Collection
+from itertools import islice
+
+from atoll.model.slots import SECOND_COPY
+from regional.core.records import COMPLETED, DONE, SlotEntry, TaskEntry
+
+
+def wanted(task: TaskEntry) -> Collection[int]:
+    """Where the count falls, replicas without a node go first, then the highest; where it rises, the lowest free ones
+    come. Of a task that is stopped: those that have ended."""
+    if task.stopped:
+        return frozenset(i for i, entry in task.entries.items() if entry.ended and not _failed_copy(entry))
+    if task.speculation is None and max((*task.entries, *task.in_flight), default=-1) < task.replicas:
+        return range(task.replicas)
+    won = {i - SECOND_COPY for i, entry in task.entries.items() if i >= SECOND_COPY and _completed(task, entry)}
+    placed = {i for i, entry in task.entries.items() if entry.placed or not entry.waits} | task.in_flight | won
+    kept = sorted(i for i in placed if i < SECOND_COPY)[: task.replicas]
+    others = (i for i in range(task.replicas + len(placed)) if i not in placed)
+    first = frozenset([*kept, *islice(others, task.replicas - len(kept))])
+    return first if task.speculation is None else _with_copies(task, first, won)
+
+
+def _with_copies(task: TaskEntry, first: frozenset[int], won: set[int]) -> frozenset[int]:
+    over = {i for i in first if (entry := task.entries.get(i)) and entry.ended and not _outdated(task, entry)}
+    copies = set()
+    for index in (*(i for i in task.entries if i >= SECOND_COPY), *task.asked_copies):
+        entry, number = task.entries.get(index), index - SECOND_COPY
+        if number not in first or number in over:
+            continue
+        if entry is None or number in won or (entry.record.state != DONE and not _outdated(task, entry)):
+            copies.add(index)
+    return (first - (won - over)) | copies
+
+
+def _completed(task: TaskEntry, entry: SlotEntry) -> bool:
+    return entry.record.state == DONE and entry.record.exit.reason == COMPLETED and not _outdated(task, entry)
+
+
+def _failed_copy(entry: SlotEntry) -> bool:
+    return entry.index >= SECOND_COPY and entry.record.exit.reason != COMPLETED
+
+
+def _outdated(task: TaskEntry, entry: SlotEntry) -> bool:
+    """By the share as it is now, which the entry may not know yet."""
+    return entry.record.generation < task.template_generation or entry.record.uid != task.owner.uid
