@@ -129,7 +129,8 @@ class _RegionView:
         if bound:
             return f"{bound} of job {name} run"
         part = min((part.replicas for part in share.parallel if part.task == task.name), default=left)
-        if min(left, part) and self._room(share.metadata.tenant, vector(task.resources.requests), 1):
+        together = left if task.gang else 1
+        if min(left, part) and self._room(share.metadata.tenant, vector(task.resources.requests), together):
             return f"{left} of job {name} are not bound, and there is room"
         return ""
 

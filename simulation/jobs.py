@@ -50,7 +50,8 @@ def draw(rng: Random, tenant: str, name: str, regions: tuple[str, ...], now_ms: 
         task.retries.backoff_ms, task.retries.backoff_max_ms = 200, 2_000
         task.retries.fatal_codes.append(FATAL)
         if rng.random() < 0.4:
-            task.speculation.percent, task.speculation.most = 150, rng.choice([1, 2])
+            task.speculation.percent, task.speculation.most = 110, rng.choice([1, 2])
+    spec.estimate_ms = rng.choice([0, 500])  # for second copies
     spec.on_failure = rng.choice([objects_pb2.ON_FAILURE_STOP, objects_pb2.ON_FAILURE_CONTINUE])
     spec.active_deadline_s = rng.choice([0, 0, 0, 60])
     spec.time_to_live_s = rng.choice([0, 0, 30])

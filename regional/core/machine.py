@@ -117,11 +117,9 @@ class Machine:
                 require(False, "I5: a leader wins once a term")
         if turn.now_ms >= self._checked_ms + self.settings.node_check_ms:
             self._checked_ms = turn.now_ms
-            node_life.check(state, turn)
+            for check in (node_life.check, removal.check, preemption.check, speculation.check):
+                check(state, turn)
             slices.check(state, turn.now_ms)
-            removal.check(state, turn)
-            preemption.check(state, turn)
-            speculation.check(state, turn)
 
     # ---- leadership
 

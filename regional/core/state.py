@@ -73,11 +73,9 @@ class State:
         self.in_flight: dict[int, Operation] = {}
         self.last_attempt = self.last_decision = 0
         self.applied_sent_ms = 0  # when the newest applied transaction of this term was sent
-        self.uplink = self.deaf = (
-            False  # deaf: to a deposed leader of the global plane, until another has said its welcome
-        )
-        self.heard: tuple[int, int] = (0, 0)  # (store life, term): the newest reign of the global plane
-        self.noted: tuple[int, int] = (0, 0)  # as stored
+        self.uplink = False
+        self.deaf = False  # to a deposed leader of the global plane, until another has said its welcome
+        self.heard = self.noted = (0, 0)  # (store life, term): the newest reign of the global plane, and that stored
         self.noting = False
         # what topics have still to do, in order of arrival
         self.releases: dict[bytes, SlotEntry] = {}  # bound, and their certificate has come

@@ -121,7 +121,7 @@ def test_who_won_survives_a_takeover(world: RegionalWorld) -> None:
 
 def test_a_bound_copy_goes_on_under_another_leader(world: RegionalWorld) -> None:
     sessions = _job(world)
-    first, copy = _straggler(world, sessions)
+    _, copy = _straggler(world, sessions)
     world.take_over()
     world.uplink()
     sessions = [world.join(name, capacity=BIG) for name in ("n1", "n2")]
