@@ -282,3 +282,17 @@ async def test_a_region_may_not_speak_for_another(plane: GlobalProcess, pki: Pki
         # A refusal may reach the client as a failed write; it dials again and is told the reason.
         await until(lambda: any("certificate is of region 'north'" in reason for reason in liar.refusals))
         assert not liar.welcomes
+
+
+async def test_a_region_that_has_heard_a_newer_leader_is_not_welcomed_and_deposes_nobody(
+    plane: GlobalProcess, pki: Pki
+) -> None:
+    async with FakeRegion(plane.programs, pki.region("north"), "north") as north, Client(plane) as admin:
+        await until(lambda: north.welcomes)
+        async with FakeRegion(plane.programs, pki.region("south"), "south") as south:
+            south.heard.term = north.welcomes[0].term + 1_000_000
+            await until(lambda: len([reason for reason in south.refusals if "has heard the leader" in reason]) > 2)
+            assert not south.welcomes
+        await admin.api.ApplyWorkload(_apply("web", 1, "deploy-1"))
+        await until(lambda: _serving(admin, "web", 1))
+        assert len(north.welcomes) == 1, "the leader has proved itself and goes on"

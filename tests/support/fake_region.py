@@ -28,6 +28,7 @@ class FakeRegion:
         self.acked_heartbeats = 0
         self.refusals: list[str] = []
         self.nodes: list[str] = []
+        self.heard = objects_pb2.GlobalReign()  # what its hello says of the global plane
         self.runs = True  # False: takes shares, but runs nothing
         self._tls = tls
         self._up: asyncio.Queue[regional_pb2.UplinkMessage] = asyncio.Queue()
@@ -52,7 +53,7 @@ class FakeRegion:
             await asyncio.sleep(0.05)
 
     async def _session(self, channel: grpc.aio.Channel) -> None:
-        hello = regional_pb2.RegionHello(region=self.model.name, term=self.model.term)
+        hello = regional_pb2.RegionHello(region=self.model.name, term=self.model.term, heard=self.heard)
         self._up.put_nowait(regional_pb2.UplinkMessage(hello=hello))
         self._up.put_nowait(regional_pb2.UplinkMessage(heartbeat=regional_pb2.RegionHeartbeat(seq=1)))
         async for message in regional_pb2_grpc.UplinkStub(channel).Session(self._messages()):
