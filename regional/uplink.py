@@ -96,7 +96,7 @@ class Uplink:
         settings = self._settings
         return Route(
             settings.global_plane,
-            left_out_ms=2 * settings.uplink_silence_ms,
+            left_out_ms=settings.uplink_silence_ms,
             first_ms=settings.uplink_backoff_ms,
             standby_ms=settings.uplink_standby_ms,
             longest_ms=settings.uplink_backoff_max_ms,

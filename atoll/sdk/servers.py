@@ -16,7 +16,7 @@ import grpc.aio
 from atoll import errors
 
 NO_ANSWER = "E5002"  # the transport's own error: no server of ours has spoken
-LEFT_OUT_S = 12.0  # twice the life of a leader's lease
+LEFT_OUT_S = 6.0  # the life of a leader's lease: by then a standby knows better
 
 
 class Servers:
