@@ -87,6 +87,9 @@ class CoreSettings:
     hold_after_ms: int = 30_000  # what has waited so long for room has a node kept for it
 
     # placement
+    headroom_percent: int = 15  # of the region that new work leaves free for replicas that are lost or fail
+    overcommit_cpu_percent: dict[str, int] = field(default_factory=dict)  # of its capacity that a pool promises; 100
+    overcommit_memory_percent: dict[str, int] = field(default_factory=dict)
     cached_classes: int = 256
     shown_scores: int = 5
 

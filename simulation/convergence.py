@@ -65,6 +65,7 @@ def _times(request: Vector, room: Vector) -> int:
 
 class _RegionView:
     def __init__(self, world: "World", region: str) -> None:
+        self._headroom_percent = world.shape.headroom_percent
         root, state = keys.region_root(region), world.state_of[region]
         self.region = region
         self.nodes: list[Node] = world.nodes_of[region]
@@ -193,12 +194,22 @@ class _RegionView:
         for slot in self.slots.values():
             if slot.state == BOUND:
                 on_node[slot.node] = on_node.get(slot.node, Vector()) + vector(slot.vector)
+        if not self._headroom(request * count):
+            return False
         rooms = [
             vector(record.capacity) - on_node.get(name, Vector())
             for name, record in self.records.items()
             if not record.cordoned and not _has(record, NO_SCHEDULE) and not _has(record, NO_EXECUTE)
         ]
         return sum(_times(request, room) for room in rooms) >= count
+
+    def _headroom(self, request: Vector) -> bool:
+        """New work leaves a part of the region free. Work that has run may use it; that is not asked here."""
+        free = 100 - self._headroom_percent
+        open_ = {name: record for name, record in self.records.items() if not record.cordoned}
+        capacity = total([vector(record.capacity) for record in open_.values()])
+        used = total([vector(s.vector) for s in self.slots.values() if s.state == BOUND and s.node in open_])
+        return all(u + r <= c * free // 100 for u, r, c in zip(used, request, capacity, strict=True) if r)
 
     def _sums(self) -> str:
         """The leaders' sums agree with their records, and limits have come down to targets or to what is in use."""

@@ -76,7 +76,7 @@ def _shape(rng: random.Random) -> Shape:
     nodes = rng.randint(3, 8) if regions == 1 else rng.randint(2, 4)
     lanes, apart, short = rng.choice([1, 1, 4]), rng.random() < 0.3, rng.random() < 0.4
     validity_ms = SHORT_VALIDITY_MS if short else Shape().slice_validity_ms
-    return Shape(regions, nodes, lanes, apart, validity_ms)
+    return Shape(regions, nodes, lanes, apart, validity_ms, headroom_percent=rng.choice([0, 0, 15]))
 
 
 def _converge(world: World, look: Callable[[World], str], when: str) -> str:

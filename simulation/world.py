@@ -42,12 +42,13 @@ class Shape:
     stores_apart: bool = False  # a store for each plane, else one for all
     slice_validity_ms: int = GlobalSettings().slice_validity_ms
     jobs: bool = False  # users want jobs, too
+    headroom_percent: int = 0
 
 
 class World:
     def __init__(self, seed: int, faults: Faults, shape: Shape) -> None:
         self.kernel = Kernel(seed)
-        self.faults = faults
+        self.faults, self.shape = faults, shape
         self.regions = REGIONS[: shape.regions]
         self.has_jobs = shape.jobs
         self.network = Network(self.kernel, faults)
@@ -60,7 +61,7 @@ class World:
         self.states = list(dict.fromkeys((self.global_state, *self.state_of.values())))
         for state in self.states:
             self.checkers.watch(state)
-        rate, settings = self._rate, CoreSettings(lanes=shape.lanes)
+        rate, settings = self._rate, CoreSettings(lanes=shape.lanes, headroom_percent=shape.headroom_percent)
         global_settings = GlobalSettings(lanes=shape.lanes, slice_validity_ms=shape.slice_validity_ms)
         self.planes = [GlobalCandidate(self, n, self.global_state, global_settings, rate()) for n in (1, 2)]
         self.candidates_of = {

@@ -172,6 +172,7 @@ class DevCluster:
             "issuer_key": str(issuer.key),
             "global_plane": [self.addresses[plane][1] for plane in self.global_names()],
             "state_dir": str(folder / "state"),
+            "headroom_percent": 0,  # of a few small nodes nothing would be left
             **self._region_settings,
         }
         return self._launch(name, "regional", settings)

@@ -24,6 +24,7 @@ INSUFFICIENT = dict(
 NOT_COLOCATED = "NotColocated"
 KEPT_APART = "KeptApart"
 TOPOLOGY_SPREAD = "TopologySpread"
+HEADROOM = "Headroom"
 NO_NODES = "NoNodes"
 QUOTA = "QuotaExhausted"
 SLICE_AWAITED = "SliceAwaited"
@@ -55,6 +56,7 @@ SENTENCES = {
     NOT_COLOCATED: "away from what `colocateWith` asks for",
     KEPT_APART: "where `avoidColocating` keeps replicas apart",
     TOPOLOGY_SPREAD: "where one more replica would break `topologySpread`",
+    HEADROOM: "the rest of the region is kept free for replicas that are lost or fail",
     NO_NODES: "the region has no nodes",
     QUOTA: "the tenant's share of this region is used up",
     SLICE_AWAITED: "none of the tenant's quota has come to this region yet",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, vector
-from regional.core import backfill, closing, gpu_scores, interactive, transactions
+from regional.core import backfill, closing, gpu_scores, headroom, interactive, transactions, waking
 from regional.core.announcing import announce as announce
 from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
@@ -46,6 +46,7 @@ class _Batch:
         self.decisions: list[objects_pb2.Decision] = []
         self._filling: Filling | None = None
         self._scores: list[objects_pb2.NodeScore] = []
+        self._new_room: headroom.Room | None = None  # headroom leaves to replicas that have not run yet
         self._quota: dict[str, str] = {}  # as it was before this batch, by tenant
 
     def filling(self, task: TaskEntry, avoid: str) -> Filling:
@@ -65,6 +66,17 @@ class _Batch:
         decision.filters.extend(filling.refusals.reasons)
         decision.scores.extend(self._scores)
         decision.nodes, decision.feasible = len(self.state.nodes), filling.feasible
+
+    @property
+    def new_room(self) -> headroom.Room:
+        """What replicas that have not run yet may still be charged."""
+        if self._new_room is None:
+            self._new_room = headroom.room(self.state)
+        return self._new_room
+
+    def charge(self, tenant: str, charge: Vector) -> None:
+        self.charges[tenant] = self.charges.get(tenant, NOTHING) + charge
+        self._new_room = self.new_room._replace(left=self.new_room.left - charge)
 
     @property
     def slots_left(self) -> int:
@@ -101,7 +113,7 @@ def next_bind(state: State, lane: int, turn: Turn) -> Bind | None:
 
 
 def _next_bind(state: State, lane: int, turn: Turn, lowest: int) -> Bind | None:
-    _wake(state, turn)
+    waking.wake(state, turn)
     if not state.queue:
         return None
     if state.table.gpus.any and (typical := state.table.demand.news()):
@@ -129,7 +141,8 @@ def _next_bind(state: State, lane: int, turn: Turn, lowest: int) -> Bind | None:
         if prompt:
             interactive.seen(state, turn)
         batch.prompt = prompt
-        with backfill.passing(state, cls, _task(state, cls), turn.now_ms):
+        task = state.workloads[cls.tenant, cls.workload].tasks[cls.task]
+        with backfill.passing(state, cls, task, turn.now_ms):
             _place_some(state, batch, cls, turn)
         shares.pop(cls.tenant, None)
     return batch.plan()
@@ -144,42 +157,6 @@ def _give_turn(state: State, cls: SchedulingClass) -> None:
         state.gangs[gang.key] = gang
 
 
-def _wake(state: State, turn: Turn) -> None:
-    """Offers again what became due, and the parked classes that something since may have cured."""
-    queue = state.queue
-    if queue.next_due_ms() <= turn.now_ms:
-        for cls, index, avoid in queue.due(turn.now_ms):
-            queue.put(cls, (index,), turn.now_ms, avoid)
-    if not queue.parked:
-        state.freed_rows.clear()
-    if state.nodes_changed:
-        queue.wake(Cure.NODES, lambda cls: True)
-        state.nodes_changed = False
-        state.freed_rows.clear()
-    if state.freed_rows:
-        free = state.table.free(list(state.freed_rows))
-        queue.wake(Cure.RESOURCES, lambda cls: bool((free >= cls.request.vector.amounts()).all(axis=1).any()))
-        state.freed_rows.clear()
-    if state.neighbours:
-        queue.wake(Cure.REPLICAS, lambda cls: state.neighbours.curable(_task(state, cls)))
-        state.neighbours.settle()
-    if state.freed_tenants:
-        queue.wake(Cure.QUOTA, lambda cls: cls.tenant in state.freed_tenants and _quota_news(state, cls))
-        state.freed_tenants.clear()
-    queue.age(turn.now_ms)
-
-
-def _task(state: State, cls: SchedulingClass) -> TaskEntry:
-    return state.workloads[cls.tenant, cls.workload].tasks[cls.task]
-
-
-def _quota_news(state: State, cls: SchedulingClass) -> bool:
-    """Room for one more, or the first word about the tenant's quota: the reason is another one then."""
-    account = state.account(cls.tenant)
-    first = cls.reasons == (SLICE_AWAITED,) and bool(account.mod_revision)
-    return first or account.affordable(cls.request.vector) > 0
-
-
 def weighted_share(account: TenantAccount, total: Sequence[int]) -> float:
     """DRF: the largest share of any resource that the tenant holds or is being given, by its weight."""
     held = (account.held + account.charging).amounts()
@@ -189,7 +166,7 @@ def weighted_share(account: TenantAccount, total: Sequence[int]) -> float:
 
 def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -> None:
     """Takes replicas of one class into the batch, or parks the class with the reason."""
-    task = _task(state, cls)
+    task = state.workloads[cls.tenant, cls.workload].tasks[cls.task]
     room = batch.slots_left if task.parallel is None else task.parallel - task.at_once
     if room <= 0:
         state.queue.park(cls, _TURN_CURES, (_AT_PARALLELISM,))
@@ -201,7 +178,14 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
         known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else SLICE_AWAITED
         park(state, cls, _QUOTA_CURES, (known,), turn)
         return
-    indices, avoid = cls.take(min(batch.slots_left, room, affordable, state.settings.class_turn_slots))
+    most = min(batch.slots_left, room, affordable, state.settings.class_turn_slots)
+    if unspoken := headroom.replicas(batch.new_room, cls):
+        indices, avoid = cls.take(min(most, unspoken))
+    else:
+        indices, avoid = cls.take_among(most, task.entries)
+    if not indices:
+        park(state, cls, headroom.CURES, (headroom.reason(state, batch.new_room, cls.request.vector),), turn)
+        return
     filling = batch.filling(task, avoid)
     chosen = filling.take(len(indices), batch.compares_left, batch.nodes)
     cls.put(indices[len(chosen) :], avoid)
@@ -274,7 +258,7 @@ def _bind(
     tenant, workload = task.owner.tenant, task.owner
     charge = amount * len(places)
     state.account(tenant).charging += charge
-    batch.charges[tenant] = batch.charges.get(tenant, NOTHING) + charge
+    batch.charge(tenant, charge)
     batch.workloads.add(workload.key)
     common = alike(state, task, decision.id)
     for index, row in places:

@@ -33,6 +33,8 @@ class Cure(Enum):
 
     NODES = "nodes"  # a node came, became ready, or changed its labels or taints
     RESOURCES = "resources"  # a node has more free than before
+    HEADROOM = "headroom"  # the region has more free than before
+    REPAIR = "repair"  # a replica of the task that has run waits again
     QUOTA = "quota"  # a tenant may charge more than before
     REPLICAS = "replicas"  # a replica has left its node, or has come, that a rule of the task counts
 
@@ -227,6 +229,8 @@ def missing(table: NodeTable, request: Request, rows: Rows, dimension: int) -> n
     if dimension == _GPU:
         return gpus.missing(table, request, rows)
     free = table.capacity[rows, dimension] - table.used[rows, dimension]
+    if table.overcommitted:
+        free = np.minimum(free, table.largest[rows, dimension])
     lacking: npt.NDArray[np.int64] = request.vector.amounts()[dimension] - free
     return lacking
 

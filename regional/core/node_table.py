@@ -26,6 +26,7 @@ Values = npt.NDArray[np.float64]
 TaintKey = tuple[str, str, int]  # key, value, effect
 _FIRST_ROWS = 64
 NOWHERE = -1  # no row
+POOL = "pool"  # the label that every node has which joined by a token of a pool
 NODE = "node"  # as a rule's domain: each node is one of its own
 
 
@@ -33,6 +34,7 @@ class NodeTable:
     def __init__(self) -> None:
         self.size = 0  # rows ever used; free ones are not `present`
         self.version = 0
+        self.overcommitted = False  # some node ever promised more than it has
         self.names: list[str] = []
         self.row_of: dict[str, int] = {}
         self.taint_sets: list[tuple[TaintKey, ...]] = [()]
@@ -44,6 +46,7 @@ class NodeTable:
         self._rows = _FIRST_ROWS
         self.capacity: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
         self.total: Integers = np.zeros(len(DIMENSIONS), np.int64)  # capacity of all rows
+        self.largest: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)  # what one replica may ask for
         self.used: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
         self.gpus = Gpus(_FIRST_ROWS)
         self.demand = Demand()
@@ -84,7 +87,7 @@ class NodeTable:
         self.present[row] = self.ready[row] = self.cordoned[row] = self.resting[row] = self.unfit[row] = False
         self.unfit_words.pop(row, None)
         self.total -= self.capacity[row]
-        self.capacity[row] = 0
+        self.capacity[row] = self.largest[row] = 0
         self.gpus.describe(row, {})
         self.taint_set[row] = 0
         for column in self._labels.values():
@@ -100,10 +103,13 @@ class NodeTable:
         taints: Iterable[TaintKey],
         cordoned: bool,
         gpus: Mapping[int, str] | None = None,
+        largest: Amounts | None = None,
     ) -> None:
-        """`gpus`: models by number."""
+        """`gpus`: models by number. `largest`: what there is, where more than that is promised."""
         self.total -= self.capacity[row]
         self.capacity[row] = capacity
+        self.largest[row] = largest or capacity
+        self.overcommitted = self.overcommitted or largest is not None
         self.total += self.capacity[row]
         self.gpus.describe(row, gpus or {})
         self.cordoned[row] = cordoned
@@ -221,7 +227,7 @@ class NodeTable:
         more = self._rows
         self._rows += more
         self.gpus.grow(self._rows, 0)
-        for name in ("capacity", "used"):
+        for name in ("capacity", "largest", "used"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros((more, len(DIMENSIONS)), np.int64)]))
         for name in ("present", "ready", "cordoned", "resting", "kept", "unfit", "taint_set", "changed"):

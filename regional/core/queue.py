@@ -11,7 +11,7 @@ Replicas that failed come back at their time, and are kept off the node they fai
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -83,6 +83,18 @@ class SchedulingClass:
         if self._retries.pop(index, None) is not None:
             self.size -= 1
 
+    def take_among(self, count: int, known: Container[int]) -> tuple[list[int], str]:
+        """As `take`, of those alone that are `known`; what failed on a node always is."""
+        if self._retries:
+            return self.take(count)
+        waiting = [i for start, end in self._ranges for i in range(start, end)]
+        taken = sorted(i for i in waiting if i in known)[:count]
+        if taken:
+            self._ranges.clear()
+            self.size = 0
+            self.put(set(waiting).difference(taken))
+        return taken, ""
+
     def put(self, indices: Iterable[int], avoid: str = "") -> None:
         """Indices that wait (again); none of them does already."""
         ordered = sorted(indices)
@@ -127,6 +139,8 @@ class Queue:
         if not cls.size and not cls.parked:
             cls.queued_ms, cls.ticket = now_ms, 0
         cls.put(indices, avoid)
+        if Cure.REPAIR in cls.cures:
+            self._unpark(cls)
         self.offer(cls)
 
     def offer(self, cls: SchedulingClass) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector
-from regional.core import ailing, gangs, slices
+from regional.core import ailing, gangs, headroom, slices
 from regional.core.binding import announce
 from regional.core.commands import SendUp
 from regional.core.filters import Cure
@@ -179,7 +179,9 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
     table = state.table
     used = table.used[: table.size].sum(axis=0).tolist()
     open_ = table.present & table.ready & ~table.cordoned & ~table.unfit
-    free = (table.capacity - table.used)[open_].clip(min=0).sum(axis=0).tolist()
+    free = Vector(*(table.capacity - table.used)[open_].clip(min=0).sum(axis=0).tolist())
+    if state.settings.headroom_percent:
+        free = free.at_most(headroom.room(state).left.at_least(NOTHING))
     bound = 0
     asked, waiting = NOTHING, Counter[str]()
     for workload in state.workloads.values():
@@ -188,7 +190,7 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
             waits = max(0, task.replicas - task.tally.bound - task.tally.succeeded - task.tally.failed)
             waiting[workload.tenant] += waits
             asked += task.request.vector * waits
-    largest = table.capacity[: table.size].max(axis=0, initial=0).tolist()
+    largest = table.largest[: table.size].max(axis=0, initial=0).tolist()
     return objects_pb2.RegionSummary(
         nodes_ready=int((table.ready & table.present).sum()),
         nodes_total=len(state.nodes),
@@ -200,6 +202,6 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
         slots_bound=bound,
         term=state.authority.term,
         largest_node=Vector(*largest).to_proto(),
-        free=Vector(*free).to_proto(),
+        free=free.to_proto(),
         waiting=asked.to_proto(),
     )

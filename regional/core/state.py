@@ -15,6 +15,7 @@ from atoll.model.lifecycle import SLOT, step
 from atoll.model.resources import Vector, vector
 from atoll.store import keys
 from regional.config import CoreSettings
+from regional.core import overcommit
 from regional.core.ailing import ails
 from regional.core.commands import Command
 from regional.core.events import NodeChangeAsked
@@ -22,7 +23,7 @@ from regional.core.filters import Request, driver_labels
 from regional.core.ledger import TenantAccount
 from regional.core.liveness import Liveness
 from regional.core.neighbours import Neighbours
-from regional.core.node_table import NodeTable
+from regional.core.node_table import POOL, NodeTable
 from regional.core.placement import ClassRow
 from regional.core.queue import Hold, Queue, SchedulingClass
 from regional.core.records import (
@@ -323,13 +324,16 @@ class State:
             self.leaving.pop(node.name, None)
         node.drained = node.drained and record.draining
         self.preempting.update(node.reserved)
+        there, labels = vector(record.capacity), {label.key: label.value for label in record.metadata.labels}
+        promised = overcommit.promised(there, record.pool, self.settings)
         self.table.describe(
             node.row,
-            vector(record.capacity).amounts(),
-            {label.key: label.value for label in record.metadata.labels} | driver_labels(record.drivers),
+            promised,
+            {POOL: record.pool} | labels | driver_labels(record.drivers),
             ((t.key, t.value, int(t.effect)) for t in record.taints),
             record.cordoned or record.draining,
             {gpu.number: gpu.model for gpu in record.gpus},
+            there if promised != there else None,
         )
         self.nodes_changed = True
 

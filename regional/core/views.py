@@ -8,7 +8,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
-from regional.core import draining, gangs, preemption
+from regional.core import draining, gangs, headroom, preemption
 from regional.core.ailing import ailment
 from regional.core.placement import explain_node, explain_refusals
 from regional.core.records import STOPPED, NodeEntry, TaskEntry
@@ -179,6 +179,10 @@ def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReaso
     account = state.account(task.owner.tenant)
     if not account.affordable(task.request.vector):
         return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector))]
+    room = headroom.room(state)
+    fresh = task.cls is not None and all(index not in task.entries for index in task.cls.indices())
+    if fresh and task.cls and not headroom.replicas(room, task.cls):
+        return [headroom.reason(state, room, task.request.vector)]
     row = state.class_row(task)
     refusals = explain_refusals(row, task.around)
     if len(row.allowed(task.around)):

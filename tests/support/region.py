@@ -33,6 +33,7 @@ def settings(pki: Pki, state_dir: Path, **changes: Any) -> Settings:
         "issuer_certificate": issuer.certificate,
         "issuer_key": issuer.key,
         "state_dir": state_dir,
+        "headroom_percent": 0,
     }
     return Settings(**{**values, **changes})
 

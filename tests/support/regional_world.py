@@ -30,8 +30,12 @@ SMALL_NODE = Vector(4_000, 8_192, 100_000)
 class RegionalWorld:
     """One leader, its store, and agents that say what the test tells them to."""
 
-    def __init__(self, **settings: int) -> None:
-        self.settings = CoreSettings(**{"lanes": 1, **settings})  # one thing after the other, unless a test wants more
+    def __init__(self, **settings: Any) -> None:
+        defaults = {
+            "lanes": 1,
+            "headroom_percent": 0,
+        }  # one thing after the other, and all room, unless a test wants more
+        self.settings = CoreSettings(**{**defaults, **settings})
         self.store = MemoryState()
         self.auditor = Auditor()
         self._audited = 1
