@@ -17,7 +17,7 @@ from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
 from regional.core.ledger import TenantAccount
 from regional.core.node_table import NOWHERE
-from regional.core.placement import Filling, show_scores
+from regional.core.placement import Filling
 from regional.core.queue import SchedulingClass
 from regional.core.records import BOUND, WAITING, NodeEntry, SlotEntry, TaskEntry
 from regional.core.spread_filling import fill
@@ -55,7 +55,7 @@ class _Batch:
         avoided = self.state.table.row_of.get(avoid, NOWHERE)
         if self._filling is None or not self._filling.continues(row, task.around, avoided):
             self._filling = fill(row, self.slots_left, task.around, avoided)
-            self._scores = show_scores(row, self._filling.ranked[: self.state.settings.shown_scores], task.around)
+            self._scores = self._filling.shown(self.state.settings.shown_scores)
         return self._filling
 
     def add_evidence(self, decision: objects_pb2.Decision, filling: Filling) -> None:

@@ -102,6 +102,11 @@ class Term:
     own: bool
     about: str  # web
 
+    @property
+    def solitary(self) -> bool:
+        """Keeps replicas off single nodes: looked at row by row, not by domains."""
+        return self.apart and not self.weight and self.within == NODE
+
     def curable(self, news: News) -> bool:
         """Whether a hard term may allow now what it refused before."""
         gone = self.counted in news.left
@@ -142,6 +147,19 @@ class ColocationRule:
         self._counts[0] = 0  # nodes without the label are no domain
         self._founds = not term.apart and term.own and not self._counts.any()
 
+    def takes_one(self, domain: int) -> bool:
+        """`takes`, of one."""
+        if self.weight:
+            return True
+        if self._term.apart:
+            return not self._counts[domain]
+        return domain > 0 and bool(self._counts[domain] > 0 or self._founds)
+
+    def value(self, domain: int) -> float:
+        """`values`, of one."""
+        count = int(self._counts[domain])
+        return 1 / (1 + count) if self._term.apart else float(count > 0)
+
     def takes(self, domains: Integers) -> Mask:
         if self.weight:
             return np.ones(len(domains), np.bool_)
@@ -156,10 +174,13 @@ class ColocationRule:
         counts = self._counts[domains]
         return 1 / (1 + counts) if self._term.apart else np.minimum(counts, 1).astype(np.float64)
 
-    def add(self, domain: int) -> None:
-        if self._term.own and domain:
-            self._counts[domain] += 1
-            self._founds = False
+    def add(self, domain: int) -> bool:
+        """One more of the class's own is there. Whether that makes a domain better."""
+        if not self._term.own or not domain:
+            return False
+        self._counts[domain] += 1
+        self._founds = False
+        return bool(self.weight) and not self._term.apart and self._counts[domain] == 1
 
     def told(self, domain: int) -> str:
         if not domain:

@@ -46,8 +46,8 @@ def room(state: State) -> Room:
     percent, table = state.settings.headroom_percent, state.table
     if not percent:
         return Room(Vector(*(UNLIMITED for _ in DIMENSIONS)), NOTHING)
-    open_ = table.present & table.ready & ~table.cordoned & ~table.unfit
-    capacity, used = Vector(*table.capacity[open_].sum(axis=0).tolist()), table.used[open_].sum(axis=0).tolist()
+    open_, used = table.open_sums()
+    capacity = Vector(*open_)
     kept = Vector(*(-(-amount * percent // 100) for amount in capacity))
     kept = kept._replace(gpu_milli=capacity.gpu_milli * percent // 100 // WHOLE_MILLI * WHOLE_MILLI)
     return Room(capacity - kept - Vector(*used), kept)

@@ -6,6 +6,8 @@ scores repairs only what is newer than itself. Decides nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +27,33 @@ Values = npt.NDArray[np.float64]
 
 TaintKey = tuple[str, str, int]  # key, value, effect
 _FIRST_ROWS = 64
+_MOST_CELLS = 64  # sets of labels
 NOWHERE = -1  # no row
 POOL = "pool"  # the label that every node has which joined by a token of a pool
 NODE = "node"  # as a rule's domain: each node is one of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The rows by their domains under several labels: a cell is what is alike under all. `order`: the rows, cell by
+    cell, lower rows first; `domains`: (labels, cells)."""
+
+    order: Rows
+    starts: Rows  # of each cell, in `order`
+    sizes: Rows
+    domains: Integers
+    cell_of: Rows  # by row
+
+    def of(self, row: int) -> int:
+        return int(self.cell_of[row])
+
+    def rows(self, cell: int) -> Rows:
+        return self.part(self.order, cell)
+
+    def part(self, ordered: npt.NDArray[Any], cell: int) -> npt.NDArray[Any]:
+        """What belongs to one cell of something in the order of `order`."""
+        start = self.starts[cell]
+        return ordered[start : start + self.sizes[cell]]
 
 
 class NodeTable:
@@ -42,11 +68,16 @@ class NodeTable:
         self._value_ids: dict[str, int] = {}
         self._taint_ids: dict[tuple[TaintKey, ...], int] = {(): 0}
         self._labels: dict[str, npt.NDArray[np.int32]] = {}
+        self.redescribed = 0  # the version at the last change of more than use
+        self._open: tuple[int, list[int], Rows] = (-1, [], np.empty(0, np.int64))
+        self.labelled = 0  # the version at the last change of a node's labels
+        self._cells: dict[tuple[str, ...], tuple[int, Cells]] = {}  # with the version they are of
         self._free: list[int] = []
         self._rows = _FIRST_ROWS
         self.capacity: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
         self.total: Integers = np.zeros(len(DIMENSIONS), np.int64)  # capacity of all rows
         self.largest: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)  # what one replica may ask for
+        self.in_use: Integers = np.zeros(len(DIMENSIONS), np.int64)  # of all rows
         self.used: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
         self.gpus = Gpus(_FIRST_ROWS)
         self.demand = Demand()
@@ -60,6 +91,7 @@ class NodeTable:
         self.unfit_words: dict[int, str] = {}  # why, by row
         self.taint_set: npt.NDArray[np.int32] = np.zeros(_FIRST_ROWS, np.int32)
         self.changed: Integers = np.zeros(_FIRST_ROWS, np.int64)
+        self.described: Integers = np.zeros(_FIRST_ROWS, np.int64)  # as `changed`, by more than its use
 
     def add(self, name: str) -> int:
         """A row for a node not in the table: the lowest free one."""
@@ -76,7 +108,8 @@ class NodeTable:
                 self._grow()
         self.row_of[name] = row
         self.present[row] = True
-        self._touch(row)
+        self._redescribed(row)
+        self.labelled = self.version
         return row
 
     def remove(self, name: str) -> None:
@@ -93,7 +126,8 @@ class NodeTable:
         for column in self._labels.values():
             column[row] = 0
         self._free.append(row)
-        self._touch(row)
+        self._redescribed(row)
+        self.labelled = self.version
 
     def describe(
         self,
@@ -114,25 +148,30 @@ class NodeTable:
         self.gpus.describe(row, gpus or {})
         self.cordoned[row] = cordoned
         self.taint_set[row] = self._taint_id(tuple(sorted(taints)))
+        relabelled = False
         for key, column in self._labels.items():
-            if key not in labels:
-                column[row] = 0
+            if key not in labels and column[row]:
+                column[row], relabelled = 0, True
         for key, value in labels.items():
-            self._label_column(key)[row] = self._value_id(value)
-        self._touch(row)
+            column, value_id = self._label_column(key), self._value_id(value)
+            if column[row] != value_id:
+                column[row], relabelled = value_id, True
+        self._redescribed(row)
+        if relabelled:
+            self.labelled = self.version
 
     def set_ready(self, row: int, ready: bool) -> None:
         if bool(self.ready[row]) != ready:
             self.ready[row] = ready
-            self._touch(row)
+            self._redescribed(row)
 
     def set_kept(self, row: int, kept: bool) -> None:
         self.kept[row] = kept
-        self._touch(row)
+        self._redescribed(row)
 
     def set_resting(self, row: int, resting: bool) -> None:
         self.resting[row] = resting
-        self._touch(row)
+        self._redescribed(row)
 
     def set_unfit(self, row: int, words: str) -> None:
         """`words`: why its agent can start nothing new; empty = it can."""
@@ -140,21 +179,24 @@ class NodeTable:
         self.unfit_words[row] = words
         if not words:
             del self.unfit_words[row]
-        self._touch(row)
+        self._redescribed(row)
 
     def charge(self, row: int, amounts: Amounts) -> None:
         self.used[row] += amounts
+        self.in_use += amounts
         self._touch(row)
 
     def charge_all(self, rows: Sequence[int], amounts: Sequence[Amounts]) -> None:
         """One amount a row; a row may come more than once."""
         np.add.at(self.used, rows, np.array(amounts, np.int64))
+        self.in_use += np.array(amounts, np.int64).sum(axis=0)
         self.version += 1
         self.changed[rows] = self.version
 
     def credit(self, row: int, amounts: Amounts) -> None:
         used = self.used[row]
         used -= amounts
+        self.in_use -= amounts
         if min(used.tolist()) < 0:  # `all` of NumPy takes three times as long for four numbers
             raise InvariantBroken(f"I3: node {self.names[row]} gives back more than it holds")
         self._touch(row)
@@ -174,6 +216,15 @@ class NodeTable:
         self.version += 1
         self.changed[: self.size] = self.version
 
+    def open_sums(self) -> tuple[list[int], list[int]]:
+        """Capacity and use of the nodes that take work. Only nodes change who they are: that is remembered."""
+        version, capacity, closed = self._open
+        if version != self.redescribed:
+            open_ = self.present & self.ready & ~self.cordoned & ~self.unfit
+            capacity, closed = self.capacity[open_].sum(axis=0).tolist(), np.flatnonzero(~open_ & self.present)
+            self._open = self.redescribed, capacity, closed
+        return capacity, (self.in_use - self.used[closed].sum(axis=0)).tolist()
+
     def free(self, rows: list[int]) -> Integers:
         """What is left on these rows: (rows, dimensions)."""
         left: Integers = self.capacity[rows] - self.used[rows]
@@ -190,6 +241,26 @@ class NodeTable:
         column = self._labels.get(within)
         ids = np.zeros(self.size, np.int32) if column is None else column[: self.size]
         return ids, len(self.values)
+
+    def cells(self, withins: tuple[str, ...]) -> Cells:
+        """Remembered until a node's labels change."""
+        version, cells = self._cells.get(withins, (-1, None))
+        if cells is None or version != self.labelled:
+            if len(self._cells) >= _MOST_CELLS:
+                self._cells.clear()
+            cells = self._find_cells(withins)
+            self._cells[withins] = self.labelled, cells
+        return cells
+
+    def _find_cells(self, withins: tuple[str, ...]) -> Cells:
+        ids = np.stack([self.domains(within)[0] for within in withins]).astype(np.int64)
+        cell: Integers = np.zeros(self.size, np.int64)
+        for at in ids:
+            cell = np.unique(cell * (int(at.max(initial=0)) + 1) + at, return_inverse=True)[1].reshape(-1)
+        order = np.argsort(cell, kind="stable")
+        starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
+        sizes = np.diff(starts, append=self.size)
+        return Cells(order, starts, sizes, ids[:, order[starts]], cell)
 
     def domain_name(self, within: str, domain: int) -> str:
         """For people: zone=a, or the node's name."""
@@ -223,6 +294,11 @@ class NodeTable:
         self.version += 1
         self.changed[row] = self.version
 
+    def _redescribed(self, row: int) -> None:
+        """More than its use has changed."""
+        self._touch(row)
+        self.described[row] = self.redescribed = self.version
+
     def _grow(self) -> None:
         more = self._rows
         self._rows += more
@@ -230,7 +306,7 @@ class NodeTable:
         for name in ("capacity", "largest", "used"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros((more, len(DIMENSIONS)), np.int64)]))
-        for name in ("present", "ready", "cordoned", "resting", "kept", "unfit", "taint_set", "changed"):
+        for name in ("present", "ready", "cordoned", "resting", "kept", "unfit", "taint_set", "changed", "described"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros(more, column.dtype)]))
         for key, column in self._labels.items():

@@ -15,7 +15,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.model import strategies
 from regional.core import gpu_scores
 from regional.core.filters import Request, satisfied, untolerated
-from regional.core.node_table import Integers, NodeTable, Rows, Scores
+from regional.core.node_table import Integers, NodeTable, Rows, Scores, Values
 
 SOFT_TAINTS = (objects_pb2.TAINT_EFFECT_PREFER_NO_SCHEDULE,)
 
@@ -31,10 +31,11 @@ def _fullness(table: NodeTable, request: Request, rows: Rows, used: Integers, co
     asked = [d for d, amount in enumerate(request.vector.amounts()) if amount]
     if not asked:
         return np.zeros(len(rows), np.float32)
-    capacity = np.maximum(table.capacity[rows][:, asked], 1)
-    full = np.minimum(used[..., asked] / capacity, 1.0).mean(axis=-1)
-    fullness: Scores = full.astype(np.float32)
-    return fullness
+    full: Values = np.minimum(used[..., asked[0]] / np.maximum(table.capacity[rows, asked[0]], 1), 1.0)
+    for dimension in asked[1:]:
+        full += np.minimum(used[..., dimension] / np.maximum(table.capacity[rows, dimension], 1), 1.0)
+    full /= len(asked)
+    return full.astype(np.float32)
 
 
 def _emptiness(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:

@@ -17,6 +17,7 @@ from atoll.store import keys
 from regional.config import CoreSettings
 from regional.core import overcommit
 from regional.core.ailing import ails
+from regional.core.class_row import ClassRow
 from regional.core.commands import Command
 from regional.core.events import NodeChangeAsked
 from regional.core.filters import Request, driver_labels
@@ -24,7 +25,6 @@ from regional.core.ledger import TenantAccount
 from regional.core.liveness import Liveness
 from regional.core.neighbours import Neighbours
 from regional.core.node_table import POOL, NodeTable
-from regional.core.placement import ClassRow
 from regional.core.queue import Hold, Queue, SchedulingClass
 from regional.core.records import (
     BOUND,
@@ -157,10 +157,13 @@ class State:
 
     def class_row(self, task: TaskEntry) -> ClassRow:
         """The remembered answers for the task's request, shared by all that ask alike."""
-        key = task if counts_copies(task.request) else task.request
+        key = task if task.copies and counts_copies(task.request) else task.request
         row = self.rows.pop(key, None)
         if row is None or row.request != task.request:
-            row = ClassRow(self.table, task.request)
+            alike = self.rows.get(task.request)  # of a task without replicas, where these count
+            if alike:
+                alike.refresh({})
+            row = alike.copy(task.copies) if alike else ClassRow(self.table, task.request)
         self.rows[key] = row
         if len(self.rows) > self.settings.cached_classes:
             del self.rows[next(iter(self.rows))]

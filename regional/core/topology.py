@@ -8,16 +8,17 @@ What runs is never moved for a rule. A `Topology` is made for one decision, from
 follows the replicas that are placed by it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import numpy as np
 
 from atoll.model import explain
 from regional.core.colocation import FULL_WEIGHT, Around, ColocationRule, Copies
 from regional.core.filters import Request, Spreading
-from regional.core.node_table import Integers, Mask, NodeTable, Rows, Values
+from regional.core.node_table import Cells, Integers, Interned, Mask, NodeTable, Rows, Values
 
-_MANY_CELLS = 1 << 31
+Counting = Callable[[str], Integers]
 
 
 class SpreadRule:
@@ -25,7 +26,8 @@ class SpreadRule:
 
     code = explain.TOPOLOGY_SPREAD
 
-    def __init__(self, table: NodeTable, asked: Spreading, usable: Rows, copies: Copies) -> None:
+    def __init__(self, table: NodeTable, asked: Spreading, domains: Integers, copies: Copies) -> None:
+        """`domains`: those that count."""
         self.asked = asked
         self.name = f"spread:{asked.within}"
         self.weight = FULL_WEIGHT * asked.weight / 100
@@ -34,16 +36,28 @@ class SpreadRule:
         held = np.fromiter(copies, np.int64, len(copies))
         replicas = np.fromiter(copies.values(), np.int64, len(copies))
         self._counts = np.bincount(self.ids[held], replicas, numbers).astype(np.int64)  # by domain
-        domains = np.unique(self.ids[usable])
-        self._domains = domains[domains > 0]
+        self._domains = domains
         self._counted = np.zeros(numbers, np.bool_)
-        self._counted[self._domains] = True
-        self._least = int(self._counts[self._domains].min()) if len(self._domains) else 0
+        self._counted[domains] = True
+        counts = self._counts[domains]
+        self._least = int(counts.min()) if len(domains) else 0
+        self._with_least = int((counts == self._least).sum())  # domains
 
     def _excess(self, domains: Integers) -> Integers:
         """By how much one more replica would be over the skew; at most 0 when it is allowed."""
         excess: Integers = self._counts[domains] + 1 - self._least - self.asked.max_skew
         return excess
+
+    def takes_one(self, domain: int) -> bool:
+        """`takes`, of one."""
+        if self.asked.weight:
+            return True
+        return bool(self._counted[domain]) and int(self._counts[domain]) < self._least + self.asked.max_skew
+
+    def value(self, domain: int) -> float:
+        """`values`, of one."""
+        excess = int(self._counts[domain]) + 1 - self._least - self.asked.max_skew
+        return 1 / (1 + max(0, excess)) if self._counted[domain] else 0.0
 
     def takes(self, domains: Integers) -> Mask:
         if self.asked.weight:
@@ -56,11 +70,18 @@ class SpreadRule:
         value: Values = np.where(self._counted[domains], 1 / (1 + np.maximum(0, self._excess(domains))), 0.0)
         return value
 
-    def add(self, domain: int) -> None:
-        """One more replica is there."""
+    def add(self, domain: int) -> bool:
+        """One more replica is there. Whether that makes other domains better: the least has risen."""
         self._counts[domain] += 1
-        if self._counted[domain] and self._counts[domain] - 1 == self._least:
-            self._least = int(self._counts[self._domains].min())
+        if not self._counted[domain] or self._counts[domain] - 1 != self._least:
+            return False
+        self._with_least -= 1
+        if self._with_least:
+            return False
+        counts = self._counts[self._domains]
+        self._least = int(counts.min())
+        self._with_least = int((counts == self._least).sum())
+        return True
 
     def told(self, domain: int) -> str:
         """Why it refuses the domain."""
@@ -71,28 +92,40 @@ class SpreadRule:
 
 
 class Topology:
-    """All rules of a class, asked about several nodes at once: `domains` is the domain under each rule of each node."""
+    """All rules of a class, asked about cells: `domains` is the domain under each rule of each of them. Rules that keep
+    replicas off single nodes stand aside: `taken` are the rows they refuse, and `single` says that a row takes one."""
 
-    def __init__(self, table: NodeTable, request: Request, usable: Rows, around: Around) -> None:
-        """`usable`: rows that could take the class if they had room."""
+    def __init__(self, table: NodeTable, request: Request, counting: Counting, around: Around) -> None:
+        """`counting`: the domains under a label that have rows which could take the class if they had room."""
+        self._table = table
+        self._solitary = [ColocationRule(table, term, around.gone) for term in around.terms if term.solitary]
         self.rules: list[ColocationRule | SpreadRule] = [
-            *(ColocationRule(table, term, around.gone) for term in around.terms),
-            *(SpreadRule(table, asked, usable, around.copies) for asked in request.topology),
+            *(ColocationRule(table, term, around.gone) for term in around.terms if not term.solitary),
+            *(SpreadRule(table, asked, counting(asked.within), around.copies) for asked in request.topology),
         ]
+        self.single = any(term.own for term in around.terms if term.solitary)
+        taken = {row for term in around.terms if term.solitary for row in term.counted.by_row}
+        if self._solitary and around.gone in taken:
+            taken = {row for row in taken if not all(rule.takes_one(row + 1) for rule in self._solitary)}
+        self.taken: Rows = np.array(sorted(taken), np.int64)
+        self.soft = [rule for rule in self.rules if rule.weight]
+        self._withins = tuple(
+            [term.within for term in around.terms if not term.solitary] + [asked.within for asked in request.topology]
+        )
+
+    @cached_property
+    def cells(self) -> Cells:
+        return self._table.cells(self._withins)
+
+    @cached_property
+    def _domains_of(self) -> list[list[int]]:
+        """By cell."""
+        domains: list[list[int]] = self.cells.domains.T.tolist()
+        return domains
 
     def domains(self, rows: Rows) -> Integers:
         """(rules, rows)"""
-        return np.stack([rule.ids[rows] for rule in self.rules]).astype(np.int64)
-
-    def cells(self, rows: Rows) -> Integers:
-        """A number for each row, the same for rows in the same domain under every rule."""
-        cell: Integers = np.zeros(len(rows), np.int64)
-        for rule in self.rules:
-            at = rule.ids[rows]
-            cell = cell * (int(at.max(initial=0)) + 1) + at
-            if cell.max(initial=0) > _MANY_CELLS:
-                cell = np.unique(cell, return_inverse=True)[1]
-        return cell
+        return np.array([rule.ids[rows] for rule in self.rules], np.int64).reshape(len(self.rules), len(rows))
 
     def takes(self, domains: Integers) -> Mask:
         taken: Mask = np.ones(domains.shape[1], np.bool_)
@@ -100,32 +133,52 @@ class Topology:
             taken &= rule.takes(at)
         return taken
 
+    def takes_cell(self, cell: int) -> bool:
+        return all(rule.takes_one(at) for rule, at in zip(self.rules, self._domains_of[cell], strict=True))
+
     def allowed(self, rows: Rows) -> Mask:
         """Which rows take one more replica, as far as the rules go."""
-        return self.takes(self.domains(rows))
+        return self.takes(self.domains(rows)) & ~np.isin(rows, self.taken)
 
     def totals(self, score: Values, weight: float, domains: Integers) -> Values:
         """Nodes' scores by their strategy, whose weights sum up to `weight`, together with the soft rules."""
-        soft = [(rule, at) for rule, at in zip(self.rules, domains, strict=True) if rule.weight]
-        if not soft:
+        if not self.soft:
             return score
         whole, parts = weight, score * weight
-        for rule, at in soft:
-            whole += rule.weight
-            parts = parts + rule.weight * rule.values(at)
+        for rule, at in zip(self.rules, domains, strict=True):
+            if rule.weight:
+                whole += rule.weight
+                parts = parts + rule.weight * rule.values(at)
         return parts / whole
 
-    def add(self, row: int) -> None:
-        """One more replica is on the row."""
+    def total(self, score: float, weight: float, cell: int) -> float:
+        """`totals`, of one cell."""
+        if not self.soft:
+            return score
+        whole, parts = weight, score * weight
+        for rule, at in zip(self.rules, self._domains_of[cell], strict=True):
+            if rule.weight:
+                whole += rule.weight
+                parts += rule.weight * rule.value(at)
+        return parts / whole
+
+    def add(self, row: int) -> bool:
+        """One more replica is on the row. Whether that makes another cell, or its own, better under the rules."""
+        better = False
         for rule in self.rules:
-            rule.add(int(rule.ids[row]))
+            better |= rule.add(int(rule.ids[row]))
+        return better
 
     def refused(self, rows: Rows) -> Iterator[tuple[str, int, str]]:
         """For each rule that refuses some of the rows first: its code, how many, and what it says of the first."""
-        domains = self.domains(rows)
         left: Mask = np.ones(len(rows), np.bool_)
-        for rule, at in zip(self.rules, domains, strict=True):
-            refused = left & ~rule.takes(at)
-            if refused.any():
-                left &= ~refused
-                yield rule.code, int(refused.sum()), rule.told(int(at[refused.argmax()]))
+        for rule in (*self._solitary, *self.rules):
+            yield from _refusing(rule, rule.ids[rows], left)
+
+
+def _refusing(rule: ColocationRule | SpreadRule, at: Interned, left: Mask) -> Iterator[tuple[str, int, str]]:
+    """Takes what it refuses out of `left`."""
+    refused = left & ~rule.takes(at.astype(np.int64))
+    if refused.any():
+        left &= ~refused
+        yield rule.code, int(refused.sum()), rule.told(int(at[refused.argmax()]))

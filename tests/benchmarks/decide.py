@@ -4,8 +4,8 @@
 
 A decision is one replica placed: picked by the queue, filtered and scored against all nodes, charged, put into a BIND,
 settled, and its assignment made. Classes are mixed: several shapes, bin-packed or spread, a part of them bound to a
-zone or kept even over the zones, from four tenants, so that hardly two turns ask alike. CPU time of the one thread,
-over clusters of several sizes.
+zone, kept even over the zones, or apart from their own kind on every node, from four tenants, so that hardly two turns
+ask alike. CPU time of the one thread, over clusters of several sizes.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tests.benchmarks.fleet import CAPACITY, REGION, TENANTS, Jobs
 SIZES = (1_000, 10_000, 50_000)
 SHAPES = tuple(itertools.product((250, 500, 1_000, 2_000), (256, 1_024, 4_096)))  # cpu_milli, memory_mib
 REPLICAS = 100
-SPREAD_EVERY = 4  # one class in so many is spread, one is bound to a zone, one kept even over the zones
+SPREAD_EVERY = 4  # one class in so many is spread, one bound to a zone, one even over zones, one apart on nodes
 ZONES = 3
 WARM_UP = 2_000  # decisions
 
@@ -87,6 +87,8 @@ def _add(core: Core, number: int) -> None:
         task.node_selector.add(key="zone", value=f"z{number % ZONES}")
     if number % SPREAD_EVERY == 2:
         task.topology_spread.add(within="zone", max_skew=1)
+    if number % SPREAD_EVERY == 3:
+        task.avoid_colocating.add(workload=f"job-{number}", within="node")
     name = f"job-{number}"
     metadata = objects_pb2.Metadata(name=name, tenant=TENANTS[number % len(TENANTS)], generation=1, uid=name)
     spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_JOB, tasks=[task])

@@ -31,9 +31,10 @@ import numpy as np
 from atoll.model import strategies
 from atoll.model.resources import Vector
 from regional.core import gpu_scores, gpus
+from regional.core.class_row import ClassRow
 from regional.core.filters import Request
 from regional.core.node_table import NodeTable
-from regional.core.placement import NOWHERE, ClassRow
+from regional.core.placement import NOWHERE
 from regional.core.typical import Shape, typical
 from tests.benchmarks import plots
 

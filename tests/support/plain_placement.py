@@ -68,6 +68,10 @@ class Near:
     own: bool
     counts: tuple[int, ...]
 
+    @property
+    def keeps_off_nodes(self) -> bool:
+        return self.apart and not self.weight and self.within == NODE
+
     def term(self, plain: list[PlainNode]) -> Term:
         counted = Counted(News(), {row: n for row, n in enumerate(self.counts[: len(plain)]) if n})
         return Term(self.within, self.weight, self.apart, counted, self.own, about="others")
@@ -186,7 +190,7 @@ def plain_rules(
     """`copies`: all replicas of the task by node; `placed`: those of them that no term counted at the start."""
     for_room = {"", *explain.INSUFFICIENT.values()}
     rules: Rules = []
-    for one in near:
+    for one in sorted(near, key=lambda one: not one.keeps_off_nodes):
         sums: dict[str, int] = {}
         for number, node in enumerate(plain):
             before = one.counts[number] if number < len(one.counts) else 0

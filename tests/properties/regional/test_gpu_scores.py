@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from atoll.model import strategies
 from atoll.model.resources import Vector
 from regional.core import gpu_scores, gpus
+from regional.core.class_row import ClassRow
 from regional.core.filters import Request
 from regional.core.node_table import NodeTable
-from regional.core.placement import NOWHERE, ClassRow
+from regional.core.placement import NOWHERE
 from regional.core.typical import Demand, Shape, Typical, typical
 from tests.support import plain_gpus
 from tests.support.plain_gpus import WHOLE

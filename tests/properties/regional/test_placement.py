@@ -10,10 +10,11 @@ from atoll.api.v1 import objects_pb2
 from atoll.model import strategies
 from atoll.model.resources import DIMENSIONS, Vector
 from regional.core import gpu_scores, scores
+from regional.core.class_row import ClassRow
 from regional.core.colocation import FULL_WEIGHT
 from regional.core.filters import FILTERS, Request, request_of
 from regional.core.node_table import NODE
-from regional.core.placement import ClassRow, explain_node, explain_refusals, show_scores
+from regional.core.placement import explain_node, explain_refusals, show_scores
 from regional.core.spread_filling import fill
 from tests.support.plain_placement import (
     MODELS,
