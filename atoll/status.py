@@ -94,9 +94,12 @@ def detail_of(error: AtollError) -> ErrorDetail:
 
 
 def from_detail(status: grpc.StatusCode, detail: ErrorDetail) -> AtollError:
-    """The error of `detail`: its class follows from the status, and where two share one, from the code's family."""
+    """The error of `detail`: its class follows from the status, and where several share one, from the code or its
+    family."""
     kinds = [kind for kind, its_status in STATUS.items() if its_status is status] or [AtollError]
-    return told_as(next((kind for kind in kinds if kind("").code[:2] == detail.code[:2]), kinds[0]), detail)
+    exact = (kind for kind in kinds if kind("").code == detail.code)
+    family = (kind for kind in kinds if kind("").code[:2] == detail.code[:2])
+    return told_as(next(exact, None) or next(family, kinds[0]), detail)
 
 
 def told_as(kind: type[AtollError], detail: ErrorDetail) -> AtollError:

@@ -16,9 +16,9 @@ import numpy as np
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
 from regional.config import CoreSettings
+from regional.core.class_row import ClassRow
 from regional.core.filters import Cure, Request
-from regional.core.node_table import NOWHERE, NodeTable
-from regional.core.placement import ClassRow
+from regional.core.node_table import NodeTable
 from regional.core.queue import NEVER_MS, Queue, SchedulingClass
 
 _RESOURCES = frozenset({Cure.RESOURCES})
@@ -112,7 +112,7 @@ class Scheduler:
                     break  # all ask alike: nobody else fits either
                 queue.park(cls, _RESOURCES, ())
                 continue
-            at = int(row.best(1, NOWHERE)[0])
+            at = int(row.best(row.rank, 1)[0])
             cls.take(1)
             job = self._jobs.pop(cls)
             self._table.charge(at, job.request)

@@ -34,7 +34,6 @@ from regional.core import gpu_scores, gpus
 from regional.core.class_row import ClassRow
 from regional.core.filters import Request
 from regional.core.node_table import NodeTable
-from regional.core.placement import NOWHERE
 from regional.core.typical import Shape, typical
 from tests.benchmarks import plots
 
@@ -162,7 +161,7 @@ def _place(table: NodeTable, row: ClassRow, policy: str, dice: random.Random) ->
             numbers = dice.sample(fitting, max(1, request.vector.gpu_milli // gpus.WHOLE_MILLI))
             table.charge_gpus(at, numbers, request.vector.gpu_milli)
         return
-    at = int(row.best(1, NOWHERE)[0])
+    at = int(row.best(row.rank, 1)[0])
     table.charge(at, request.vector)
     gpu_scores.take(table, request, at)
 

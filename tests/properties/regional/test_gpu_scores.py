@@ -12,7 +12,6 @@ from regional.core import gpu_scores, gpus
 from regional.core.class_row import ClassRow
 from regional.core.filters import Request
 from regional.core.node_table import NodeTable
-from regional.core.placement import NOWHERE
 from regional.core.typical import Demand, Shape, Typical, typical
 from tests.support import plain_gpus
 from tests.support.plain_gpus import WHOLE
@@ -87,7 +86,7 @@ def test_devices_are_never_overdrawn_and_come_back_exactly(
         if not row.feasible_count:
             continue
         assert ((row.score[row.feasible()] >= 0) & (row.score[row.feasible()] <= 1)).all()
-        at = int(row.best(1, NOWHERE)[0])
+        at = int(row.best(row.rank, 1)[0])
         table.charge(at, row.request.vector)
         numbers = gpu_scores.take(table, row.request, at)
         assert len(numbers) == (max(1, one.gpu_milli // WHOLE) if one.gpu_milli else 0)

@@ -25,19 +25,20 @@ ROOT = keys.region_root(REGION)
 
 
 class HeldStore(MemoryStore):
-    """Lane transactions wait while `held`; elections go on."""
+    """Lane transactions wait while it is not `open`; elections go on."""
 
     def __init__(self, state: MemoryState) -> None:
         super().__init__(state)
         self.open = asyncio.Event()
         self.open.set()
-        self.waiting = 0
+        self.held: list[Txn] = []
+        self.only = keys.lanes(ROOT)  # what is held, while it is not open, compares a key that begins so
 
     async def transact(self, txn: Txn, *, deadline_s: float = 2.0) -> Outcome:
-        if any(c.key.startswith(keys.lanes(ROOT)) for c in txn.compares):
-            self.waiting += 1
+        if any(c.key.startswith(self.only) for c in txn.compares):
+            self.held.append(txn)
             await self.open.wait()
-            self.waiting -= 1
+            self.held.remove(txn)
         return await super().transact(txn, deadline_s=deadline_s)
 
 
@@ -134,9 +135,10 @@ async def test_a_refused_term_ends_the_reign_at_once(world: World) -> None:
 async def test_what_was_in_flight_when_a_reign_ended_is_never_sent_by_the_next(world: World) -> None:
     async with world.region() as (region, store):
         await until(lambda: leads(region))
+        store.only = ROOT + b"join/x"
         store.open.clear()
         asked = asyncio.create_task(region._writes.write(write(ROOT + b"join/x")))
-        await until(lambda: store.waiting)
+        await until(lambda: store.held)
         world.depose()
         with pytest.raises(OutcomeUnknown):
             await asked
@@ -148,10 +150,10 @@ async def test_what_was_in_flight_when_a_reign_ended_is_never_sent_by_the_next(w
 
 async def test_a_write_that_never_left_is_not_told_as_unknown(world: World) -> None:
     """Only the one in flight may have been written; the one that waited for the lane surely was not."""
-    async with world.region() as (region, store):
+    async with world.region(lanes=1) as (region, store):
         await until(lambda: leads(region))
         store.open.clear()
-        await until(lambda: store.waiting)  # the idle leader's proof has the lane
+        await until(lambda: store.held)  # the idle leader's proof has the lane
         asked = asyncio.create_task(region._writes.write(write(ROOT + b"join/x")))
         await asyncio.sleep(0)
         world.depose()
