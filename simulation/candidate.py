@@ -64,6 +64,9 @@ class Candidate(End):
     def leads(self, authority: Authority) -> None:
         """Its core has heard of the win."""
 
+    def stands_by(self) -> None:
+        """It leads no more."""
+
     # ---- life
 
     def start(self) -> None:
@@ -141,6 +144,7 @@ class Candidate(End):
         self.leading = False
         self.state.revoke(self._lease)
         self.post(LeadershipLost(reason))
+        self.stands_by()
         self.network.left(self)
         self.after(CAMPAIGN_MS, b"campaign " + self.label, self._campaign)
 

@@ -86,6 +86,11 @@ class RegionalCandidate(Candidate):
         self._backoff_ms = BACKOFF_MS
         self._dial(authority)
 
+    def stands_by(self) -> None:
+        """The uplink ends with the reign: the next one says hello for itself."""
+        self.network.cut(self._uplink)
+        self._uplink, self._welcomed = 0, False
+
     def _dial(self, authority: Authority) -> None:
         if not self.leading or self._uplink or self.machine is None or self.machine.state is None:
             return
