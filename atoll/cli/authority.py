@@ -144,8 +144,14 @@ def rotate() -> None:
 
 
 INTO_ALL = click.option(
-    "--into", "folders", multiple=True, type=click.Path(path_type=Path, exists=True), help="Folder to copy ca.crt into."
+    "--into", "folders", multiple=True, type=click.Path(path_type=Path), help="Folder to copy ca.crt into."
 )
+
+
+def _there(folders: tuple[Path, ...]) -> None:
+    """Before anything is changed: each folder is there."""
+    for missing in (folder for folder in folders if not folder.is_dir()):
+        raise click.BadParameter(f"{str(missing)!r} is no folder", param_hint="--into")
 
 
 @rotate.command(
@@ -160,6 +166,7 @@ INTO_ALL = click.option(
 @FOLDER
 def start(folders: tuple[Path, ...], folder: Path) -> None:
     """Make a new root, trusted beside the old one, which goes on to sign."""
+    _there(folders)
     rotation.start(folder, SystemClock().now_ms())
     _copied(folder, folders, "when every program and node has it:   atoll ca rotate switch")
 
@@ -176,6 +183,7 @@ def start(folders: tuple[Path, ...], folder: Path) -> None:
 @FOLDER
 def switch(folders: tuple[Path, ...], folder: Path) -> None:
     """Sign with the new root from here on; the old one is still trusted."""
+    _there(folders)
     rotation.switch(folder)
     _copied(
         folder, folders, "issue every certificate anew; when all nodes have renewed theirs:   atoll ca rotate finish"
@@ -194,6 +202,7 @@ def switch(folders: tuple[Path, ...], folder: Path) -> None:
 @FOLDER
 def finish(folders: tuple[Path, ...], folder: Path) -> None:
     """Trust the old root no more."""
+    _there(folders)
     rotation.finish(folder)
     _copied(folder, folders, "when every program and node has it, the old root proves nothing any more")
 

@@ -19,7 +19,7 @@ from regional.core.commands import Announce
 from regional.core.filters import untolerated
 from regional.core.records import NodeEntry, SlotEntry
 from regional.core.state import State, Turn
-from regional.core.tally import UP
+from regional.core.tally import READY, UP
 from regional.core.transactions import Bind
 
 _NO_EXECUTE = (objects_pb2.TAINT_EFFECT_NO_EXECUTE,)
@@ -61,7 +61,7 @@ class _Round:
             return JOB
         task = entry.task
         allowed = max(1, task.replicas * self._state.settings.disruption_percent // 100)
-        if entry.marks & UP and task.replicas - task.tally.up >= allowed:
+        if entry.marks & (READY | UP) and task.replicas - task.tally.up >= allowed:
             return BUDGET
         return "" if self._promise(entry) else ROOM
 

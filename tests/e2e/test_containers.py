@@ -6,7 +6,6 @@ On the machine's own engine; every container there is known by the cluster's fol
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -130,25 +129,18 @@ async def output(client: AsyncClient, name: str) -> bytes:
 async def test_what_keeps_a_container_from_starting(cluster: Containers, client: AsyncClient) -> None:
     missing, sleep = f"atoll-test.invalid/missing:{cluster.folder.name}", "exec sleep 1000"
     with contextlib.ExitStack() as stack:
-        taken = stack.enter_context(socket.socket())
-        taken.bind(("127.0.0.1", free_ports(1)[0]))
-        taken.listen()
-        port = taken.getsockname()[1]
         await client.workloads.apply(workload("missing", sleep, image=missing))
         await client.workloads.apply(workload("none", sleep, image="NOT-A-NAME"))
-        await client.workloads.apply(workload("taken", sleep, more=f"    ports: [{{number: {port}}}]\n"))
         await told(cluster, "missing", "ImageMissing", missing)
         await told(cluster, "none", "ImageInvalid", "'NOT-A-NAME' is not the name of an image")
-        await told(cluster, "taken", "PortTaken", str(port))
         assert not docker.containers(cluster.folder), "nothing of them is left between two tries"
-        taken.close()
         with docker.client() as engine:
             engine.tag(docker.image(), missing)
         stack.callback(untag, missing)
         mended = await client.workloads.get("none")
         mended.spec.tasks[0].image = docker.image()
         await client.workloads.apply(mended)
-        for name in ("missing", "none", "taken"):
+        for name in ("missing", "none"):
             await serves(client, name)
             await client.workloads.delete(name)
         await until(lambda: not docker.containers(cluster.folder), "something is left")

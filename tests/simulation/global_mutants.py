@@ -198,6 +198,6 @@ def a_hello_undoes_what_operators_said(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(node_life, "_described", anew)
 
 
-@mutant("residency", regions=2)
+@mutant("residency", events=8_000, regions=2, jobs=False)
 def residency_counts_at_admission_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spread, "meets", lambda residency, region: True)
