@@ -182,7 +182,10 @@ async def test_a_join_token_is_made_by_a_guarded_write(region: Region) -> None:
 async def test_the_queue_is_told_by_tenant_and_workload(region: Region) -> None:
     async def queue(**fields: Any) -> regional_pb2.ListQueueResponse:
         request = regional_pb2.ListQueueRequest(**fields)
-        return await ask(region, "ListQueue", request, regional_pb2.ListQueueResponse)
+        answer = await ask(region, "ListQueue", request, regional_pb2.ListQueueResponse)
+        for line in (*answer.queues, *answer.items):
+            line.ClearField("oldest_ms" if isinstance(line, regional_pb2.QueueView) else "waiting_ms")  # time goes on
+        return answer
 
     answer = await queue()
     assert [(item.tenant, item.workload, item.replicas) for item in answer.items] == [("acme", "big", REPLICAS)]

@@ -322,24 +322,30 @@ async def test_logs_that_nobody_reads_any_more_are_cancelled_at_the_agent(gatewa
         assert (await agent.hear()).query == agent_pb2.Query(id=asked.id, cancel=True)
 
 
-async def test_logs_of_an_agent_that_is_gone_or_silent_or_refuses(pki: Pki, tmp_path: Path) -> None:
+async def unread(gateway: Gateway) -> str:
+    """Asks for logs that cannot be had; why not."""
+    with pytest.raises(Unavailable) as refused:
+        async for _ in gateway.dispatcher.logs("n1", QUERY):
+            pass
+    return refused.value.message
+
+
+async def test_logs_of_an_agent_that_is_gone_or_silent(pki: Pki, tmp_path: Path) -> None:
     async with running(Gateway(pki, tmp_path, query_timeout_ms=50)) as gateway:
+        assert "not connected" in await unread(gateway)
+        async with gateway.agent("n1"):
+            await opened(gateway)
+            assert "did not answer" in await unread(gateway)
 
-        async def ask() -> str:
-            with pytest.raises(Unavailable) as refused:
-                async for _ in gateway.dispatcher.logs("n1", QUERY):
-                    pass
-            return refused.value.message
 
-        assert "not connected" in await ask()
+async def test_logs_of_an_agent_that_refuses_or_leaves(pki: Pki, tmp_path: Path) -> None:
+    async with running(Gateway(pki, tmp_path)) as gateway:
         async with gateway.agent("n1") as agent:
             await opened(gateway)
-            assert "did not answer" in await ask()
-            asking = asyncio.create_task(ask())
-            while (query := (await agent.hear()).query).cancel or query.id < 3:
-                pass
+            asking = asyncio.create_task(unread(gateway))
+            query = (await agent.hear()).query
             await agent.say(Message(answer=agent_pb2.QueryAnswer(id=query.id, error="no such slot", last=True)))
             assert "no such slot" in await asking
-            asking = asyncio.create_task(ask())
+            asking = asyncio.create_task(unread(gateway))
             await until(lambda: len(gateway.dispatcher._queries) == 1)
         assert "ended" in await asking

@@ -187,7 +187,7 @@ async def test_a_standby_of_the_global_plane_names_its_leader(pki: Pki, tmp_path
         talk = await standby.talk()
         talk.say(not_leader=agent_pb2.NotLeader(address=leader.server.programs_address))
         await leader.welcomed()
-        await until(lambda: region.posted == [GlobalWelcomed(WELCOME)])
+        await until(lambda: region.posted[:1] == [GlobalWelcomed(WELCOME)])
     await leader.server.stop(0)
 
 
@@ -197,14 +197,15 @@ async def test_a_leader_that_was_silent_is_not_dialled_again_because_a_standby_n
     frozen, standby = GlobalSide(pki, "g1"), GlobalSide(pki, "g2")
     for side in (frozen, standby):
         await side.server.start("127.0.0.1:0", "127.0.0.1:0")
-    region = Region(pki, tmp_path, [frozen.server.programs_address, standby.server.programs_address], **FAST)
+    addresses = [frozen.server.programs_address, standby.server.programs_address]
+    region = Region(pki, tmp_path, addresses, uplink_silence_ms=1500)
     task = asyncio.create_task(region.uplink.run(region.hello))
     await frozen.talk()  # and says nothing
     for _ in range(2):
         (await standby.talk()).say(not_leader=agent_pb2.NotLeader(address=frozen.server.programs_address))
     await standby.welcomed()
-    await until(lambda: region.posted == [GlobalWelcomed(WELCOME)])
     assert frozen.talks.empty()
+    await until(lambda: region.posted[:1] == [GlobalWelcomed(WELCOME)])
     task.cancel()
     for side in (frozen, standby):
         await side.server.stop(0)

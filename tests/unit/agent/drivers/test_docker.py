@@ -44,6 +44,12 @@ class Node:
         async with asyncio.timeout(20):
             return await self.notices.get()
 
+    async def outcome(self) -> Notice:
+        """The next that is no delay: on a busy machine one may be told again."""
+        while isinstance(notice := await self.next(), DriverDelayed):
+            pass
+        return notice
+
     async def delayed(self) -> str:
         notice = await self.next()
         assert isinstance(notice, DriverDelayed)
@@ -62,7 +68,7 @@ async def test_it_was_heard_and_runs(node: Node) -> None:
     node.engine.silent = {START}
     node.start()
     assert (await node.delayed()).startswith("EngineDown: ")
-    assert await node.next() == DriverStarted(run())
+    assert await node.outcome() == DriverStarted(run())
 
 
 async def test_it_was_not_heard_and_is_removed_before_that_is_told(node: Node) -> None:
@@ -71,7 +77,7 @@ async def test_it_was_not_heard_and_is_removed_before_that_is_told(node: Node) -
     node.engine.instead = {INSPECT: (200, {**inspected, "State": {"Status": "created"}}), REMOVE: (204, None)}
     node.start()
     assert (await node.delayed()).startswith("EngineDown: ")
-    failed = await node.next()
+    failed = await node.outcome()
     assert isinstance(failed, DriverStartFailed)
     assert failed.reason.startswith("EngineDown: ")
     made = [r.path for r in node.engine.requests].index(START)
@@ -87,15 +93,16 @@ async def test_nothing_is_told_before_its_container_is_removed(node: Node) -> No
     await node.delayed()
     while [(r.method, r.path) for r in node.engine.requests].count(REMOVE) < 2:  # noqa: ASYNC110 - it tries again
         await asyncio.sleep(0.05)
-    assert node.notices.empty()
+    told = [node.notices.get_nowait() for _ in range(node.notices.qsize())]
+    assert all(isinstance(notice, DriverDelayed) for notice in told)
     node.engine.instead[REMOVE] = (204, None)
-    assert isinstance(await node.next(), DriverStartFailed)
+    assert isinstance(await node.outcome(), DriverStartFailed)
 
 
 async def test_a_pull_is_told(node: Node) -> None:
     node.engine.instead = {("POST", "/containers/create"): (404, {"message": "No such image"})}
     node.start()
     assert await node.delayed() == "pulling some/image:1"
-    failed = await node.next()
+    failed = await node.outcome()
     assert isinstance(failed, DriverStartFailed)
     assert failed.reason.startswith("ImageMissing: some/image:1 ")
