@@ -10,10 +10,13 @@ from atoll.cli import output
 from atoll.cli.command import Command
 from atoll.cli.session import SlotReference, connected
 from atoll.cli.views import enum, slot_text
+from atoll.manifest.scalars import format_instant
 from atoll.model.explain import sentence
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
+
+ACTORS = {"agent": "the node's agent", "region": "the region", "global": "the global plane"}
 
 
 @click.command(
@@ -34,8 +37,7 @@ async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, regi
     workload, task, index = slot
     answers = await client.slots.why(workload, index=index, task=task, node=node, region=region)
     if not answers:  # no region has any of it
-        pending = (await client.workloads.get(workload)).status.pending
-        answers = [regional_pb2.SlotWhy(id=objects_pb2.SlotId(workload=workload, index=-1), reasons=pending)]
+        answers = [_in_no_region(await client.workloads.get(workload))]
     if style == "yaml":
         output.write(manifest.to_yaml([manifest.tree(answer) for answer in answers]))
     elif style == "json":
@@ -45,11 +47,27 @@ async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, regi
         output.write("".join(line + "\n" for answer in answers for line in explain(answer, several=several)))
 
 
+def _in_no_region(workload: objects_pb2.Workload) -> regional_pb2.SlotWhy:
+    slot = objects_pb2.SlotId(tenant=workload.metadata.tenant, workload=workload.metadata.name, index=-1)
+    actor, what = "global", "gives it to a region when one may run it"
+    if workload.spec.HasField("schedule"):
+        following = workload.status.schedule.next_ms
+        what = f"starts the next run at {format_instant(following)}" if following else "works out the next run"
+        if workload.spec.schedule.suspended:
+            actor, what = "nobody", "its schedule is suspended"
+    elif workload.status.job.ended_ms:
+        actor, what = "nobody", "it has ended"
+    elif not any(task.replicas for task in workload.spec.tasks):
+        actor, what = "nobody", "it asks for no replicas"
+    act = regional_pb2.NextAct(actor=actor, what=what)
+    return regional_pb2.SlotWhy(id=slot, reasons=workload.status.pending, next=act)
+
+
 def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]:
     """The answer about one slot, for people; with its region where there are several."""
     if answer.id.index < 0:
         where = output.visible(f"{answer.id.workload} in {answer.region or 'no region'}")
-        return [where, *(f"  {_reason(reason)}" for reason in answer.reasons)]
+        return [where, *(f"  {_reason(reason)}" for reason in answer.reasons), *_next(answer)]
     state = enum(answer.state, objects_pb2.SlotState) or "waiting"
     if answer.node:
         lines = [f"{slot_text(answer.id)}  {state} on {output.visible(answer.node)}"]
@@ -60,6 +78,7 @@ def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]
     lines += [f"  {_reason(reason)}" for reason in answer.reasons]
     if answer.HasField("on_node"):
         lines.append(f"  the node asked about: {_reason(answer.on_node)}")
+    lines += _next(answer)
     if answer.HasField("decision"):
         lines += _decision(answer.decision)
     return lines
@@ -67,6 +86,11 @@ def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]
 
 def _reason(reason: objects_pb2.PendingReason) -> str:
     return f"{output.visible(sentence(reason))} ({output.visible(reason.code)})"
+
+
+def _next(answer: regional_pb2.SlotWhy) -> list[str]:
+    act = answer.next
+    return [output.visible(f"  who acts next: {ACTORS.get(act.actor, act.actor)}: {act.what}")] if act.actor else []
 
 
 def _decision(decision: objects_pb2.Decision) -> list[str]:
@@ -87,5 +111,5 @@ def _decision(decision: objects_pb2.Decision) -> list[str]:
     if decision.quota:
         lines.append(f"    the tenant's slice here: {output.visible(decision.quota)}")
     if decision.next_owner:
-        lines.append(f"    who acts next: {output.visible(decision.next_owner)}")
+        lines.append(f"    passed on to: {output.visible(decision.next_owner)}")
     return lines

@@ -46,7 +46,7 @@ class _Round:
     def leaving(self, node: NodeEntry) -> Iterator[tuple[SlotEntry, str, str]]:
         """What has to leave a node: the entry, why, and what holds it back ("" = it may go now)."""
         for _, entry in sorted(node.slots.items()):
-            if why := _why(self._state, node, entry, self._now_ms):
+            if why := why_leaves(self._state, node, entry, self._now_ms):
                 deadline_ms, reason = why
                 yield entry, reason, self._held(entry, deadline_ms)
 
@@ -84,7 +84,7 @@ class _Round:
         return False
 
 
-def _why(state: State, node: NodeEntry, entry: SlotEntry, now_ms: int) -> tuple[int, str] | None:
+def why_leaves(state: State, node: NodeEntry, entry: SlotEntry, now_ms: int) -> tuple[int, str] | None:
     """By when a replica has to be gone, and why; None when it may stay."""
     record = node.record
     if record.draining:

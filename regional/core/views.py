@@ -10,6 +10,7 @@ from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
 from regional.core import draining, gangs, headroom, preemption
 from regional.core.ailing import ailment
+from regional.core.next_act import next_act
 from regional.core.placement import explain_node, explain_refusals
 from regional.core.records import STOPPED, NodeEntry, TaskEntry
 from regional.core.reports import summary as region_summary
@@ -153,6 +154,7 @@ def _why(state: State, task: TaskEntry, index: int, common: regional_pb2.SlotWhy
     elif record.state != objects_pb2.SLOT_STATE_DONE:
         answer.waiting_ms, answer.queue_position = common.waiting_ms, common.queue_position
         answer.reasons.extend(common.reasons)
+    answer.next.CopyFrom(next_act(state, task, index, answer.reasons, now_ms))
     return answer
 
 

@@ -266,6 +266,7 @@ class SlotWhy(_message.Message):
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     ON_NODE_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     state: _objects_pb2.SlotState.ValueType
     node: _builtins.str
     waiting_ms: _builtins.int
@@ -286,6 +287,10 @@ class SlotWhy(_message.Message):
     def on_node(self) -> _objects_pb2.PendingReason:
         """answer to `node`"""
 
+    @_builtins.property
+    def next(self) -> Global___NextAct:
+        """as of now; unset where nobody could be asked"""
+
     def __init__(
         self,
         *,
@@ -298,14 +303,41 @@ class SlotWhy(_message.Message):
         queue_position: _builtins.int = ...,
         on_node: _objects_pb2.PendingReason | None = ...,
         region: _builtins.str = ...,
+        next: Global___NextAct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "on_node", b"on_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "next", b"next", "on_node", b"on_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "node", b"node", "on_node", b"on_node", "queue_position", b"queue_position", "reasons", b"reasons", "region", b"region", "state", b"state", "waiting_ms", b"waiting_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "next", b"next", "node", b"node", "on_node", b"on_node", "queue_position", b"queue_position", "reasons", b"reasons", "region", b"region", "state", b"state", "waiting_ms", b"waiting_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SlotWhy: _TypeAlias = SlotWhy  # noqa: Y015
+
+@_typing.final
+class NextAct(_message.Message):
+    """Who acts next for a slot, and what it does then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """nobody, agent, region, global"""
+    what: _builtins.str
+    """for people"""
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        what: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextAct: _TypeAlias = NextAct  # noqa: Y015
 
 @_typing.final
 class ListQueueRequest(_message.Message):

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from atoll import manifest
-from atoll.api.v1 import objects_pb2
+from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.cli.main import main
 from atoll.cli.output import visible
 from atoll.cli.progress_line import ProgressLine
@@ -130,13 +130,26 @@ class TestShowing:
         decision = objects_pb2.Decision(id="7-1", result="Bound", nodes=118, feasible=22, scores=[score])
         cluster.region.why.slots.add(id=slot, waiting_ms=42_000, reasons=[lacking], queue_position=3)
         cluster.region.why.slots.add(
-            id=slot, state=objects_pb2.SLOT_STATE_BOUND, node="n1", decision=decision, on_node=lacking
+            id=slot,
+            state=objects_pb2.SLOT_STATE_BOUND,
+            node="n1",
+            decision=decision,
+            on_node=lacking,
+            next=regional_pb2.NextAct(actor="nobody", what="it serves"),
         )
         out = atoll("why", "hello").out
         assert "hello/0  waiting for 42s, 3. in the queue\n  96 nodes lack memory (InsufficientMemory)\n" in out
         assert "hello/0  bound on n1\n" in out
+        assert out.count("who acts next") == 1 and "\n  who acts next: nobody: it serves\n" in out
         assert "22 of 118 nodes could take it" in out
         assert len(json.loads(atoll("why", "hello", "-o", "json").out)) == 2
+
+    def test_why_of_what_is_in_no_region(self, atoll: Run, cluster: FakeCluster) -> None:
+        atoll("run", "hello", "--no-wait", "--", "true")
+        acts = "  who acts next: the global plane: gives it to a region when one may run it\n"
+        assert atoll("why", "hello").out == "hello in no region\n" + acts
+        atoll("run", "none", "--replicas", "0", "--no-wait", "--", "true")
+        assert atoll("why", "none").out.endswith("  who acts next: nobody: it asks for no replicas\n")
 
     def test_logs_come_as_they_were_written(self, atoll: Run, cluster: FakeCluster) -> None:
         assert atoll("logs", "hello/0").out == "one\ntwo\n"
