@@ -22,6 +22,7 @@ from global_cp.seat import Seat
 
 Answer = TypeVar("Answer", bound=Message)
 Page = TypeVar("Page", pb.ListNodesResponse, pb.ListSlotsResponse)
+Gathered = TypeVar("Gathered", pb.ListQueueResponse, pb.ListJoinTokensResponse)
 CHANGES = frozenset({"CreateJoinToken", "RevokeJoinToken", "UpdateNode", "RemoveNode"})
 
 
@@ -40,10 +41,14 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         return await self._one("CreateJoinToken", request, pb.CreateJoinTokenResponse)
 
     async def ListJoinTokens(self, request: pb.ListJoinTokensRequest, context: Context) -> pb.ListJoinTokensResponse:
-        return await self._one("ListJoinTokens", request, pb.ListJoinTokensResponse)
+        """Of every region when none is named; one that cannot be asked is named."""
+        records = (await self._seat.leading()).records
+        named = [self._known(records, request.region)] if request.region else _all(records)
+        return await self._gathered("ListJoinTokens", request, named, pb.ListJoinTokensResponse)
 
     async def RevokeJoinToken(self, request: pb.RevokeJoinTokenRequest, context: Context) -> pb.RevokeJoinTokenResponse:
-        return await self._one("RevokeJoinToken", request, pb.RevokeJoinTokenResponse)
+        located = request if request.region else await self._having_token(request)
+        return await self._one("RevokeJoinToken", located, pb.RevokeJoinTokenResponse)
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> pb.UpdateNodeResponse:
         return await self._one("UpdateNode", await self._located(request), pb.UpdateNodeResponse)
@@ -56,21 +61,38 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
 
     async def ListQueue(self, request: pb.ListQueueRequest, context: Context) -> pb.ListQueueResponse:
         """Of every region, or of those that hold the workload; one that cannot be asked is named."""
-        answer = pb.ListQueueResponse()
         if request.region or request.workload:
             regions = await self._holding(request)
         else:
             regions = _all((await self._seat.leading()).records)
+        return await self._gathered("ListQueue", request, regions, pb.ListQueueResponse)
+
+    async def _gathered(self, method: str, request: Any, regions: list[str], kind: type[Gathered]) -> Gathered:
+        """What all of them say. Raises Unavailable when the only one cannot be asked."""
+        answer = kind()
         for region in regions:
             try:
-                found = await self._ask("ListQueue", request, region, pb.ListQueueResponse)
+                answer.MergeFrom(await self._ask(method, request, region, kind))
             except Unavailable:
                 if len(regions) == 1:
                     raise
                 answer.unreachable.append(region)
-            else:
-                answer.MergeFrom(found)
         return answer
+
+    async def _having_token(self, request: pb.RevokeJoinTokenRequest) -> pb.RevokeJoinTokenRequest:
+        """With the region that made the token. Raises NotFound; Unavailable when one that may have it cannot be
+        asked."""
+        regions = _all((await self._seat.leading()).records)
+        if len(regions) < 2:
+            return request
+        answer = await self._gathered("ListJoinTokens", pb.ListJoinTokensRequest(), regions, pb.ListJoinTokensResponse)
+        located = _copy(request)
+        located.region = next((token.region for token in answer.tokens if token.id == request.id), "")
+        if not located.region and answer.unreachable:
+            raise Unavailable(f"{', '.join(answer.unreachable)} may have it, and cannot be asked")
+        if not located.region:
+            raise NotFound(f"no region has a join token {request.id[:63]!r}", hint="atoll node token list")
+        return located
 
     async def Why(self, request: pb.WhyRequest, context: Context) -> pb.WhyResponse:
         """Of every region that holds the workload; one that cannot be asked does not hide what the others say, and
@@ -92,7 +114,10 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         return answer
 
     async def ListSlots(self, request: pb.ListSlotsRequest, context: Context) -> pb.ListSlotsResponse:
-        return await self._paged("ListSlots", request, await self._holding(request), pb.ListSlotsResponse)
+        """Of the regions that hold the workload or the tenant's work; of every tenant from all of them."""
+        everywhere = not request.tenant and not request.region
+        regions = _all((await self._seat.leading()).records) if everywhere else await self._holding(request)
+        return await self._paged("ListSlots", request, regions, pb.ListSlotsResponse)
 
     async def _paged(self, method: str, request: Any, regions: list[str], kind: type[Page]) -> Page:
         """One region a page; the page's token says which region comes next, and where in it."""

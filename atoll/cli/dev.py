@@ -139,7 +139,7 @@ def _judge(cluster: DevCluster, documents: list[manifest.Document]) -> int:
 
     async def show(client: AsyncClient) -> None:
         listed = await client.workloads.list(everywhere=True)
-        output.write("\n" + output.render(views.OF_ALL_TENANTS, listed, "wide") + "\n")
+        output.write("\n" + output.render(views.WORKLOADS_OF_ALL, listed, "wide") + "\n")
         for one in found:
             for region in cluster.regions:
                 slots = await client.slots.list(workload=one.name, tenant=one.tenant, region=region)

@@ -57,31 +57,32 @@ async def create(client: "AsyncClient", region: str, pool: str, node: str, label
 @token.command(
     "list",
     examples="""\
-  atoll node token list
+  atoll node token list                        of every region
   atoll node token list --region eu-west --pool gpu -o wide
   atoll node token list --region eu-west -o name
 """,
 )
-@click.option("--region", default="", help="May be left out where there is only one.")
+@click.option("--region", default="", help="Only those of this region.")
 @click.option("--pool", default="", help="Only those of this pool.")
 @click.option("-o", "--output", "style", type=click.Choice(output.FORMATS), default="table")
 @connected
 async def list_(client: "AsyncClient", region: str, pool: str, style: str) -> None:
     """Tokens that have not expired: open, used or revoked. Never their secrets."""
-    tokens = [token for token in await client.tokens.list_join(region=region) if pool in ("", token.pool)]
-    output.shown(views.JOIN_TOKENS, tokens, style)
+    answer = await client.tokens.list_join(region=region)
+    output.tell_unreachable(answer.unreachable)
+    output.shown(views.JOIN_TOKENS, [token for token in answer.tokens if pool in ("", token.pool)], style)
 
 
 @token.command(
     "revoke",
     examples="""\
-  atoll node token list --region eu-west       shows the IDs
-  atoll node token revoke 6a1f0c5d2b3e4f70 --region eu-west
+  atoll node token list                        shows the IDs
+  atoll node token revoke 6a1f0c5d2b3e4f70
   atoll node token revoke 6a1f0c5d2b3e4f70 --request-id revoke-n7
 """,
 )
 @click.argument("id_", metavar="ID")
-@click.option("--region", default="", help="May be left out where there is only one.")
+@click.option("--region", default="", help="May be left out: the region that has it.")
 @mutation
 @connected
 async def revoke(client: "AsyncClient", id_: str, region: str, request_id: str) -> None:

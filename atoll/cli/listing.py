@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atoll import errors
-from atoll.api.v1 import global_pb2
+from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.cli import output, views
 from atoll.cli.command import Command
 from atoll.cli.session import connected
@@ -30,6 +30,7 @@ SHORT = {"wl": "Workload", "w": "Workload", "no": "Node", "s": "Slot"}
   atoll get workload hello -o yaml
   atoll get nodes -o wide
   atoll get slots hello
+  atoll get slots -A                    of every tenant
   atoll get workloads -w
 """,
 )
@@ -50,7 +51,9 @@ SHORT = {"wl": "Workload", "w": "Workload", "no": "Node", "s": "Slot"}
     callback=lambda context, option, text: _requirements(text),
     help="Workloads with these labels: zone=a,gpu.",
 )
-@click.option("-A", "--all-tenants", "everywhere", is_flag=True, help="Workloads of every tenant.")
+@click.option(
+    "-A", "--all-tenants", "everywhere", is_flag=True, help="Workloads and slots of every tenant; for operators."
+)
 @click.option("--region", default="", help="Nodes and slots of this region only.")
 @click.option("-w", "--watch", is_flag=True, help="Go on, and show what changes.")
 @connected
@@ -65,8 +68,8 @@ async def get(
     watch: bool,
 ) -> None:
     """Show workloads, nodes, slots, tenants or regions. For slots, NAME is the workload."""
-    if everywhere and view.kind == "Workload":
-        view = views.OF_ALL_TENANTS
+    if everywhere:
+        view = views.OF_ALL_TENANTS.get(view.kind, view)
     if name and view.kind == "Workload" and not everywhere and not watch:
         items: list[Any] = [await client.workloads.get(name)]
     else:
@@ -120,7 +123,7 @@ async def _list(
         case "Node":
             items = list(await client.nodes.list(region=region))
         case "Slot":
-            return list(await client.slots.list(workload=name, region=region))
+            return list(await client.slots.list(workload=name, everywhere=everywhere, region=region))
         case "Tenant":
             items = [await client.tenants.get(name)] if name else await client.tenants.list()
         case _:
@@ -141,13 +144,28 @@ async def _look_again(
     look: Callable[[], Awaitable[list[Any]]], view: output.View[Any], before: list[Any]
 ) -> AsyncGenerator[Change, None]:
     """Items that are not as they were at the last look, or are gone."""
-    known = {view.name(item): item for item in before}
+    known = {_identity(view, item): item for item in before}
     while True:
         await asyncio.sleep(LOOK_AGAIN_S)
-        now = {view.name(item): item for item in await look()}
+        now = {_identity(view, item): item for item in await look()}
         for name, item in now.items():
-            if known.get(name) != item:
+            if name not in known or _lasting(known[name]) != _lasting(item):
                 yield item, False
         for name in known.keys() - now.keys():
             yield known[name], True
         known = now
+
+
+def _identity(view: output.View[Any], item: Any) -> tuple[str, ...]:
+    """Names of slots and nodes count in a region, those of slots in a tenant too."""
+    return getattr(item, "region", ""), item.slot.id.tenant if view.kind == "Slot" else "", view.name(item)
+
+
+def _lasting(item: Any) -> Any:
+    """Without the age of a node's heartbeat, which is another one at every look."""
+    if not isinstance(item, objects_pb2.Node):
+        return item
+    lasting = objects_pb2.Node()
+    lasting.CopyFrom(item)
+    lasting.ClearField("heartbeat_age_ms")
+    return lasting

@@ -5,7 +5,7 @@ Names may come from strangers: nothing that moves a cursor reaches a terminal un
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -92,6 +92,12 @@ def write(text: str) -> None:
 def tell(text: str) -> None:
     """Everything else, to standard error."""
     click.echo(text, err=True)
+
+
+def tell_unreachable(regions: Iterable[str]) -> None:
+    """What is missing in a list of every region."""
+    for region in regions:
+        tell(f"region {visible(region)} cannot be asked: what it has is not shown")
 
 
 def age(since_ms: int) -> str:

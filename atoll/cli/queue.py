@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from atoll import manifest
-from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.api.v1 import objects_pb2
 from atoll.cli import output
 from atoll.cli.command import Command, Group
 from atoll.cli.session import connected
@@ -46,7 +46,7 @@ def queue() -> None:
 async def list_(client: "AsyncClient", everywhere: bool, region: str, style: str) -> None:
     """Show how much waits, of each tenant and priority, the next one first."""
     answer = await client.queue.list(tenant="" if everywhere else None, region=region)
-    _tell_unreachable(answer)
+    output.tell_unreachable(answer.unreachable)
     if style != "table":
         output.write(output.documents([manifest.tree(view) for view in answer.queues], style))
         return
@@ -82,7 +82,7 @@ async def list_(client: "AsyncClient", everywhere: bool, region: str, style: str
 async def get(client: "AsyncClient", workload: str, region: str, style: str) -> None:
     """Show where a workload's replicas stand: 1 is next of its tenant and priority."""
     answer = await client.queue.list(workload=workload, region=region)
-    _tell_unreachable(answer)
+    output.tell_unreachable(answer.unreachable)
     if style != "table":
         output.write(output.documents([manifest.tree(item) for item in answer.items], style))
         return
@@ -100,8 +100,3 @@ async def get(client: "AsyncClient", workload: str, region: str, style: str) -> 
     ]
     headers = ["REGION", "TASK", "PRIORITY", "WAITING", "POSITION", "WAITED", "REASON"]
     output.write(output.table(headers, rows)) if rows else output.tell(f"nothing of {workload} waits")
-
-
-def _tell_unreachable(answer: regional_pb2.ListQueueResponse) -> None:
-    for region in answer.unreachable:
-        output.tell(f"region {output.visible(region)} cannot be asked")

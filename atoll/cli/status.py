@@ -59,7 +59,7 @@ def _show_workloads(
     count = explain.counted(len(workloads), "workload")
     output.write(f"\n{count}, {len(workloads) - len(late)} as they should be\n" if workloads else "\nno workloads\n")
     if late:
-        output.write(output.render(views.OF_ALL_TENANTS if everywhere else views.WORKLOADS, late, "table"))
+        output.write(output.render(views.WORKLOADS_OF_ALL if everywhere else views.WORKLOADS, late, "table"))
         for workload in late:
             reasons = [explain.sentence(reason) for reason in workload.status.pending[:SHOWN_REASONS]]
             if reasons:

@@ -113,7 +113,7 @@ WORKLOADS: View[objects_pb2.Workload] = View(
         "LABELS": lambda w: _labels(w.metadata.labels),
     },
 )
-OF_ALL_TENANTS: View[objects_pb2.Workload] = View(
+WORKLOADS_OF_ALL: View[objects_pb2.Workload] = View(
     kind=WORKLOADS.kind,
     name=WORKLOADS.name,
     columns={"TENANT": WORKLOADS.more["TENANT"], **WORKLOADS.columns},
@@ -149,13 +149,13 @@ SLOTS: View[regional_pb2.SlotView] = View(
     columns={
         "NAME": lambda s: slot_text(s.slot.id),
         "STATE": lambda s: enum(s.slot.state, objects_pb2.SlotState),
+        "REGION": lambda s: s.region,
         "NODE": lambda s: s.slot.node,
         "PHASE": lambda s: enum(s.attempt.phase, agent_pb2.AttemptPhase),
         "READY": lambda s: "yes" if s.attempt.ready else "no",
         "RESTARTS": lambda s: str(s.attempt.restarts),
     },
     more={
-        "REGION": lambda s: s.region,
         "ATTEMPT": lambda s: f"{s.slot.attempt.term}.{s.slot.attempt.n}" if s.slot.HasField("attempt") else "",
         "GENERATION": lambda s: str(s.slot.generation),
         "USES": lambda s: str(vector(s.slot.vector)),
@@ -163,6 +163,12 @@ SLOTS: View[regional_pb2.SlotView] = View(
         "EXIT": _exit,
         "MESSAGE": lambda s: s.attempt.message or s.slot.exit.message or s.attempt.exit.message,
     },
+)
+SLOTS_OF_ALL: View[regional_pb2.SlotView] = View(
+    kind=SLOTS.kind,
+    name=SLOTS.name,
+    columns={"TENANT": lambda s: s.slot.id.tenant, **SLOTS.columns},
+    more=SLOTS.more,
 )
 TENANTS: View[objects_pb2.Tenant] = View(
     kind="Tenant",
@@ -217,6 +223,7 @@ JOIN_TOKENS: View[objects_pb2.JoinToken] = View(
     name=lambda t: t.id,
     columns={
         "ID": lambda t: t.id,
+        "REGION": lambda t: t.region,
         "POOL": lambda t: t.pool,
         "NODE": lambda t: t.node,
         "STATE": lambda t: "revoked" if t.revoked_ms else "used" if t.used_ms else "open",
@@ -224,4 +231,5 @@ JOIN_TOKENS: View[objects_pb2.JoinToken] = View(
     },
     more={"USED BY": lambda t: t.used_by.partition(" ")[0], "LABELS": lambda t: _labels(t.labels)},
 )
+OF_ALL_TENANTS: dict[str, View[Any]] = {view.kind: view for view in (WORKLOADS_OF_ALL, SLOTS_OF_ALL)}
 BY_KIND: dict[str, View[Any]] = {view.kind: view for view in (WORKLOADS, NODES, SLOTS, TENANTS, REGIONS)}

@@ -124,11 +124,13 @@ class Slots:
         finally:
             call.cancel()
 
-    async def list(self, *, workload: str = "", tenant: str = "", region: str = "") -> list[regional_pb2.SlotView]:
-        """All pages; of all workloads of the tenant when none is named."""
-        request = regional_pb2.ListSlotsRequest(
-            region=region, tenant=tenant or self._tenant, workload=workload, page_size=PAGE_SIZE
-        )
+    async def list(
+        self, *, workload: str = "", tenant: str = "", everywhere: bool = False, region: str = ""
+    ) -> list[regional_pb2.SlotView]:
+        """All pages; of all workloads of the tenant when none is named. `everywhere`: of every tenant, for
+        operators."""
+        tenant = "" if everywhere else tenant or self._tenant
+        request = regional_pb2.ListSlotsRequest(region=region, tenant=tenant, workload=workload, page_size=PAGE_SIZE)
         found: list[regional_pb2.SlotView] = []
         while True:
             page = await self._caller.read(self._stub.ListSlots, request, deadline_s=DEADLINE_S)
@@ -230,13 +232,14 @@ class Tokens:
         )
         return await self._caller.write(self._regional.CreateJoinToken, request, request_id="", deadline_s=DEADLINE_S)
 
-    async def list_join(self, *, region: str = "") -> list[objects_pb2.JoinToken]:
-        """Join tokens that have not expired, used and revoked ones too."""
+    async def list_join(self, *, region: str = "") -> regional_pb2.ListJoinTokensResponse:
+        """Join tokens that have not expired, used and revoked ones too; of every region when none is named. One that
+        cannot be asked is in `unreachable`."""
         request = regional_pb2.ListJoinTokensRequest(region=region)
-        return list((await self._caller.read(self._regional.ListJoinTokens, request, deadline_s=DEADLINE_S)).tokens)
+        return await self._caller.read(self._regional.ListJoinTokens, request, deadline_s=DEADLINE_S)
 
     async def revoke_join(self, token_id: str, *, region: str = "", request_id: str = "") -> objects_pb2.JoinToken:
-        """No node joins with it any more; one that did stays. Raises NotFound."""
+        """No node joins with it any more; one that did stays. `region` may be left out. Raises NotFound."""
         request_id = request_id or new_request_id()
         request = regional_pb2.RevokeJoinTokenRequest(region=region, id=token_id, request_id=request_id)
         write = self._caller.write(

@@ -254,6 +254,16 @@ async def test_calls_for_a_region_pass_through(plane: GlobalProcess, pki: Pki) -
             return False
 
         await until(away)
+        async with FakeRegion(plane.programs, pki.region("south"), "south") as south:
+            await until(lambda: south.welcomes)
+            listed = await admin.regional.ListJoinTokens(regional_pb2.ListJoinTokensRequest())
+            assert [token.id for token in listed.tokens] == ["of-south"] and listed.unreachable == ["north"]
+            revoke = regional_pb2.RevokeJoinTokenRequest(id="of-south", request_id="r-1")
+            assert (await admin.regional.RevokeJoinToken(revoke)).record.region == "south"
+            revoke.id = "of-north"
+            with pytest.raises(grpc.aio.AioRpcError) as perhaps:
+                await admin.regional.RevokeJoinToken(revoke)
+            assert "north may have it" in error_of(perhaps.value).message
 
 
 async def test_nodes_are_found_in_whatever_region_has_them(plane: GlobalProcess, pki: Pki) -> None:
@@ -265,6 +275,8 @@ async def test_nodes_are_found_in_whatever_region_has_them(plane: GlobalProcess,
         await until(lambda: north.welcomes and south.welcomes)
         first = await admin.regional.ListNodes(regional_pb2.ListNodesRequest(name="n1"))
         assert first.next_page_token == "south/"  # a region a page
+        of_all = await admin.regional.ListSlots(regional_pb2.ListSlotsRequest())
+        assert of_all.next_page_token == "south/", "every tenant's, of every region"
         update = regional_pb2.UpdateNodeRequest(name="n1", request_id="u-1")
         with pytest.raises(grpc.aio.AioRpcError) as nobody:
             await admin.regional.UpdateNode(update)

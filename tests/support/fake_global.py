@@ -210,6 +210,8 @@ class FakeRegion(regional_pb2_grpc.RegionalServicer):
         self.why = regional_pb2.WhyResponse()
         self.queue = regional_pb2.ListQueueResponse()
         self.queue_asked = regional_pb2.ListQueueRequest()
+        self.slots_asked = regional_pb2.ListSlotsRequest()
+        self.tokens = regional_pb2.ListJoinTokensResponse()
         self.slots = [
             regional_pb2.SlotView(
                 slot=objects_pb2.Slot(
@@ -222,6 +224,7 @@ class FakeRegion(regional_pb2_grpc.RegionalServicer):
         ]
 
     async def ListSlots(self, request: regional_pb2.ListSlotsRequest, context: Any) -> Any:
+        self.slots_asked = request
         first = int(request.page_token or 0)
         more = str(first + 2) if first + 2 < len(self.slots) else ""
         return regional_pb2.ListSlotsResponse(slots=self.slots[first : first + 2], next_page_token=more)
@@ -232,6 +235,9 @@ class FakeRegion(regional_pb2_grpc.RegionalServicer):
 
     async def Why(self, request: regional_pb2.WhyRequest, context: Any) -> regional_pb2.WhyResponse:
         return self.why
+
+    async def ListJoinTokens(self, request: Any, context: Any) -> regional_pb2.ListJoinTokensResponse:
+        return self.tokens
 
     async def Logs(self, request: regional_pb2.LogsRequest, context: Any) -> AsyncIterator[regional_pb2.LogsChunk]:
         yield regional_pb2.LogsChunk(data=b"one\n")

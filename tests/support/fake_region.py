@@ -16,7 +16,7 @@ class FakeRegion:
     """`async with FakeRegion(...)`: dials again whenever the stream ends, and runs what it is told to run.
 
     Forwarded calls are answered with the request's bytes, which every test can predict; `Logs` with three parts,
-    `Why` with an error; calls about nodes with those of `nodes`.
+    `Why` with an error; calls about nodes with those of `nodes`; those about join tokens with `of-<region>`.
     """
 
     def __init__(self, address: str, tls: TlsFiles, name: str, *, term: int = 1) -> None:
@@ -88,10 +88,14 @@ class FakeRegion:
         if forward.cancel:
             return
         nodes = [objects_pb2.Node(metadata=objects_pb2.Metadata(name=n), region=self.model.name) for n in self.nodes]
+        token = objects_pb2.JoinToken(id=f"of-{self.model.name}", region=self.model.name)
         parts = {
             "Logs": [b"a", b"b", b"c"],
             "Why": [],
             "ListNodes": [regional_pb2.ListNodesResponse(nodes=nodes).SerializeToString()],
+            "ListSlots": [regional_pb2.ListSlotsResponse(revision=1).SerializeToString()],
+            "ListJoinTokens": [regional_pb2.ListJoinTokensResponse(tokens=[token]).SerializeToString()],
+            "RevokeJoinToken": [regional_pb2.RevokeJoinTokenResponse(record=token).SerializeToString()],
             "UpdateNode": [regional_pb2.UpdateNodeResponse(node=n).SerializeToString() for n in nodes],
         }.get(forward.method, [forward.request])
         for part in parts:

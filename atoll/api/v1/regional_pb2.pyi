@@ -116,7 +116,9 @@ class ListSlotsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     region: _builtins.str
+    """empty = all that have any"""
     tenant: _builtins.str
+    """empty = all"""
     workload: _builtins.str
     """empty = all of the tenant"""
     page_size: _builtins.int
@@ -673,6 +675,7 @@ class ListJoinTokensRequest(_message.Message):
 
     REGION_FIELD_NUMBER: _builtins.int
     region: _builtins.str
+    """empty = all"""
     def __init__(
         self,
         *,
@@ -691,18 +694,24 @@ class ListJoinTokensResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKENS_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.JoinToken]:
-        """without their hashes; sorted by id"""
+        """without their hashes; by region, then sorted by id"""
+
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """regions that could not be asked"""
 
     def __init__(
         self,
         *,
         tokens: _abc.Iterable[_objects_pb2.JoinToken] | None = ...,
+        unreachable: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -716,6 +725,7 @@ class RevokeJoinTokenRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     region: _builtins.str
+    """empty = the one that has it"""
     id: _builtins.str
     request_id: _builtins.str
     def __init__(

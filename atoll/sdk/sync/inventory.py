@@ -89,9 +89,12 @@ class Slots:
             )
         )
 
-    def list(self, *, workload: str = "", tenant: str = "", region: str = "") -> list[regional_pb2.SlotView]:
-        """All pages; of all workloads of the tenant when none is named."""
-        return wait_for(self._noun.list(workload=workload, tenant=tenant, region=region))
+    def list(
+        self, *, workload: str = "", tenant: str = "", everywhere: bool = False, region: str = ""
+    ) -> list[regional_pb2.SlotView]:
+        """All pages; of all workloads of the tenant when none is named. `everywhere`: of every tenant, for
+        operators."""
+        return wait_for(self._noun.list(workload=workload, tenant=tenant, everywhere=everywhere, region=region))
 
 
 class Queue:
@@ -156,12 +159,13 @@ class Tokens:
         """A token with which one node may join, once."""
         return wait_for(self._noun.create_join(region=region, pool=pool, node=node, ttl_s=ttl_s, labels=labels))
 
-    def list_join(self, *, region: str = "") -> list[objects_pb2.JoinToken]:
-        """Join tokens that have not expired, used and revoked ones too."""
+    def list_join(self, *, region: str = "") -> regional_pb2.ListJoinTokensResponse:
+        """Join tokens that have not expired, used and revoked ones too; of every region when none is named. One that
+        cannot be asked is in `unreachable`."""
         return wait_for(self._noun.list_join(region=region))
 
     def revoke_join(self, token_id: str, *, region: str = "", request_id: str = "") -> objects_pb2.JoinToken:
-        """No node joins with it any more; one that did stays. Raises NotFound."""
+        """No node joins with it any more; one that did stays. `region` may be left out. Raises NotFound."""
         return wait_for(self._noun.revoke_join(token_id, region=region, request_id=request_id))
 
     def whoami(self) -> global_pb2.WhoAmIResponse:

@@ -1,17 +1,20 @@
 """Commands against an in-memory cluster: what they print where, and their exit codes."""
 
+import contextlib
 import gc
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
 
 from atoll import manifest
 from atoll.api.v1 import objects_pb2, regional_pb2
+from atoll.cli import listing, views
 from atoll.cli.main import main
-from atoll.cli.output import visible
+from atoll.cli.output import View, visible
 from atoll.cli.progress_line import ProgressLine
 from atoll.sdk.progress import Progress
 from tests.support.fake_global import FakeCluster
@@ -105,6 +108,22 @@ class TestExitCodes:
         assert not [it for it in gc.get_objects() if isinstance(it, grpc.aio.Channel)]
 
 
+async def _changes(view: View[Any], before: list[Any], *looks: list[Any]) -> list[tuple[str, bool]]:
+    """The regions of what a watch tells, and whether it is gone."""
+    found = []
+    with contextlib.suppress(LookupError):
+        coming = iter(looks)
+
+        async def look() -> list[Any]:
+            if (found_now := next(coming, None)) is None:
+                raise LookupError
+            return found_now
+
+        async for item, gone in listing._look_again(look, view, before):
+            found.append((item.region, gone))
+    return found
+
+
 class TestShowing:
     def test_every_format(self, atoll: Run, cluster: FakeCluster) -> None:
         atoll(*RUN)
@@ -122,6 +141,37 @@ class TestShowing:
         out = atoll("get", "slots", "hello").out
         assert "n\\x1b[2J1" in out
         assert "\x1b" not in out
+
+    def test_slots_of_every_tenant(self, atoll: Run, cluster: FakeCluster) -> None:
+        assert atoll("get", "slots").out.split()[0] == "NAME"
+        assert cluster.region.slots_asked.tenant == "default"
+        out = atoll("get", "slots", "-A").out
+        assert cluster.region.slots_asked.tenant == ""
+        assert out.split()[:4] == ["TENANT", "NAME", "STATE", "REGION"] and "default  hello/0" in out
+
+    async def test_a_watch_tells_slots_of_one_name_apart_and_no_heartbeats(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(listing, "LOOK_AGAIN_S", 0.0)
+        slot = objects_pb2.Slot(id=objects_pb2.SlotId(workload="hello", task="main"))
+        east, west = (regional_pb2.SlotView(slot=slot, region=region) for region in ("east", "west"))
+        moved = regional_pb2.SlotView(slot=objects_pb2.Slot(id=slot.id, node="n2"), region="west")
+        assert await _changes(views.SLOTS, [east, west], [east, west], [east, moved], [moved]) == [
+            ("west", False),
+            ("east", True),
+        ]
+        nodes = [[objects_pb2.Node(region="east", heartbeat_age_ms=age)] for age in (1, 2, 3)]
+        assert await _changes(views.NODES, *nodes, []) == [("east", True)]
+
+    def test_join_tokens_of_every_region_and_which_one_could_not_be_asked(
+        self, atoll: Run, cluster: FakeCluster
+    ) -> None:
+        for region in ("r1", "r2"):
+            cluster.region.tokens.tokens.add(id=f"of-{region}", region=region, pool="default")
+        cluster.region.tokens.unreachable.append("r3")
+        listed = atoll("node", "token", "list")
+        assert [line.split()[:2] for line in listed.out.splitlines()[1:]] == [["of-r1", "r1"], ["of-r2", "r2"]]
+        assert listed.err == "region r3 cannot be asked: what it has is not shown\n"
 
     def test_why_unplaced_and_placed(self, atoll: Run, cluster: FakeCluster) -> None:
         slot = objects_pb2.SlotId(tenant="default", workload="hello", task="main", index=0)

@@ -168,7 +168,7 @@ def test_join_tokens_are_listed_and_revoked(atoll: Run, playground: Playground) 
     (row,) = [line.split() for line in atoll("node", "token", "list", "--pool", "gpu").out.splitlines()[1:]]
     assert row[0] in made
     assert made.rpartition(".")[2] not in atoll("node", "token", "list", "-o", "json").out
-    assert row[3] == "open"
+    assert row[4] == "open"
     revoked = atoll("node", "token", "revoke", row[0])
     assert (revoked.code, revoked.out) == (0, f"jointoken/{row[0]} revoked\n")
     assert atoll("node", "token", "revoke", row[0]).code == 0
