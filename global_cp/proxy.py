@@ -86,7 +86,7 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         if len(regions) < 2:
             return request
         answer = await self._gathered("ListJoinTokens", pb.ListJoinTokensRequest(), regions, pb.ListJoinTokensResponse)
-        located = _copy(request)
+        located: pb.RevokeJoinTokenRequest = _copy(request)
         located.region = next((token.region for token in answer.tokens if token.id == request.id), "")
         if not located.region and answer.unreachable:
             raise Unavailable(f"{', '.join(answer.unreachable)} may have it, and cannot be asked")
