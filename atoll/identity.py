@@ -26,6 +26,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from atoll.api.v1.objects_pb2 import ROLE_ADMIN, ROLE_GLOBAL, ROLE_NODE, ROLE_REGION, Role
@@ -149,6 +150,11 @@ class RegionIssuer:
         self._certificate, self._key = _read_authority(certificate, key, _ISSUER)
         self.region = _name_part(self._certificate.subject, NameOID.COMMON_NAME)
         self.cluster = _name_part(self._certificate.subject, NameOID.ORGANIZATION_NAME)
+
+    def secret(self) -> bytes:
+        """32 bytes that only those who hold this issuer's key know, from which to derive others."""
+        number = self._key.private_numbers().private_value.to_bytes(66)
+        return HKDF(hashes.SHA256(), 32, salt=None, info=b"atoll region secret").derive(number)
 
     def sign_node(
         self, csr_pem: bytes, *, node: str, pool: str, labels: Sequence[tuple[str, str]], now_ms: int

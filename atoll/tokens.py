@@ -1,9 +1,11 @@
 """Tokens: what a person (`atoll-user.<id>.<secret>`) or a new node (`atoll-join.<CA digest>.<id>.<secret>`) shows.
 
-The secret is 256 random bits, shown once; stored is its SHA-256, which needs no salt and no slow hash at that length.
+The secret is 256 random bits, or derived from a key and a request's id, so that the request asked again gets the same
+answer. It is shown to who asked for it; stored is its SHA-256, which needs no salt and no slow hash at that length.
 A token never prints itself: only `text()` tells. Whose token it is, and until when, is in the stored record.
 """
 
+import base64
 import hashlib
 import hmac
 import re
@@ -47,6 +49,13 @@ def mint_user() -> Token:
 
 def mint_join(ca_digest: str) -> Token:
     return Token(secrets.token_hex(8), secrets.token_urlsafe(32), ca_digest)
+
+
+def derive_join(ca_digest: str, key: bytes, request_id: str) -> Token:
+    """The one token of a request: always the same from the same key, and nothing of it is known without."""
+    digest = hmac.new(key, b"join-token " + request_id.encode(), hashlib.sha512).digest()
+    secret = base64.urlsafe_b64encode(digest[:32]).decode().rstrip("=")
+    return Token(digest[32:40].hex(), secret, ca_digest)
 
 
 def parse_user(text: str) -> Token | None:

@@ -15,10 +15,20 @@ from cryptography.hazmat.primitives import serialization
 from atoll import tokens
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.clock import Clock
-from atoll.errors import Busy, Invalid, Mistake, NotAllowed, NotAuthenticated, NotFound, Unavailable
+from atoll.errors import (
+    Busy,
+    Conflict,
+    Invalid,
+    Mistake,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+)
 from atoll.identity import Identity, NodeCertificate, RegionIssuer, ca_digests, expiry_ms
 from atoll.lane import Plan
-from atoll.model.names import mistake_in_label_key, mistake_in_label_value, mistake_in_name
+from atoll.model.names import mistake_in_label_key, mistake_in_label_value, mistake_in_name, mistake_in_request_id
 from atoll.store import keys
 from atoll.store.store import Compare, Delete, KeyValue, Put, Store, StoreUnavailable, absent, mod_is, prefix_end
 from regional.config import Settings
@@ -37,6 +47,7 @@ class Enrolment:
         self._region = settings.region
         self._root = keys.region_root(settings.region)
         self._issuer = issuer
+        self._secret = issuer.secret()
         self._ca_pem = ca_pem
         self._ca_digests = ca_digests(ca_pem)
         self._store = store
@@ -45,11 +56,45 @@ class Enrolment:
         self._throttle = _Throttle(settings.join_attempts_per_s, settings.join_throttled_hosts)
 
     async def create(self, request: regional_pb2.CreateJoinTokenRequest) -> regional_pb2.CreateJoinTokenResponse:
-        """Raises Invalid with every mistake, Conflict, OutcomeUnknown, Unavailable."""
+        """Asked again with the same request id, it is the same token. Raises Invalid with every mistake, Conflict,
+        OutcomeUnknown, Unavailable."""
         if mistakes := _mistakes(request):
             raise Invalid("the join token cannot be made", tuple(mistakes))
+        token = self._minted(request.request_id)
+        if request.request_id and (before := await self._made_before(token, request)):
+            return before
+        try:
+            return await self._made(token, request)
+        except Conflict:  # perhaps by the same request, at this very moment
+            if request.request_id and (before := await self._made_before(token, request)):
+                return before
+            raise
+        except OutcomeUnknown as unknown:
+            unknown.request_id = request.request_id
+            raise
+
+    def _minted(self, request_id: str) -> tokens.Token:
+        """Of a request with an id the secret is derived, so that it can be told again and is stored nowhere."""
+        digest = self._ca_digests[0]
+        return tokens.derive_join(digest, self._secret, request_id) if request_id else tokens.mint_join(digest)
+
+    async def _made_before(
+        self, token: tokens.Token, request: regional_pb2.CreateJoinTokenRequest
+    ) -> regional_pb2.CreateJoinTokenResponse | None:
+        """The answer to the same request; None: it is the first. Raises Conflict, Unavailable."""
+        item = await self._get(keys.join_token(self._root, token.id))
+        if item is None:
+            return None
+        record = objects_pb2.JoinToken.FromString(item.value)
+        if record.request_digest != self._digest(request) or not token.matches(record.hash):
+            text = "the request id was used for another join token"
+            raise Conflict(text, request_id=request.request_id, code="E3003", hint="Ask with another --request-id.")
+        return _created(token, record)
+
+    async def _made(
+        self, token: tokens.Token, request: regional_pb2.CreateJoinTokenRequest
+    ) -> regional_pb2.CreateJoinTokenResponse:
         now_ms = self._clock.now_ms()
-        token = tokens.mint_join(self._ca_digests[0])
         record = objects_pb2.JoinToken(
             id=token.id,
             hash=token.hash(),
@@ -58,14 +103,21 @@ class Enrolment:
             node=request.node,
             expires_ms=now_ms + (request.ttl_s or LONGEST_TTL_S) * 1000,
             labels=sorted(request.labels, key=lambda label: label.key),
+            request_digest=self._digest(request) if request.request_id else b"",
         )
         key = keys.join_token(self._root, token.id)
         expired = await self._expired(now_ms)
         compares: list[Compare] = [absent(key), *(mod_is(item.key, item.mod_revision) for item in expired)]
         deletes = [Delete(item.key) for item in expired]
         await self._writes.write(Plan("JOIN-TOKEN", tuple(compares), (_put(key, record), *deletes)))
-        record.ClearField("hash")
-        return regional_pb2.CreateJoinTokenResponse(token=token.text(), record=record)
+        return _created(token, record)
+
+    def _digest(self, request: regional_pb2.CreateJoinTokenRequest) -> bytes:
+        """Of what was asked for, whether the region was named or not."""
+        asked = regional_pb2.CreateJoinTokenRequest()
+        asked.CopyFrom(request)
+        asked.region = self._region
+        return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
 
     async def join(self, request: agent_pb2.JoinRequest, peer: str) -> agent_pb2.JoinResponse:
         """Raises Busy, Invalid, NotAuthenticated; Conflict or OutcomeUnknown when the token's use was not written."""
@@ -93,9 +145,7 @@ class Enrolment:
         """Those that have not expired, without their hashes, sorted by id. Raises Unavailable."""
         now_ms = self._clock.now_ms()
         records = [objects_pb2.JoinToken.FromString(item.value) for item in await self._stored()]
-        for record in records:
-            record.ClearField("hash")
-        return sorted((r for r in records if r.expires_ms > now_ms), key=lambda record: record.id)
+        return sorted((_shown(r) for r in records if r.expires_ms > now_ms), key=lambda record: record.id)
 
     async def revoke(self, token_id: str) -> objects_pb2.JoinToken:
         """The record, revoked now or before. Raises NotFound, Conflict, OutcomeUnknown, Unavailable."""
@@ -107,8 +157,7 @@ class Enrolment:
             record.revoked_ms = self._clock.now_ms()
             plan = Plan("REVOKE-JOIN", (mod_is(item.key, item.mod_revision),), (_put(item.key, record),))
             await self._writes.write(plan)
-        record.ClearField("hash")
-        return record
+        return _shown(record)
 
     async def renew(self, request: agent_pb2.RenewRequest, identity: Identity) -> agent_pb2.JoinResponse:
         """A fresh certificate for the same node, pool and labels, unless the node was removed since the one shown was
@@ -131,10 +180,7 @@ class Enrolment:
         token = tokens.parse_join(request.token)
         if token is None or token.ca_digest not in self._ca_digests:
             raise NotAuthenticated("this is no join token of this cluster")
-        try:
-            item, _ = await self._store.get(keys.join_token(self._root, token.id))
-        except StoreUnavailable as error:
-            raise Unavailable(f"the region's store does not answer: {error}") from error
+        item = await self._get(keys.join_token(self._root, token.id))
         record = objects_pb2.JoinToken.FromString(item.value) if item else objects_pb2.JoinToken(hash=bytes(32))
         if not token.matches(record.hash) or item is None:
             raise NotAuthenticated(f"region {self._region} does not know this join token")
@@ -155,11 +201,14 @@ class Enrolment:
             raise Busy(f"node {node} was removed just now", retry_after_ms=1_000)
 
     async def _removed(self, node: str) -> objects_pb2.RemovedNode | None:
+        item = await self._get(keys.removed_node(self._root, node))
+        return objects_pb2.RemovedNode.FromString(item.value) if item else None
+
+    async def _get(self, key: bytes) -> KeyValue | None:
         try:
-            item, _ = await self._store.get(keys.removed_node(self._root, node))
+            return (await self._store.get(key))[0]
         except StoreUnavailable as error:
             raise Unavailable(f"the region's store does not answer: {error}") from error
-        return objects_pb2.RemovedNode.FromString(item.value) if item else None
 
     async def _stored(self) -> Sequence[KeyValue]:
         prefix = keys.join_token(self._root, "")
@@ -204,6 +253,8 @@ class _Throttle:
 
 def _mistakes(request: regional_pb2.CreateJoinTokenRequest) -> list[Mistake]:
     found = []
+    if request.request_id and (mistake := mistake_in_request_id(request.request_id)):
+        found.append(Mistake("request_id", mistake))
     for path, name in (("pool", request.pool), ("node", request.node)):
         if name and (mistake := mistake_in_name(name)):
             found.append(Mistake(path, mistake))
@@ -215,6 +266,17 @@ def _mistakes(request: regional_pb2.CreateJoinTokenRequest) -> list[Mistake]:
     if len({label.key for label in request.labels}) < len(request.labels):
         found.append(Mistake("labels", "a key stands twice"))
     return found
+
+
+def _created(token: tokens.Token, record: objects_pb2.JoinToken) -> regional_pb2.CreateJoinTokenResponse:
+    return regional_pb2.CreateJoinTokenResponse(token=token.text(), record=_shown(record))
+
+
+def _shown(record: objects_pb2.JoinToken) -> objects_pb2.JoinToken:
+    """Without what is kept for us alone."""
+    record.ClearField("hash")
+    record.ClearField("request_digest")
+    return record
 
 
 def _put(key: bytes, record: objects_pb2.JoinToken) -> Put:

@@ -33,6 +33,7 @@ def token() -> None:
   atoll node token create --region eu-west --node n7 --ttl 10m
   atoll node token create --region eu-west --pool memory --label pool=memory
   atoll node token create > join.token
+  atoll node token create --node n7 --request-id join-n7     asked again, the same token
 """,
 )
 @click.option("--region", default="", help="May be left out where there is only one.")
@@ -40,14 +41,17 @@ def token() -> None:
 @click.option("--node", default="", help="Only this name may join; else any.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A trusted label of the node.")
 @click.option("--ttl", type=Seconds(), default="15m", show_default=True, help="At most 30m.")
+@mutation
 @connected
-async def create(client: "AsyncClient", region: str, pool: str, node: str, labels: tuple[str, ...], ttl: float) -> None:
-    """Create a token with which one node may join, once. It is shown once, on standard output."""
+async def create(
+    client: "AsyncClient", region: str, pool: str, node: str, labels: tuple[str, ...], ttl: float, request_id: str
+) -> None:
+    """Create a token with which one node may join, once. It goes to standard output, and is stored nowhere."""
     pairs = [text.partition("=") for text in labels]
     if any(not separator for _, separator, _ in pairs):
         raise click.BadParameter("--label wants KEY=VALUE")
     answer = await client.tokens.create_join(
-        region=region, pool=pool, node=node, ttl_s=round(ttl), labels={k: v for k, _, v in pairs}
+        region=region, pool=pool, node=node, ttl_s=round(ttl), labels={k: v for k, _, v in pairs}, request_id=request_id
     )
     record = answer.record
     output.tell(f"for one node of {record.region}, good until {scalars.format_instant(record.expires_ms)}")

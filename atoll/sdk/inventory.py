@@ -220,17 +220,28 @@ class Tokens:
         return (await write).record
 
     async def create_join(
-        self, *, region: str = "", pool: str = "", node: str = "", ttl_s: int, labels: Mapping[str, str] | None = None
+        self,
+        *,
+        region: str = "",
+        pool: str = "",
+        node: str = "",
+        ttl_s: int,
+        labels: Mapping[str, str] | None = None,
+        request_id: str = "",
     ) -> regional_pb2.CreateJoinTokenResponse:
-        """A token with which one node may join, once."""
+        """A token with which one node may join, once. Asked again with the same request id it is the same token."""
+        request_id = request_id or new_request_id()
         request = regional_pb2.CreateJoinTokenRequest(
             region=region,
             pool=pool,
             node=node,
             ttl_s=ttl_s,
             labels=[objects_pb2.Label(key=key, value=value) for key, value in sorted((labels or {}).items())],
+            request_id=request_id,
         )
-        return await self._caller.write(self._regional.CreateJoinToken, request, request_id="", deadline_s=DEADLINE_S)
+        return await self._caller.write(
+            self._regional.CreateJoinToken, request, request_id=request_id, deadline_s=DEADLINE_S
+        )
 
     async def list_join(self, *, region: str = "") -> regional_pb2.ListJoinTokensResponse:
         """Join tokens that have not expired, used and revoked ones too; of every region when none is named. One that

@@ -124,7 +124,7 @@ def was_answered(request: Request, answered: Iterable[objects_pb2.AnsweredReques
 def reused(request: Request, answered: Iterable[objects_pb2.AnsweredRequest]) -> Conflict | None:
     """The refusal of a request id that was used for something else."""
     if any(one.id == request.request_id and one.body_digest != digest(request) for one in answered):
-        return Conflict("the request id was used for something else", request_id=request.request_id)
+        return Conflict("the request id was used for something else", request_id=request.request_id, code="E3003")
     return None
 
 

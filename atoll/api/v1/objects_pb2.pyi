@@ -3491,6 +3491,7 @@ class JoinToken(_message.Message):
     USED_BY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     REVOKED_MS_FIELD_NUMBER: _builtins.int
+    REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     hash: _builtins.bytes
     region: _builtins.str
@@ -3503,6 +3504,8 @@ class JoinToken(_message.Message):
     used_by: _builtins.str
     revoked_ms: _builtins.int
     """0 = not revoked"""
+    request_digest: _builtins.bytes
+    """of the request that made it, where it had an id"""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
         """trusted labels the node gets"""
@@ -3520,10 +3523,11 @@ class JoinToken(_message.Message):
         used_by: _builtins.str = ...,
         labels: _abc.Iterable[Global___Label] | None = ...,
         revoked_ms: _builtins.int = ...,
+        request_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_ms", b"expires_ms", "hash", b"hash", "id", b"id", "labels", b"labels", "node", b"node", "pool", b"pool", "region", b"region", "revoked_ms", b"revoked_ms", "used_by", b"used_by", "used_ms", b"used_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_ms", b"expires_ms", "hash", b"hash", "id", b"id", "labels", b"labels", "node", b"node", "pool", b"pool", "region", b"region", "request_digest", b"request_digest", "revoked_ms", b"revoked_ms", "used_by", b"used_by", "used_ms", b"used_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -622,11 +622,14 @@ class CreateJoinTokenRequest(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     TTL_S_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     pool: _builtins.str
     node: _builtins.str
     ttl_s: _builtins.int
     """at most 1,800"""
+    request_id: _builtins.str
+    """asked again with the same one, the same token is given, until some time after it has expired"""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Label]: ...
     def __init__(
@@ -637,10 +640,11 @@ class CreateJoinTokenRequest(_message.Message):
         node: _builtins.str = ...,
         ttl_s: _builtins.int = ...,
         labels: _abc.Iterable[_objects_pb2.Label] | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "node", b"node", "pool", b"pool", "region", b"region", "ttl_s", b"ttl_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "node", b"node", "pool", b"pool", "region", b"region", "request_id", b"request_id", "ttl_s", b"ttl_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

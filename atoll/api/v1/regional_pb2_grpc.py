@@ -133,7 +133,8 @@ class RegionalServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateJoinToken(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The same request id again gets the same token.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

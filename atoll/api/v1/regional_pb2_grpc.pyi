@@ -40,6 +40,7 @@ class RegionalStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_regional_pb2.ListEventsRequest, _regional_pb2.ListEventsResponse]
     Logs: _grpc.UnaryStreamMultiCallable[_regional_pb2.LogsRequest, _regional_pb2.LogsChunk]
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_regional_pb2.CreateJoinTokenRequest, _regional_pb2.CreateJoinTokenResponse]
+    """The same request id again gets the same token."""
     ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_regional_pb2.ListJoinTokensRequest, _regional_pb2.ListJoinTokensResponse]
     RevokeJoinToken: _grpc.UnaryUnaryMultiCallable[_regional_pb2.RevokeJoinTokenRequest, _regional_pb2.RevokeJoinTokenResponse]
     """Absolute: a token that is revoked already stays so. One that was used is revoked too; its node stays."""
@@ -60,6 +61,7 @@ class RegionalAsyncStub(RegionalStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_regional_pb2.ListEventsRequest, _regional_pb2.ListEventsResponse]  # type: ignore[assignment]
     Logs: _aio.UnaryStreamMultiCallable[_regional_pb2.LogsRequest, _regional_pb2.LogsChunk]  # type: ignore[assignment]
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_regional_pb2.CreateJoinTokenRequest, _regional_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
+    """The same request id again gets the same token."""
     ListJoinTokens: _aio.UnaryUnaryMultiCallable[_regional_pb2.ListJoinTokensRequest, _regional_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
     RevokeJoinToken: _aio.UnaryUnaryMultiCallable[_regional_pb2.RevokeJoinTokenRequest, _regional_pb2.RevokeJoinTokenResponse]  # type: ignore[assignment]
     """Absolute: a token that is revoked already stays so. One that was used is revoked too; its node stays."""
@@ -118,7 +120,8 @@ class RegionalServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _regional_pb2.CreateJoinTokenRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_regional_pb2.CreateJoinTokenResponse, _abc.Awaitable[_regional_pb2.CreateJoinTokenResponse]]: ...
+    ) -> _typing.Union[_regional_pb2.CreateJoinTokenResponse, _abc.Awaitable[_regional_pb2.CreateJoinTokenResponse]]:
+        """The same request id again gets the same token."""
 
     @_abc_1.abstractmethod
     def ListJoinTokens(

@@ -154,10 +154,21 @@ class Tokens:
         return wait_for(self._noun.revoke_user(token_id, request_id=request_id))
 
     def create_join(
-        self, *, region: str = "", pool: str = "", node: str = "", ttl_s: int, labels: Mapping[str, str] | None = None
+        self,
+        *,
+        region: str = "",
+        pool: str = "",
+        node: str = "",
+        ttl_s: int,
+        labels: Mapping[str, str] | None = None,
+        request_id: str = "",
     ) -> regional_pb2.CreateJoinTokenResponse:
-        """A token with which one node may join, once."""
-        return wait_for(self._noun.create_join(region=region, pool=pool, node=node, ttl_s=ttl_s, labels=labels))
+        """A token with which one node may join, once. Asked again with the same request id it is the same token."""
+        return wait_for(
+            self._noun.create_join(
+                region=region, pool=pool, node=node, ttl_s=ttl_s, labels=labels, request_id=request_id
+            )
+        )
 
     def list_join(self, *, region: str = "") -> regional_pb2.ListJoinTokensResponse:
         """Join tokens that have not expired, used and revoked ones too; of every region when none is named. One that

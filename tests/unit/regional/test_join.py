@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll import tokens
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.api.v1.objects_pb2 import ROLE_NODE, Label
 from atoll.clock import SystemClock
@@ -180,6 +181,30 @@ async def test_a_node_renews_its_own_certificate_only(joining: Joining) -> None:
     response = await joining.enrolment.renew(agent_pb2.RenewRequest(csr_pem=node_request()[1]), identity)
     renewed = identity_from_certificate(response.certificate_pem)
     assert (renewed.node, renewed.pool, renewed.labels) == ("n1", "gpu", (("zone", "a"),))
+
+
+async def test_the_same_request_again_gets_the_same_token(joining: Joining) -> None:
+    first = await joining.token(pool="gpu", request_id="join-1")
+    assert await joining.token(pool="gpu", request_id="join-1") == first
+    both = await asyncio.gather(*(joining.token(request_id="join-2") for _ in range(2)))
+    assert both[0] == both[1] != first
+    assert len(joining.stored()) == 2
+    with pytest.raises(Conflict) as other:
+        await joining.token(pool="other", request_id="join-1")
+    assert (other.value.code, other.value.request_id) == ("E3003", "join-1")
+    assert await joining.token(pool="gpu") != first
+    await joining.join(first)
+    assert await joining.token(pool="gpu", request_id="join-1") == first, "used, and the same answer"
+    shown = await joining.enrolment.tokens()
+    assert not any(record.hash or record.request_digest for record in shown)
+
+
+async def test_a_derived_secret_needs_the_issuers_key(joining: Joining, pki: Pki) -> None:
+    other = RegionIssuer(pki.issuer("west").certificate, pki.issuer("west").key).secret()
+    mine = RegionIssuer(pki.issuer(REGION).certificate, pki.issuer(REGION).key).secret()
+    token = await joining.token(request_id="join-1")
+    assert tokens.derive_join("0" * 64, mine, "join-1").secret in token
+    assert tokens.derive_join("0" * 64, other, "join-1").secret not in token
 
 
 async def test_a_revoked_token_lets_nobody_join(joining: Joining) -> None:
