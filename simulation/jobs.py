@@ -2,17 +2,17 @@
 
 Checked from the stores' history alone, by code that shares nothing with the programs: a task is bound for the first
 time only when what it depends on has ended as often as it must, with Completed; a replica that has completed is not
-bound again at the same template; no status counts more successes than there were, none is taken back; a region never
-has more bound at once than its part of a parallelism says.
+bound again at the same template; no status counts more successes than there were, none is taken back; over all regions
+no more of a task are bound at once than its parallelism says.
 """
 
+from collections.abc import Mapping
 from random import Random
 from typing import TYPE_CHECKING
 
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
 from atoll.model.slots import SECOND_COPY
-from atoll.store import keys
 from atoll.store.store import Change
 from simulation.violated import Violated
 
@@ -72,7 +72,7 @@ class JobChecks:
         self._specs: dict[str, dict[int, objects_pb2.WorkloadSpec]] = {}  # by uid and generation
         self._successes: dict[tuple[str, str], Ended] = {}  # by uid and task
         self._begun: set[tuple[str, str]] = set()
-        self._bound: dict[tuple[str, str, str], set[int]] = {}  # by region, uid and task
+        self._bound: dict[tuple[str, str], dict[tuple[str, int], int]] = {}  # by uid and task: slot → generation
         self.ended = 0
 
     def accepted(self, workload: objects_pb2.Workload) -> None:
@@ -86,20 +86,20 @@ class JobChecks:
         """`slot`: as it is, or was when it is gone."""
         if slot.uid not in self._specs:
             return
-        here = self._bound.setdefault((region, slot.uid, slot.id.task), set())
+        bound = self._bound.setdefault((slot.uid, slot.id.task), {})
         if change.item is None or slot.state != BOUND:
-            here.discard(slot.id.index)
+            bound.pop((region, slot.id.index), None)
             if change.item is not None and slot.state == DONE and slot.exit.reason == "Completed":
                 self.ended += 1
                 one = (region, slot.id.index % SECOND_COPY)
                 self._successes.setdefault((slot.uid, slot.id.task), set()).add(one)
             return
-        here.add(slot.id.index)
+        bound[region, slot.id.index] = slot.generation
         self._not_again(change, slot)
         if (slot.uid, slot.id.task) not in self._begun:
             self._in_order(slot)
             self._begun.add((slot.uid, slot.id.task))
-        self._within_its_part(region, slot, len(here))
+        self._within_parallelism(slot, bound)
 
     def _not_again(self, change: Change, slot: objects_pb2.Slot) -> None:
         before = objects_pb2.Slot.FromString(change.previous.value if change.previous else b"")
@@ -118,13 +118,15 @@ class JobChecks:
             if not any(up and done >= (up.completions or up.replicas) for up in upstream):
                 raise Violated(f"jobs: {_named(slot)} starts after {done} successes of {name}")
 
-    def _within_its_part(self, region: str, slot: objects_pb2.Slot, bound: int) -> None:
-        root = keys.region_root(region)
-        item = self._world.state_of[region].get(keys.region_workload(root, slot.id.tenant, slot.id.workload))
-        share = objects_pb2.Share.FromString(item.value if item else b"")
-        for part in share.parallel:
-            if part.task == slot.id.task and bound > part.replicas:
-                raise Violated(f"jobs: {bound} of {_named(slot)} run at once in {region}, its part is {part.replicas}")
+    def _within_parallelism(self, slot: objects_pb2.Slot, bound: Mapping[tuple[str, int], int]) -> None:
+        """Over all regions. Legal: what was bound when a parallelism was larger runs on, and a region that has not
+        heard of a smaller one keeps to its part of the larger."""
+        since = min(bound.values())
+        tasks = [self._task(slot.uid, slot.id.task, g) for g in self._specs[slot.uid] if g >= since]
+        at_most = [task.parallelism for task in tasks if task]
+        if all(at_most) and len(bound) > max(at_most, default=0):
+            where = ", ".join(f"{region}/{index}" for region, index in sorted(bound))
+            raise Violated(f"jobs: {len(bound)} of {_named(slot)} run at once ({where}), at most {max(at_most)} may")
 
     # ---- at every revision of a status
 

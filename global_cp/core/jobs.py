@@ -245,20 +245,3 @@ def settled(plan: Mapping[str, int], placed: Mapping[str, int], replicas: int) -
         counts[region] -= cut
         surplus -= cut
     return counts
-
-
-def parts(parallelism: int, told: Mapping[str, int], over: Iterable[str]) -> dict[str, int]:
-    """Each region's part of a parallelism, by how many of the replicas it was told to run. Regions where all of them
-    have ended need no part any more."""
-    alive = {region: count for region, count in told.items() if count and region not in over}
-    found = dict.fromkeys(told, 0)
-    left, weight = parallelism, sum(alive.values())
-    for region, count in alive.items():  # in order of preference; the last takes what rounding leaves
-        part = min(count, max(1, left * count // weight), left)
-        found[region] = part
-        left, weight = left - part, weight - count
-    for region, count in alive.items():
-        more = min(left, count - found[region])
-        found[region] += more
-        left -= more
-    return found

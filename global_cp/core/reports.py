@@ -74,6 +74,13 @@ class Reports:
         told = {task.name: task.replicas for task in share.spec.tasks}
         return {task.task: task for task in report.tasks if task.desired == told.get(task.task)}
 
+    def surplus(self, share: objects_pb2.Share, revision: int, task: str) -> int | None:
+        """How many of the task are bound in the region beyond its part, by its word on the share of this revision."""
+        report = self.of((share.metadata.tenant, share.metadata.name)).get(share.region)
+        if report is None or report.uid != share.metadata.uid or report.share_revision != revision:
+            return None
+        return next((each.surplus for each in report.tasks if each.task == task), 0)
+
     def stuck(self, share: objects_pb2.Share, task: str, now_ms: int) -> int:
         """How many of the share's replicas of the task wait for room, for so long that they should go elsewhere."""
         said = self.of_share(share).get(task)

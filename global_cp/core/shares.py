@@ -1,7 +1,8 @@
 """Which regions are told to run how much of each workload, and when what they ran may be forgotten.
 
 Decides shares (absolute counts per region and task) and writes them: spread.py says where replicas should run, moves.py
-which step towards that is safe now. The plan is kept in the shares themselves, so that a move goes on after a takeover.
+which step towards that is safe now, parallelism.py how many of them at once. The plan is kept in the shares themselves,
+so that a move goes on after a takeover.
 A workload that is being deleted, or a region it no longer uses, gets a share marked `removed`. A removed share is
 forgotten only on the region's word that every slot is closed at that very generation; the workload itself when none of
 its shares is left (I7, I11). A region that is not connected keeps its shares.
@@ -13,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Settled
 from atoll.model.resources import NOTHING, Vector, total, vector
+from atoll.store import keys
 from global_cp.config import CoreSettings
-from global_cp.core import gang_regions, jobs, moves, spread, transactions
+from global_cp.core import gang_regions, jobs, moves, parallelism, spread, transactions
 from global_cp.core.budgets import purse
 from global_cp.core.commands import Command
 from global_cp.core.jobs import Opening
+from global_cp.core.parallelism import Part
 from global_cp.core.records import Change, Records
 from global_cp.core.reports import Reports, WorkloadPath
 from global_cp.core.rooms import Rooms
@@ -31,20 +34,20 @@ Counts = dict[str, dict[str, int]]  # region → task → replicas
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """By region and task: what it is told next, and the plan that leads to; only regions that have or get any. `parts`
-    of a parallelism; `stopped`: tasks that are over."""
+    of a parallelism, also where something is only held still; `stopped`: tasks that are over."""
 
     preempts: str = ""  # the one region that may preempt for it
 
     told: Counts = field(default_factory=dict)
     plan: Counts = field(default_factory=dict)
-    parts: Counts = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Part]] = field(default_factory=dict)
     stopped: tuple[str, ...] = ()
 
 
 def share(workload: objects_pb2.Workload, region: objects_pb2.Region, wanted: Wanted) -> objects_pb2.Share:
     """What `region` runs of the workload, and where a move leads; nothing at all: it is removed there."""
     name = region.metadata.name
-    told, plan, parts = (counts.get(name, {}) for counts in (wanted.told, wanted.plan, wanted.parts))
+    told, plan, parts = wanted.told.get(name, {}), wanted.plan.get(name, {}), wanted.parts.get(name, {})
     metadata = workload.metadata
     result = objects_pb2.Share(
         metadata=objects_pb2.Metadata(
@@ -65,8 +68,8 @@ def share(workload: objects_pb2.Workload, region: objects_pb2.Region, wanted: Wa
         task.replicas = told.get(task.name, 0)
     if told != plan:
         result.targets.extend(_targets(plan))
+    result.parallel.extend(parallelism.stored(parts))
     if told:
-        result.parallel.extend(_targets(parts))
         result.stopped.extend(wanted.stopped)
     return result
 
@@ -162,7 +165,8 @@ class Shares:
         wanted = Wanted() if nothing else self._counts(workload, live, now_ms)
         gone = {name: share for name, share in present.items() if share.removed and name not in wanted.told}
         holder = [name for name, share in present.items() if share.preempts] or list(wanted.told)
-        wanted = replace(wanted, preempts=holder[0] if holder else "")
+        parts = self._parts(workload, wanted.told, present)
+        wanted = replace(wanted, preempts=holder[0] if holder else "", parts=parts)
         return gone | {
             name: share(workload, self._region(name), wanted) for name in {**present, **wanted.told} if name not in gone
         }
@@ -176,7 +180,6 @@ class Shares:
         at = spread.places(spec, regions, list(live))
         told: Counts = {place.region: {} for place in at}
         plan: Counts = {place.region: {} for place in at}
-        parts: Counts = {place.region: {} for place in at}
         spare, taken = self._spare(workload.metadata.tenant), dict.fromkeys(told, NOTHING)
         openings = self._openings(workload, now_ms)
         home = self._home(workload, at, live, now_ms) if any(task.gang for task in spec.tasks) else None
@@ -200,15 +203,11 @@ class Shares:
             for name in told:
                 plan[name][task.name], told[name][task.name] = wanted[name], next_[name]
                 taken[name] += request * max(0, wanted[name] - before.get(name, 0))
-            if task.parallelism:
-                for name, part in jobs.parts(task.parallelism, next_, self._over(task.name, live, next_)).items():
-                    parts[name][task.name] = part
         used = [name for name in told if any(told[name].values()) or any(plan[name].values())]
         used = used or [place.region for place in at if place.region in live or place.takes][:1]
         return Wanted(
             told={name: told[name] for name in used},
             plan={name: plan[name] for name in used},
-            parts=parts,
             stopped=tuple(sorted(name for name, opening in openings.items() if opening is Opening.STOPPED)),
         )
 
@@ -250,9 +249,30 @@ class Shares:
                 found[name] = min(found[name], ended)
         return found
 
-    def _over(self, task: str, live: Live, told: Mapping[str, int]) -> list[str]:
-        """The regions where all that they were told to run has ended."""
-        said = {name: self._reports.of_share(share).get(task) for name, share in live.items()}
+    def _parts(self, workload: objects_pb2.Workload, told: Counts, present: Live) -> dict[str, dict[str, Part]]:
+        """By region and task; also of regions and tasks that only hold something still."""
+        at_once = {task.name: task.parallelism for task in workload.spec.tasks}
+        held = (part.task for share in present.values() for part in share.parallel)
+        found: dict[str, dict[str, Part]] = {}
+        for task in dict.fromkeys([*at_once, *held]):
+            if not at_once.get(task, 1):
+                continue
+            counts = {name: tasks[task] for name, tasks in told.items()} if task in at_once else {}
+            wanted = parallelism.parts(at_once.get(task, 0), counts, self._over(workload, task, present, counts))
+            now = {name: self._part(share, task) for name, share in present.items()}
+            for name, part in parallelism.step(at_once.get(task, 0), wanted, now).items():
+                found.setdefault(name, {})[task] = part
+        return found
+
+    def _part(self, share: objects_pb2.Share, task: str) -> Part:
+        metadata = share.metadata
+        revision = self._records.mod(keys.share(share.region, metadata.tenant, metadata.name))
+        return parallelism.standing(share, task, self._reports.surplus(share, revision, task))
+
+    def _over(self, workload: objects_pb2.Workload, task: str, shares: Live, told: Mapping[str, int]) -> list[str]:
+        """The regions where all that they were told to run of the task as it is has ended."""
+        same = [name for name, share in shares.items() if share.metadata.generation == workload.metadata.generation]
+        said = {name: self._reports.of_share(shares[name]).get(task) for name in same}
         return [name for name, report in said.items() if report and report.ended >= told.get(name, 0)]
 
     def _outlook(

@@ -26,8 +26,8 @@ from regional.core.transactions import Bind, Binding
 
 _QUOTA_CURES = frozenset({Cure.QUOTA})
 SLICE_AWAITED = explain.reason(explain.SLICE_AWAITED)
-_TURN_CURES = frozenset({Cure.REPLICAS})
-_AT_PARALLELISM = explain.reason(explain.PARALLELISM)
+TURN_CURES = frozenset({Cure.REPLICAS})
+AT_PARALLELISM = explain.reason(explain.PARALLELISM)
 
 
 class _Batch:
@@ -169,7 +169,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
     task = state.workloads[cls.tenant, cls.workload].tasks[cls.task]
     room = batch.slots_left if task.parallel is None else task.parallel - task.at_once
     if room <= 0:
-        state.queue.park(cls, _TURN_CURES, (_AT_PARALLELISM,))
+        state.queue.park(cls, TURN_CURES, (AT_PARALLELISM,))
         return
     account = state.account(cls.tenant)
     affordable = account.affordable(cls.request.vector)

@@ -43,6 +43,8 @@ def _waits(task: TaskEntry, index: int) -> bool:
 
 def place(state: State, gang: GangEntry, members: Waiting, turn: Turn) -> Refusals | None:
     """Plans all of `members`, or says why not; then nothing is planned."""
+    if any(task.parallel is not None and task.at_once + len(indices) > task.parallel for task, indices in members):
+        return Refusals((binding.AT_PARALLELISM,), binding.TURN_CURES)
     account = state.account(gang.owner.tenant)
     asked = total([task.request.vector * len(indices) for task, indices in members])
     if not account.affordable(asked):

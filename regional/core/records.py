@@ -156,6 +156,11 @@ class TaskEntry:
         """How many run, or are about to."""
         return sum(self.copies.values())
 
+    @property
+    def surplus(self) -> int:
+        """How many run, or are about to, beyond this region's part: by an earlier share."""
+        return 0 if self.parallel is None else max(0, self.at_once - self.parallel)
+
     def slot_key(self, index: int) -> bytes:
         return b"%b%d" % (self.slots, index)
 

@@ -83,7 +83,8 @@ def _report(state: State, workload: WorkloadEntry, turn: Turn) -> None:
         pending=pending(workload),
         closed=closed,
         uid=workload.uid,
-        tasks=[_task(workload.tasks[name]) for name in sorted(workload.tasks) if workload.tasks[name].spec],
+        tasks=[_task(task) for _, task in sorted(workload.tasks.items()) if task.spec or task.surplus],
+        share_revision=_revision(state, workload.share),
     )
     digest = report.SerializeToString(deterministic=True)
     if digest != workload.report:
@@ -123,8 +124,14 @@ def _task(task: TaskEntry) -> regional_pb2.TaskReport:
         unplaced=(waiting if cls.gang else cls.size) if cls and parked else 0,
         succeeded=tally.succeeded,
         failed=tally.failed,
+        surplus=task.surplus,
         failure=_failure(task) if tally.failed else "",
     )
+
+
+def _revision(state: State, share: objects_pb2.Share) -> int:
+    """Of a share with parts of a parallelism, in the global plane's store as it is."""
+    return share.global_revision if share.parallel and share.store_life == state.heard[0] else 0
 
 
 def _failure(task: TaskEntry) -> str:

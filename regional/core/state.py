@@ -302,6 +302,8 @@ class State:
         """Replicas of the task have left their nodes."""
         if task.request.topology or task.parallel is not None:
             self.neighbours.freed(task)
+        if task.parallel is not None:
+            self.mark_changed(task.owner)  # the others wait for what it runs beyond its part
 
     def retally(self, entry: SlotEntry) -> None:
         """Counts the entry anew after its record, status or share changed."""

@@ -2550,7 +2550,7 @@ class Share(_message.Message):
         """tasks of a job that are over: what has not ended of them is stopped; sorted"""
 
     @_builtins.property
-    def parallel(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskTarget]:
+    def parallel(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskPart]:
         """of tasks with a parallelism: this region's part of it; sorted"""
 
     def __init__(
@@ -2568,7 +2568,7 @@ class Share(_message.Message):
         templates: _abc.Iterable[Global___TaskTemplate] | None = ...,
         targets: _abc.Iterable[Global___TaskTarget] | None = ...,
         stopped: _abc.Iterable[_builtins.str] | None = ...,
-        parallel: _abc.Iterable[Global___TaskTarget] | None = ...,
+        parallel: _abc.Iterable[Global___TaskPart] | None = ...,
         preempts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "spec", b"spec"]  # noqa: Y015
@@ -2600,6 +2600,33 @@ class TaskTarget(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskTarget: _TypeAlias = TaskTarget  # noqa: Y015
+
+@_typing.final
+class TaskPart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    replicas: _builtins.int
+    """so many are bound at once at most"""
+    held: _builtins.int
+    """for the global plane: so many may be bound still, by earlier shares; 0 = no more than replicas"""
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        replicas: _builtins.int = ...,
+        held: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "replicas", b"replicas", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskPart: _TypeAlias = TaskPart  # noqa: Y015
 
 @_typing.final
 class TaskTemplate(_message.Message):

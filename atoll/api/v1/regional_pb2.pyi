@@ -1023,6 +1023,7 @@ class WorkloadReport(_message.Message):
     CLOSED_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    SHARE_REVISION_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     workload: _builtins.str
     generation: _builtins.int
@@ -1030,6 +1031,8 @@ class WorkloadReport(_message.Message):
     closed: _builtins.bool
     """removed, and every slot released: the share may be forgotten"""
     uid: _builtins.str
+    share_revision: _builtins.int
+    """of the share as admitted, if it has parts of a parallelism: global_revision"""
     @_builtins.property
     def counts(self) -> _objects_pb2.SlotCounts: ...
     @_builtins.property
@@ -1049,10 +1052,11 @@ class WorkloadReport(_message.Message):
         closed: _builtins.bool = ...,
         uid: _builtins.str = ...,
         tasks: _abc.Iterable[Global___TaskReport] | None = ...,
+        share_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "counts", b"counts", "generation", b"generation", "pending", b"pending", "tasks", b"tasks", "tenant", b"tenant", "uid", b"uid", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "counts", b"counts", "generation", b"generation", "pending", b"pending", "share_revision", b"share_revision", "tasks", b"tasks", "tenant", b"tenant", "uid", b"uid", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1071,6 +1075,7 @@ class TaskReport(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    SURPLUS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     desired: _builtins.int
     healthy: _builtins.int
@@ -1087,6 +1092,8 @@ class TaskReport(_message.Message):
     """likewise, for good"""
     failure: _builtins.str
     """of one of them, for people"""
+    surplus: _builtins.int
+    """bound, reserved or about to be, beyond the region's part of the parallelism"""
     def __init__(
         self,
         *,
@@ -1099,10 +1106,11 @@ class TaskReport(_message.Message):
         succeeded: _builtins.int = ...,
         failed: _builtins.int = ...,
         failure: _builtins.str = ...,
+        surplus: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "failed", b"failed", "failure", b"failure", "healthy", b"healthy", "succeeded", b"succeeded", "task", b"task", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "failed", b"failed", "failure", b"failure", "healthy", b"healthy", "succeeded", b"succeeded", "surplus", b"surplus", "task", b"task", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ import pytest
 from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.errors import Conflict
 from atoll.model.resources import Vector
+from atoll.store import keys
 from global_cp.core import jobs
 from tests.support.global_core import UNIT, GlobalCore
 
@@ -42,6 +43,7 @@ class Region:
     def __init__(self, core: GlobalCore, name: str = "north", session: int = 1) -> None:
         self.core, self.name, self.session = core, name, session
         self.ends: dict[str, tuple[int, int]] = {}  # succeeded and failed, by task
+        self.surplus = 0  # bound beyond the part of a parallelism
         core.connect(session, name)
 
     @property
@@ -52,6 +54,10 @@ class Region:
     def told(self) -> dict[str, int]:
         """What may run here."""
         return {task.name: task.replicas for task in self.share.spec.tasks if task.replicas}
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        return [(part.replicas, part.held) for part in self.share.parallel]
 
     def end(self, task: str, succeeded: int = 0, failed: int = 0) -> None:
         self.ends[task] = (succeeded, failed)
@@ -71,7 +77,9 @@ class Region:
                 succeeded=succeeded,
                 failed=failed,
                 failure=f"{task.name}/1: it ended with code 3" if failed else "",
+                surplus=self.surplus,
             )
+        told.share_revision = self.core.records.mod(keys.share(self.name, "acme", "etl"))
         self.core.say(self.session, workload=told)
         self.core.pass_time(1_000)
 
@@ -309,14 +317,6 @@ def _say(core: GlobalCore, region: Region) -> None:
     core.pass_time(300)
 
 
-def test_a_parallelism_is_parted_over_the_regions_that_still_need_it() -> None:
-    assert jobs.parts(4, {"a": 5, "b": 5}, ()) == {"a": 2, "b": 2}
-    assert jobs.parts(1, {"a": 5, "b": 5}, ()) == {"a": 1, "b": 0}
-    assert jobs.parts(1, {"a": 5, "b": 5}, ["a"]) == {"a": 0, "b": 1}
-    assert jobs.parts(9, {"a": 2, "b": 5, "c": 0}, ()) == {"a": 2, "b": 5, "c": 0}
-    assert sum(jobs.parts(7, {"a": 1, "b": 100, "c": 3}, ()).values()) == 7
-
-
 def test_what_has_a_place_stays_and_what_waits_may_go() -> None:
     assert jobs.settled({"a": 2, "b": 1}, {"a": 3}, 3) == {"a": 3, "b": 0}
     assert jobs.settled({"a": 2, "b": 1}, {"a": 2}, 3) == {"a": 2, "b": 1}
@@ -333,3 +333,33 @@ def test_each_region_has_its_part_and_quota_only_for_that(core: GlobalCore, nort
     core.pass_time(1_000)
     slice_ = core.records.slices.get("acme", "north")
     assert slice_ and slice_.accounts[0].granted == (UNIT * 3).to_proto()
+
+
+def test_a_part_goes_to_another_region_only_when_the_first_one_says_that_nothing_runs_by_it(
+    core: GlobalCore, north: Region
+) -> None:
+    south = Region(core, "south", 2)
+    job = _job({"main": ()}, spread=objects_pb2.Spread(strategy=objects_pb2.SPREAD_STRATEGY_EVEN))
+    job.spec.tasks[0].parallelism = 1
+    core.apply(job)
+    assert (north.parts, south.parts) == ([(1, 0)], [(0, 0)])
+    south.report()
+    north.end("main", succeeded=1)
+    assert (north.parts, south.parts) == ([(0, 1)], [(0, 0)]), "it has not heard of that yet"
+    north.report()
+    assert (north.parts, south.parts) == ([(0, 0)], [(1, 0)])
+    job.spec.tasks[0].args[:] = ["anew"]
+    core.apply(job)
+    south.surplus = 1
+    north.ends.clear()
+    north.report()
+    south.report()
+    assert (north.parts, south.parts) == ([(0, 0)], [(0, 1)]), "it runs by an earlier share still"
+    core.elect()
+    for region in (north, south):
+        core.connect(region.session, region.name)
+        region.report()
+    assert (north.parts, south.parts) == ([(0, 0)], [(0, 1)]), "also for another leader"
+    south.surplus = 0
+    south.report()
+    assert (north.parts, south.parts) == ([(1, 0)], [(0, 0)])

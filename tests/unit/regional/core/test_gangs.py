@@ -55,6 +55,18 @@ def test_a_gang_that_does_not_fit_whole_holds_nothing(world: RegionalWorld) -> N
     assert len(world.slots()) == 9
 
 
+def test_a_gang_waits_for_its_part_of_a_parallelism(world: RegionalWorld) -> None:
+    nodes(world, 2)
+    share = world.share("g", member(2, parallelism=2), type=JOB, tell=False)
+    share.parallel.add(task="main", replicas=0)
+    world.tell_share(share)
+    assert operations(world) == [], "another region may run it still"
+    share = world.share("g", member(2, parallelism=2), type=JOB, tell=False)
+    share.parallel.add(task="main", replicas=2)
+    world.tell_share(share)
+    assert len(world.slots()) == 2
+
+
 def test_quota_for_a_part_is_none(world: RegionalWorld) -> None:
     nodes(world, 2)
     world.grant("acme", Vector(3_000, 1_000_000), seq=2)

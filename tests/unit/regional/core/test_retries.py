@@ -124,6 +124,24 @@ def test_parallelism_survives_a_takeover_and_follows_the_share(world: RegionalWo
     assert len(world.slots()) == 4, "what runs goes on"
 
 
+def test_what_runs_beyond_a_part_is_told_with_the_share_it_is_about(world: RegionalWorld) -> None:
+    def said() -> tuple[int, int]:
+        world.advance(500, beating=[session])
+        report = world.reports("job")[-1]
+        return report.share_revision, report.tasks[0].surplus
+
+    world.uplink()
+    session = world.join("n1", capacity=BIG)
+    _parallel(world, 5, 2)
+    first = said()
+    assert first[0] > 0 and first[1] == 0
+    _parallel(world, 5, 1)
+    second = said()
+    assert second[0] > first[0] and second[1] == 1
+    world.close(session, world.slots()[0], reason="Completed")
+    assert said() == (second[0], 0) and len(world.slots()) == 1
+
+
 def test_of_a_stopped_task_only_what_has_ended_stays(world: RegionalWorld) -> None:
     session = world.join("n1", capacity=BIG)
     share = world.share("job", task(replicas=4), type=JOB, tell=False)
