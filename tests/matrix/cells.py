@@ -20,6 +20,7 @@ from atoll.sdk.specs import Workload
 from atoll.store import keys
 from tests.matrix.flow import POOL, Asker, Flow
 from tests.support.cluster import Cluster, Overlaps, Replica
+from tests.support.freeze import freeze
 
 REGIONS = ("eu-west", "us-east", "ap-south")
 AGENTS = 4
@@ -196,7 +197,7 @@ class Matrix:
 
         if cell.strike == PAUSE:
             for name in names:
-                cluster.named(name).process.send_signal(signal.SIGSTOP)
+                freeze(cluster.named(name).process.pid)
             try:
                 await (asyncio.sleep(ALONE_PAUSED_S) if alone else others())
             finally:

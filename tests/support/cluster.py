@@ -24,6 +24,7 @@ from atoll.sdk.client import AsyncClient
 from atoll.store import keys
 from atoll.store.etcd import EtcdStore
 from tests.support.etcd import need_etcd
+from tests.support.freeze import freeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Cluster(DevCluster):
     def paused(self, name: str) -> Iterator[None]:
         """SIGSTOP, and SIGCONT at the end."""
         process = self.named(name).process
-        process.send_signal(signal.SIGSTOP)
+        freeze(process.pid)
         try:
             yield
         finally:

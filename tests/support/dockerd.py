@@ -20,6 +20,7 @@ import pytest
 import requests
 
 from tests.support.docker import need_docker, remove_all
+from tests.support.freeze import freeze
 
 READY_S = 90.0  # one that was killed first ends what it finds, and takes its time
 
@@ -92,7 +93,7 @@ class Dockerd:
         self._running().wait()
 
     def pause(self) -> None:
-        self._running().send_signal(signal.SIGSTOP)
+        freeze(self._running().pid)
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)
@@ -101,7 +102,7 @@ class Dockerd:
     def deaf_below(self) -> Iterator[None]:
         """The engine answers, but what it needs to start a container (its containerd) is paused."""
         assert self._below is not None
-        self._below.send_signal(signal.SIGSTOP)
+        freeze(self._below.pid)
         try:
             yield
         finally:

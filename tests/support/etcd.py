@@ -25,6 +25,7 @@ import pytest
 
 from atoll.store.binary import EtcdMissing, find_etcd
 from atoll.store.endpoints import ClientTls
+from tests.support.freeze import freeze
 
 REQUIRE = "ATOLL_REQUIRE_ETCD"
 
@@ -143,7 +144,7 @@ class EtcdCluster:
         process.wait()
 
     def pause(self, index: int) -> None:
-        self._process(index).send_signal(signal.SIGSTOP)
+        freeze(self._process(index).pid)
 
     def resume(self, index: int) -> None:
         self._process(index).send_signal(signal.SIGCONT)

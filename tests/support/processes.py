@@ -8,6 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.support.freeze import freeze
+
 
 class Program:
     """`python -m <module> --config <file>`. Standard error goes to `<file>.log`."""
@@ -47,7 +49,7 @@ class Program:
         return await self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        self._running().send_signal(signal.SIGSTOP)
+        freeze(self._running().pid)
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)
