@@ -16,7 +16,7 @@ _QUIETED = 10_000  # objects remembered
 
 
 class Timeline:
-    """Numbers events from 1 in the order they were announced."""
+    """Numbers events in the order they were announced, by the clock: a later leader's numbers are higher."""
 
     def __init__(self, limit: int) -> None:
         self._events: deque[tuple[int, objects_pb2.Event]] = deque(maxlen=limit)
@@ -29,7 +29,7 @@ class Timeline:
             if quieted is None:
                 return
             event = quieted
-        self._seq += 1
+        self._seq = max(self._seq + 1, event.at_ms)
         self._events.append((self._seq, event))
 
     def _quieted(self, event: objects_pb2.Event) -> objects_pb2.Event | None:

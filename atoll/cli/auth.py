@@ -11,7 +11,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.cli import output, views
 from atoll.cli.command import Group
 from atoll.cli.session import Seconds, connected
-from atoll.cli.workloads import mutation
+from atoll.cli.workloads import mutation, show
 from atoll.manifest import scalars
 from atoll.sdk import contexts
 
@@ -36,14 +36,15 @@ def auth() -> None:
 @auth.command(
     "whoami", examples="  atoll auth whoami\n  atoll auth whoami -o json\n  atoll auth whoami --context prod\n"
 )
-@click.option("-o", "--output", "style", type=click.Choice(("table", "json", "yaml")), default="table")
+@output.shown_as()
 @connected
 async def whoami(client: "AsyncClient", style: str) -> None:
     """Whom the server takes you for."""
     me = await client.tokens.whoami()
-    if style != "table":
+    if not output.is_table(style):
         found = {"name": me.name, "role": views.enum(me.role, objects_pb2.Role), "tenant": me.tenant}
-        output.write(output.documents([{**found, "cluster": me.cluster}], style, single=True))
+        names = [f"user/{me.name}"]
+        output.write(output.documents([{**found, "cluster": me.cluster}], style, names=names, single=True))
         return
     rows = [[me.name, views.enum(me.role, objects_pb2.Role), me.tenant, me.cluster]]
     output.write(output.table(["NAME", "ROLE", "TENANT", "CLUSTER"], rows))
@@ -105,7 +106,7 @@ async def create(client: "AsyncClient", name: str, role: str, for_tenant: str, t
 @token.command(
     "list", examples="  atoll auth token list\n  atoll auth token list -o json\n  atoll auth token list -o name\n"
 )
-@click.option("-o", "--output", "style", type=click.Choice(output.FORMATS), default="table")
+@output.shown_as()
 @connected
 async def list_(client: "AsyncClient", style: str) -> None:
     """All user tokens. Never their secrets."""
@@ -121,9 +122,10 @@ async def list_(client: "AsyncClient", style: str) -> None:
 """,
 )
 @click.argument("id_", metavar="ID")
+@output.result
 @mutation
 @connected
-async def revoke(client: "AsyncClient", id_: str, request_id: str) -> None:
+async def revoke(client: "AsyncClient", id_: str, style: str, request_id: str) -> None:
     """Refuse the token from now on, in every region as soon as it hears of it. What still streams under it is cut."""
     record = await client.tokens.revoke_user(id_, request_id=request_id)
-    output.write(f"usertoken/{output.visible(record.id)} revoked: it was {output.visible(record.name)}'s\n")
+    show(style, "UserToken", record, f"revoked: it was {record.name}'s")

@@ -27,20 +27,17 @@ def context() -> None:
     "list",
     examples="  atoll context list\n  atoll context list -o json\n  ATOLL_CONFIG=other.toml atoll context list\n",
 )
-@click.option("-o", "--output", "style", type=click.Choice(("table", "json", "yaml", "jsonl", "name")), default="table")
+@output.shown_as()
 def list_(style: str) -> None:
     """All contexts; the current one is marked. Never their tokens."""
     known = contexts.load()
-    if style == "name":
-        output.write("".join(f"context/{output.visible(name)}\n" for name in known.named))
-        return
-    if style != "table":
+    if not output.is_table(style):
         shown = ("address", "ca", "certificate", "tenant", "etcd_endpoints")
         found = [
             {"name": name, "current": name == known.current, **{f: getattr(it, f) for f in shown if getattr(it, f)}}
             for name, it in known.named.items()
         ]
-        output.write(output.documents(found, style))
+        output.write(output.documents(found, style, names=[f"context/{name}" for name in known.named]))
         return
     rows = [
         [
@@ -49,11 +46,13 @@ def list_(style: str) -> None:
             it.address,
             it.tenant,
             "certificate" if it.certificate else "token",
+            *([it.ca, it.etcd_endpoints] if style == "wide" else []),
         ]
         for name, it in known.named.items()
     ]
     if rows:
-        output.write(output.table(["", "NAME", "ADDRESS", "TENANT", "AS"], rows))
+        more = ["CA", "ETCD"] if style == "wide" else []
+        output.write(output.table(["", "NAME", "ADDRESS", "TENANT", "AS", *more], rows))
     else:
         output.tell(f"no contexts in {contexts.config_path()}\nTry   atoll dev")
 

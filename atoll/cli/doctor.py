@@ -18,17 +18,18 @@ from atoll.cli.failure import EXIT_FAILED
   atoll doctor && atoll dev
 """,
 )
-@click.option("-o", "--output", "style", type=click.Choice(("table", "json", "jsonl", "yaml")), default="table")
+@output.shown_as()
 def doctor(style: str) -> None:
     """Look at Python, etcd, Docker, cgroup, file descriptors, clock and ports, and say why they are good enough or not.
     Exit code 1 when something that is needed is missing."""
     found = findings.look()
     words = {True: "good", False: "BAD", None: "note"}
-    if style == "table":
+    if output.is_table(style):
         rows = [[words[finding.good], finding.name, finding.found, finding.advice] for finding in found]
         output.write(output.table(["", "WHAT", "FOUND", "SO"], rows))
     else:
-        output.write(output.documents([{**asdict(it), "good": words[it.good].lower()} for it in found], style))
+        documents = [{**asdict(it), "good": words[it.good].lower()} for it in found]
+        output.write(output.documents(documents, style, names=[it.name for it in found]))
     if any(finding.good is False for finding in found):
         output.tell("something that is needed is missing: see the rows that say BAD")
         sys.exit(EXIT_FAILED)

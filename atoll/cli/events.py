@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atoll import manifest
+from atoll import errors, manifest
 from atoll.api.v1 import objects_pb2
 from atoll.cli import output
 from atoll.cli.command import Command
@@ -24,7 +24,7 @@ LOOK_AGAIN_S = 1.0
   atoll events
   atoll events --object workload/default/hello
   atoll events -f
-  atoll events -A --object node/
+  atoll events -A --object node/ -o wide
 """,
 )
 @click.option("--object", "prefix", default="", help="Only of objects whose name begins so.")
@@ -32,32 +32,48 @@ LOOK_AGAIN_S = 1.0
 @click.option("--region", default="", help="Of this region only.")
 @click.option("-A", "--all-tenants", "everywhere", is_flag=True, help="Of every tenant, and of nodes; for operators.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as things happen.")
-@click.option("-o", "--output", "style", type=click.Choice(("text", "jsonl")), default="text")
+@output.shown_as()
 @connected
 async def events(
     client: "AsyncClient", prefix: str, limit: int, region: str, everywhere: bool, follow: bool, style: str
 ) -> None:
-    """What happened, as far back as the regions remember."""
+    """What happened, as far back as the regions remember. `-f -o json` writes a line each, as jsonl does."""
     regions = [region] if region else [known.metadata.name for known in await client.regions.list()]
     after = dict.fromkeys(regions, 0)
+    away: set[str] = set()
+    style = "jsonl" if follow and style == "json" else style
     while True:
         found = []
         for name in regions:
-            heard = await client.events.list(
-                object=prefix, limit=limit, after=after[name], everywhere=everywhere, region=name
-            )
+            try:
+                heard = await client.events.list(
+                    object=prefix, limit=limit, after=after[name], everywhere=everywhere, region=name
+                )
+            except errors.Unavailable:
+                if len(regions) == 1:
+                    raise
+                output.tell_unreachable({name} - away)
+                away.add(name)
+                continue
+            away.discard(name)
             after[name] = max((event.seq for event in heard), default=after[name])
             found += heard
-        for event in sorted(found, key=lambda event: event.at_ms)[-limit:]:
-            line = manifest.to_json(manifest.tree(event), indent=None) if style == "jsonl" else _line(event)
-            output.write(line + "\n")
+        _show(sorted(found, key=lambda event: event.at_ms)[-limit:], style)
         if not follow:
-            if not found:
+            if not found and output.is_table(style):
                 output.tell("no events")
             return
         await asyncio.sleep(LOOK_AGAIN_S)
 
 
-def _line(event: objects_pb2.Event) -> str:
-    at = datetime.fromtimestamp(event.at_ms / 1000, UTC).astimezone().strftime("%H:%M:%S")
-    return output.visible(f"{at}  {event.type:<14}  {event.object}  {event.message}").rstrip()
+def _show(found: list[objects_pb2.Event], style: str) -> None:
+    if output.is_table(style):
+        output.write("".join(_line(event, wide=style == "wide") + "\n" for event in found))
+    elif found or style != "yaml":
+        output.write(output.documents(list(map(manifest.tree, found)), style, names=[event.object for event in found]))
+
+
+def _line(event: objects_pb2.Event, *, wide: bool) -> str:
+    at = datetime.fromtimestamp(event.at_ms / 1000, UTC).astimezone()
+    when = f"{at:%Y-%m-%d %H:%M:%S}  {event.region:<10}" if wide else f"{at:%H:%M:%S}"
+    return output.visible(f"{when}  {event.type:<14}  {event.object}  {event.message}").rstrip()

@@ -10,7 +10,7 @@ from atoll.cli import output
 from atoll.cli.command import Command, Group
 from atoll.cli.session import connected
 from atoll.cli.views import WORKLOADS, enum
-from atoll.cli.workloads import FORMATS, mutation, show, wait_for, waiting
+from atoll.cli.workloads import mutation, show, wait_for, waiting
 from atoll.manifest import selectors
 from atoll.manifest.scalars import format_instant
 from atoll.sdk import progress
@@ -39,17 +39,21 @@ def job() -> None:
     examples="""\
   atoll job get nightly
   atoll job get nightly -t analytics
-  atoll get workload nightly -o yaml    the whole document
+  atoll job get nightly -o yaml    the whole document
 """,
 )
 @click.argument("name")
+@output.shown_as()
 @connected
-async def get(client: "AsyncClient", name: str) -> None:
+async def get(client: "AsyncClient", name: str, style: str) -> None:
     """Show the tasks of a job."""
     workload = await client.workloads.get(name)
     if workload.spec.type != objects_pb2.WORKLOAD_TYPE_JOB:
         raise errors.Invalid(f"{name} is a service", hint=f"atoll get workload {name}")
-    output.write("".join(line + "\n" for line in described(workload)))
+    if output.is_table(style):
+        output.write("".join(line + "\n" for line in described(workload)))
+    else:
+        output.write(output.render(WORKLOADS, [workload], style, single=True))
 
 
 @job.command(
@@ -61,12 +65,12 @@ async def get(client: "AsyncClient", name: str) -> None:
 """,
 )
 @click.argument("name")
-@click.option("-o", "--output", "style", type=click.Choice(("table", "wide", "json", "yaml", "name")), default="table")
+@output.shown_as()
 @connected
 async def runs(client: "AsyncClient", name: str, style: str) -> None:
     """List the runs of a job that has a schedule; the last one is the newest."""
     label = selectors.parse_requirement(f"{SCHEDULE_LABEL}={name}")
-    output.write(output.render(WORKLOADS, await client.workloads.list(selector=[label]), style))
+    output.shown(WORKLOADS, await client.workloads.list(selector=[label]), style)
 
 
 def described(workload: objects_pb2.Workload) -> list[str]:
@@ -114,7 +118,7 @@ def _times(workload: objects_pb2.Workload) -> list[str]:
 """,
 )
 @click.argument("name")
-@click.option("-o", "--output", "style", type=FORMATS, default="name")
+@output.result
 @mutation
 @waiting
 @connected

@@ -7,7 +7,7 @@ import click
 from atoll.cli import output, views
 from atoll.cli.command import Group
 from atoll.cli.session import Seconds, connected
-from atoll.cli.workloads import mutation
+from atoll.cli.workloads import mutation, show
 from atoll.manifest import scalars
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ async def create(
 )
 @click.option("--region", default="", help="Only those of this region.")
 @click.option("--pool", default="", help="Only those of this pool.")
-@click.option("-o", "--output", "style", type=click.Choice(output.FORMATS), default="table")
+@output.shown_as()
 @connected
 async def list_(client: "AsyncClient", region: str, pool: str, style: str) -> None:
     """Tokens that have not expired: open, used or revoked. Never their secrets."""
@@ -87,10 +87,11 @@ async def list_(client: "AsyncClient", region: str, pool: str, style: str) -> No
 )
 @click.argument("id_", metavar="ID")
 @click.option("--region", default="", help="May be left out: the region that has it.")
+@output.result
 @mutation
 @connected
-async def revoke(client: "AsyncClient", id_: str, region: str, request_id: str) -> None:
+async def revoke(client: "AsyncClient", id_: str, region: str, style: str, request_id: str) -> None:
     """No node joins with it any more. A node that did stays: `atoll node remove` ends it."""
     record = await client.tokens.revoke_join(id_, region=region, request_id=request_id)
     used = f"; node {record.used_by.partition(' ')[0]} has joined with it, and stays" if record.used_ms else ""
-    output.write(f"jointoken/{output.visible(record.id)} revoked{output.visible(used)}\n")
+    show(style, "JoinToken", record, f"revoked{used}")

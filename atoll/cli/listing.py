@@ -41,7 +41,7 @@ SHORT = {"wl": "Workload", "w": "Workload", "no": "Node", "s": "Slot"}
     shell_complete=lambda context, argument, begun: [f"{it}s" for it in WORDS.values() if f"{it}s".startswith(begun)],
 )
 @click.argument("name", default="")
-@click.option("-o", "--output", "style", type=click.Choice(output.FORMATS), default="table")
+@output.shown_as()
 @click.option(
     "-l",
     "--selector",
@@ -92,7 +92,7 @@ async def get(
     )
     async with contextlib.aclosing(changes):
         async for item, gone in changes:
-            if gone and style in ("table", "wide", "name"):
+            if gone and (output.is_table(style) or style == "name"):
                 output.write(f"{output.visible(view.name(item))} deleted\n")
             else:
                 output.write(output.render(view, [item], style, single=True, headers=False))

@@ -5,7 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.decorators import FC
@@ -16,7 +16,7 @@ from atoll.cli import output, views
 from atoll.cli.command import Group
 from atoll.cli.join_tokens import token
 from atoll.cli.session import Seconds, connected
-from atoll.cli.workloads import mutation
+from atoll.cli.workloads import mutation, show
 from atoll.manifest import taints
 from atoll.model import explain
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN_S = 0.5
 SHOWN_WORKLOADS = 10
-STYLES = click.Choice(output.FORMATS)
 
 
 @click.group(
@@ -51,14 +50,19 @@ def numbered(request_id: str, number: int) -> str:
     return f"{request_id}.{number}" if request_id and number else request_id
 
 
-async def each(names: tuple[str, ...], request_id: str, said: str, act: Callable[[str, str], Awaitable[Any]]) -> None:
+async def each(
+    names: tuple[str, ...],
+    request_id: str,
+    style: str,
+    said: str,
+    act: Callable[[str, str], Awaitable[objects_pb2.Node]],
+) -> None:
     for number, name in enumerate(names):
-        await act(name, numbered(request_id, number))
-        output.write(f"node/{output.visible(name)} {said}\n")
+        show(style, "Node", await act(name, numbered(request_id, number)), said)
 
 
 @node.command("list", examples="  atoll node list\n  atoll node list -o wide\n  atoll node list --region eu-west\n")
-@click.option("-o", "--output", "style", type=STYLES, default="table")
+@output.shown_as()
 @region
 @connected
 async def list_(client: "AsyncClient", style: str, region: str) -> None:
@@ -75,7 +79,7 @@ async def list_(client: "AsyncClient", style: str, region: str) -> None:
 """,
 )
 @click.argument("name")
-@click.option("-o", "--output", "style", type=STYLES, default="wide")
+@output.shown_as("wide")
 @region
 @connected
 async def get(client: "AsyncClient", name: str, style: str, region: str) -> None:
@@ -97,14 +101,18 @@ async def get(client: "AsyncClient", name: str, style: str, region: str) -> None
 )
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--reason", default="", help="For those who ask later.")
+@output.result
 @region
 @mutation
 @connected
-async def cordon(client: "AsyncClient", names: tuple[str, ...], reason: str, region: str, request_id: str) -> None:
+async def cordon(
+    client: "AsyncClient", names: tuple[str, ...], reason: str, style: str, region: str, request_id: str
+) -> None:
     """No new work; what runs there stays. Ends a drain."""
     await each(
         names,
         request_id,
+        style,
         "cordoned",
         lambda name, id_: client.nodes.cordon(name, reason=reason, region=region, request_id=id_),
     )
@@ -119,14 +127,16 @@ async def cordon(client: "AsyncClient", names: tuple[str, ...], reason: str, reg
 """,
 )
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@output.result
 @region
 @mutation
 @connected
-async def uncordon(client: "AsyncClient", names: tuple[str, ...], region: str, request_id: str) -> None:
+async def uncordon(client: "AsyncClient", names: tuple[str, ...], style: str, region: str, request_id: str) -> None:
     """Take work again. Ends a cordon and a drain."""
     await each(
         names,
         request_id,
+        style,
         "takes work",
         lambda name, id_: client.nodes.uncordon(name, region=region, request_id=id_),
     )
@@ -145,6 +155,7 @@ async def uncordon(client: "AsyncClient", names: tuple[str, ...], region: str, r
 @click.option("--deadline", type=Seconds(), default="1h", show_default=True, help="Then what is left stops anyhow.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait/--no-wait", default=True, help="Wait until nothing is left; Ctrl-C is safe.")
+@output.result
 @region
 @mutation
 @connected
@@ -155,6 +166,7 @@ async def drain(
     deadline: float,
     yes: bool,
     wait: bool,
+    style: str,
     region: str,
     request_id: str,
 ) -> None:
@@ -165,6 +177,7 @@ async def drain(
     await each(
         names,
         request_id,
+        style,
         "draining",
         lambda name, id_: client.nodes.drain(
             name, reason=reason, deadline_s=max(1, round(deadline)), region=region, request_id=id_
@@ -185,18 +198,21 @@ async def drain(
 )
 @click.argument("name")
 @click.argument("labels", metavar="KEY=VALUE|KEY-...", nargs=-1, required=True)
+@output.result
 @region
 @mutation
 @connected
-async def label(client: "AsyncClient", name: str, labels: tuple[str, ...], region: str, request_id: str) -> None:
+async def label(
+    client: "AsyncClient", name: str, labels: tuple[str, ...], style: str, region: str, request_id: str
+) -> None:
     """Set or remove labels. They win over what the node says of itself."""
     pairs = [text.partition("=") for text in labels]
     gone = [text.removesuffix("-") for text, separator, _ in pairs if not separator and text.endswith("-")]
     kept = {key: value for key, separator, value in pairs if separator}
     if len(gone) + len(kept) < len(labels):
         raise click.BadParameter("wants KEY=VALUE, or KEY- to remove it, each key once")
-    await client.nodes.label(name, kept, remove=gone, region=region, request_id=request_id)
-    output.write(f"node/{output.visible(name)} labeled\n")
+    changed = await client.nodes.label(name, kept, remove=gone, region=region, request_id=request_id)
+    show(style, "Node", changed, "labeled")
 
 
 @node.command(
@@ -210,11 +226,12 @@ async def label(client: "AsyncClient", name: str, labels: tuple[str, ...], regio
 @click.argument("name")
 @click.argument("marks", metavar="KEY=VALUE:EFFECT|KEY-...", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask before a NoExecute taint moves work.")
+@output.result
 @region
 @mutation
 @connected
 async def taint(
-    client: "AsyncClient", name: str, marks: tuple[str, ...], yes: bool, region: str, request_id: str
+    client: "AsyncClient", name: str, marks: tuple[str, ...], yes: bool, style: str, region: str, request_id: str
 ) -> None:
     """Set or remove taints: NoSchedule, PreferNoSchedule, NoExecute."""
     try:
@@ -226,8 +243,8 @@ async def taint(
         await _show_work(client, name, region, "will move, unless it tolerates the taint")
         _ask("Taint?", yes)
     removed = [taint for taint, gone in parsed if gone]
-    await client.nodes.taint(name, added, remove=removed, region=region, request_id=request_id)
-    output.write(f"node/{output.visible(name)} tainted\n")
+    changed = await client.nodes.taint(name, added, remove=removed, region=region, request_id=request_id)
+    show(style, "Node", changed, "tainted")
 
 
 @node.command(

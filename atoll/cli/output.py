@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import click
+from click.decorators import FC
 from google.protobuf.message import Message
 
 from atoll import manifest
 
 FORMATS = ("table", "wide", "json", "yaml", "name", "jsonl")
+RESULTS = ("name", "json", "yaml")
 Item = TypeVar("Item", bound=Message)
 
 
@@ -26,6 +28,29 @@ class View(Generic[Item]):
     name: Callable[[Item], str]
     columns: dict[str, Callable[[Item], str]]
     more: dict[str, Callable[[Item], str]]
+
+
+def shown_as(default: str = "table") -> Callable[[FC], FC]:
+    """The option of every command that shows something."""
+    return click.option(
+        "-o",
+        "--output",
+        "style",
+        type=click.Choice(FORMATS),
+        default=default,
+        show_default=True,
+        help="How to show it.",
+    )
+
+
+def result(verb: FC) -> FC:
+    """The option of every command whose change has a result."""
+    text = "What to print of the result."
+    return click.option("-o", "--output", "style", type=click.Choice(RESULTS), default="name", help=text)(verb)
+
+
+def is_table(style: str) -> bool:
+    return style in ("table", "wide")
 
 
 def visible(text: str, *, keep_lines: bool = False) -> str:
@@ -68,14 +93,17 @@ def render(view: View[Item], items: Sequence[Item], style: str, *, single: bool 
 
 def shown(view: View[Item], items: Sequence[Item], style: str) -> None:
     """All the items, to standard output; that there are none is told beside it."""
-    if items or style not in ("table", "wide"):
+    if items or not is_table(style):
         write(render(view, items, style))
     else:
         tell("no " + "".join(f" {c.lower()}" if c.isupper() else c for c in view.kind).strip() + "s")
 
 
-def documents(found: Sequence[dict[str, Any]], style: str, *, single: bool = False) -> str:
-    """What is no message of the API, as JSON, YAML or a line each. `single`: one thing, so no list."""
+def documents(found: Sequence[dict[str, Any]], style: str, *, names: Iterable[str], single: bool = False) -> str:
+    """What is no document of the API, in one of FORMATS that are no tables. `names`: of what it is about, as kind/name.
+    `single`: one thing, so JSON is no list."""
+    if style == "name":
+        return "".join(f"{visible(name)}\n" for name in names)
     if style == "yaml":
         return manifest.to_yaml(list(found))
     if style == "jsonl":

@@ -30,7 +30,7 @@ ACTORS = {"agent": "the node's agent", "region": "the region", "global": "the gl
 @click.argument("slot", type=SlotReference(), metavar="NAME[/INDEX]")
 @click.option("--node", default="", help="Ask about this node in particular.")
 @click.option("--region", default="", help="Where the workload runs in several regions.")
-@click.option("-o", "--output", "style", type=click.Choice(("text", "json", "yaml")), default="text")
+@output.shown_as()
 @connected
 async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, region: str, style: str) -> None:
     """Why a replica is where it is: node, scores, decision; or not placed: how many nodes lack what, and how much."""
@@ -38,10 +38,9 @@ async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, regi
     answers = await client.slots.why(workload, index=index, task=task, node=node, region=region)
     if not answers:  # no region has any of it
         answers = [_in_no_region(await client.workloads.get(workload))]
-    if style == "yaml":
-        output.write(manifest.to_yaml([manifest.tree(answer) for answer in answers]))
-    elif style == "json":
-        output.write(manifest.to_json([manifest.tree(answer) for answer in answers]) + "\n")
+    if not output.is_table(style):
+        names = [f"slot/{slot_text(answer.id)}" for answer in answers if answer.id.index >= 0]
+        output.write(output.documents([manifest.tree(answer) for answer in answers], style, names=names))
     else:
         several = len({answer.region for answer in answers}) > 1
         output.write("".join(line + "\n" for answer in answers for line in explain(answer, several=several)))

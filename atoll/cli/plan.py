@@ -32,7 +32,7 @@ Planned = tuple[str, str, str, list[str]]  # kind, name, outcome, what differs
 """,
 )
 @manifests(required=True, help="File, folder, or - for standard input.")
-@click.option("-o", "--output", "style", type=click.Choice(("text", "json", "yaml")), default="text")
+@output.shown_as()
 @connected
 async def plan(client: "AsyncClient", documents: list[manifest.Document], style: str) -> None:
     """What apply would create or change, line by line, checked by the server; and what would wait for quota or for a
@@ -47,14 +47,15 @@ async def plan(client: "AsyncClient", documents: list[manifest.Document], style:
             elif isinstance(document.message, objects_pb2.Tenant):
                 planned.append(await _plan_tenant(client, document.message, tenants))
     notes = [*await _quota_notes(client, after, tenants), *await _room_notes(client, after)]
-    if style == "text":
+    if output.is_table(style):
         for kind, name, outcome, lines in planned:
             output.write(f"{SIGNS[outcome]} {kind.lower()}/{output.visible(name)} {outcome}\n")
             output.write("".join(f"    {output.visible(line)}\n" for line in lines))
         output.write("".join(f"! {output.visible(note)}\n" for note in notes))
     else:
         changes = [dict(zip(("kind", "name", "outcome", "changes"), one, strict=True)) for one in planned]
-        output.write(output.documents([{"plan": changes, "notes": notes}], style))
+        names = [f"{kind.lower()}/{name}" for kind, name, _, _ in planned]
+        output.write(output.documents([{"plan": changes, "notes": notes}], style, names=names, single=True))
     if any(outcome != "unchanged" for _, _, outcome, _ in planned):
         sys.exit(EXIT_CHANGES)
 

@@ -15,8 +15,6 @@ from atoll.model.explain import summary
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
-_STYLES = click.Choice(("table", "json", "yaml"))
-
 
 @click.group(
     cls=Group,
@@ -41,14 +39,15 @@ def queue() -> None:
 )
 @click.option("-A", "--all-tenants", "everywhere", is_flag=True, help="Of every tenant; for operators.")
 @click.option("--region", default="", help="Of one region; else of all.")
-@click.option("-o", "--output", "style", type=_STYLES, default="table")
+@output.shown_as()
 @connected
 async def list_(client: "AsyncClient", everywhere: bool, region: str, style: str) -> None:
     """Show how much waits, of each tenant and priority, the next one first."""
     answer = await client.queue.list(tenant="" if everywhere else None, region=region)
     output.tell_unreachable(answer.unreachable)
-    if style != "table":
-        output.write(output.documents([manifest.tree(view) for view in answer.queues], style))
+    if not output.is_table(style):
+        names = [f"{view.tenant}/{enum(view.priority, objects_pb2.Priority)}" for view in answer.queues]
+        output.write(output.documents([manifest.tree(view) for view in answer.queues], style, names=names))
         return
     rows = [
         [
@@ -77,14 +76,15 @@ async def list_(client: "AsyncClient", everywhere: bool, region: str, style: str
 )
 @click.argument("workload")
 @click.option("--region", default="", help="In one region; else in all that run it.")
-@click.option("-o", "--output", "style", type=_STYLES, default="table")
+@output.shown_as()
 @connected
 async def get(client: "AsyncClient", workload: str, region: str, style: str) -> None:
     """Show where a workload's replicas stand: 1 is next of its tenant and priority."""
     answer = await client.queue.list(workload=workload, region=region)
     output.tell_unreachable(answer.unreachable)
-    if style != "table":
-        output.write(output.documents([manifest.tree(item) for item in answer.items], style))
+    if not output.is_table(style):
+        names = [f"{item.workload}/{item.task}".rstrip("/") for item in answer.items]
+        output.write(output.documents([manifest.tree(item) for item in answer.items], style, names=names))
         return
     rows = [
         [

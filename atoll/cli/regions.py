@@ -8,13 +8,11 @@ from atoll import errors
 from atoll.cli import output, views
 from atoll.cli.command import Group
 from atoll.cli.session import connected
-from atoll.cli.workloads import FORMATS, mutation, show
+from atoll.cli.workloads import mutation, show
 
 if TYPE_CHECKING:
     from atoll.api.v1 import global_pb2
     from atoll.sdk.client import AsyncClient
-
-RESULT = click.option("-o", "--output", "style", type=FORMATS, default="name", help="What to print of the result.")
 
 
 @click.group(
@@ -29,11 +27,8 @@ def region() -> None:
     """Regions: keep new replicas out, move those that run to other regions, set labels."""
 
 
-STYLES = click.Choice(output.FORMATS)
-
-
 @region.command("list", examples="  atoll region list\n  atoll region list -o wide\n  atoll region list -o json\n")
-@click.option("-o", "--output", "style", type=STYLES, default="table")
+@output.shown_as()
 @connected
 async def list_(client: "AsyncClient", style: str) -> None:
     """All regions: their state, nodes, and how full they are."""
@@ -45,7 +40,7 @@ async def list_(client: "AsyncClient", style: str) -> None:
     examples="  atoll region get eu-west\n  atoll region get eu-west -o yaml\n  atoll get nodes --region eu-west\n",
 )
 @click.argument("name")
-@click.option("-o", "--output", "style", type=STYLES, default="wide")
+@output.shown_as("wide")
 @connected
 async def get(client: "AsyncClient", name: str, style: str) -> None:
     """One region."""
@@ -64,7 +59,7 @@ async def get(client: "AsyncClient", name: str, style: str) -> None:
 """,
 )
 @click.argument("name")
-@RESULT
+@output.result
 @mutation
 @connected
 async def cordon(client: "AsyncClient", name: str, style: str, request_id: str) -> None:
@@ -81,7 +76,7 @@ async def cordon(client: "AsyncClient", name: str, style: str, request_id: str) 
 """,
 )
 @click.argument("name")
-@RESULT
+@output.result
 @mutation
 @connected
 async def uncordon(client: "AsyncClient", name: str, style: str, request_id: str) -> None:
@@ -98,7 +93,7 @@ async def uncordon(client: "AsyncClient", name: str, style: str, request_id: str
 """,
 )
 @click.argument("name")
-@RESULT
+@output.result
 @mutation
 @connected
 async def drain(client: "AsyncClient", name: str, style: str, request_id: str) -> None:
@@ -118,7 +113,7 @@ async def drain(client: "AsyncClient", name: str, style: str, request_id: str) -
 )
 @click.argument("name")
 @click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE|KEY-…")
-@RESULT
+@output.result
 @mutation
 @connected
 async def label(client: "AsyncClient", name: str, changes: tuple[str, ...], style: str, request_id: str) -> None:

@@ -19,7 +19,7 @@ SHOWN_REASONS = 3
 
 
 @click.command(cls=Command, examples="  atoll status\n  atoll status -o json\n  atoll status -t shop\n")
-@click.option("-o", "--output", "style", type=click.Choice(("text", "json", "yaml")), default="text")
+@output.shown_as()
 @connected
 async def status(client: "AsyncClient", style: str) -> None:
     """Who you are, the regions, the nodes that are not ready, the tenants, and the workloads that are not as they
@@ -33,33 +33,39 @@ async def status(client: "AsyncClient", style: str) -> None:
     nodes = [node for name in near for node in await client.nodes.list(region=name)]
     late = [workload for workload in workloads if views.workload_state(workload) not in AS_THEY_SHOULD_BE]
     troubled = [node for node in nodes if views.node_state(node) != "ready"]
-    if style != "text":
+    if not output.is_table(style):
         found: dict[str, Any] = {"cluster": me.cluster, "workloads": len(workloads), "nodes": len(nodes)}
         found["regions"] = [manifest.tree(region, "Region") for region in regions]
         found["tenants"] = [manifest.tree(tenant, "Tenant") for tenant in tenants]
         found["notReady"] = [manifest.tree(node, "Node") for node in troubled]
         found["waiting"] = [manifest.tree(workload, "Workload") for workload in late]
-        output.write(output.documents([found], style, single=True))
+        names = [f"node/{node.metadata.name}" for node in troubled]
+        names += [f"workload/{workload.metadata.name}" for workload in late]
+        output.write(output.documents([found], style, names=names, single=True))
         return
     role = views.enum(me.role, objects_pb2.Role)
     scope = f"tenant {me.tenant}" if me.tenant else "all tenants"
     line = f"cluster {me.cluster} at {client.connection.address}; you are {me.name} ({role}, {scope})"
-    output.write(output.visible(line) + "\n\n" + output.render(views.REGIONS, regions, "table"))
+    output.write(output.visible(line) + "\n\n" + output.render(views.REGIONS, regions, style))
     if nodes:
         output.write(f"\n{explain.counted(len(nodes), 'node')}, {len(nodes) - len(troubled)} ready\n")
-        output.write(output.render(views.NODES, troubled, "table") if troubled else "")
+        output.write(output.render(views.NODES, troubled, style) if troubled else "")
     if tenants:
-        output.write("\n" + output.render(views.TENANTS, tenants, "table"))
-    _show_workloads(client, workloads, late, everywhere)
+        output.write("\n" + output.render(views.TENANTS, tenants, style))
+    _show_workloads(client, workloads, late, everywhere, style)
 
 
 def _show_workloads(
-    client: "AsyncClient", workloads: list[objects_pb2.Workload], late: list[objects_pb2.Workload], everywhere: bool
+    client: "AsyncClient",
+    workloads: list[objects_pb2.Workload],
+    late: list[objects_pb2.Workload],
+    everywhere: bool,
+    style: str,
 ) -> None:
     count = explain.counted(len(workloads), "workload")
     output.write(f"\n{count}, {len(workloads) - len(late)} as they should be\n" if workloads else "\nno workloads\n")
     if late:
-        output.write(output.render(views.WORKLOADS_OF_ALL if everywhere else views.WORKLOADS, late, "table"))
+        output.write(output.render(views.WORKLOADS_OF_ALL if everywhere else views.WORKLOADS, late, style))
         for workload in late:
             reasons = [explain.sentence(reason) for reason in workload.status.pending[:SHOWN_REASONS]]
             if reasons:

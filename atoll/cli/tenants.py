@@ -11,14 +11,12 @@ from atoll.api.v1 import objects_pb2
 from atoll.cli import output, views
 from atoll.cli.command import Group
 from atoll.cli.session import connected
-from atoll.cli.workloads import FORMATS, mutation, show
+from atoll.cli.workloads import mutation, show
 from atoll.model import resources
 from atoll.model.resources import DIMENSIONS
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
-
-STYLES = click.Choice(output.FORMATS)
 
 
 @click.group(
@@ -62,7 +60,7 @@ def amounts(verb: FC) -> FC:
 @click.argument("name")
 @amounts
 @click.option("--dry-run", is_flag=True, help="Only let the server check it.")
-@click.option("-o", "--output", "style", type=FORMATS, default="name", help="What to print of the result.")
+@output.result
 @mutation
 @connected
 async def create(client: "AsyncClient", name: str, style: str, dry_run: bool, request_id: str, **quota: str) -> None:
@@ -82,7 +80,7 @@ async def create(client: "AsyncClient", name: str, style: str, dry_run: bool, re
 """,
 )
 @click.argument("name")
-@click.option("-o", "--output", "style", type=STYLES, default="wide")
+@output.shown_as("wide")
 @connected
 async def get(client: "AsyncClient", name: str, style: str) -> None:
     """One tenant: its quota, what is granted to regions, what is used."""
@@ -97,7 +95,7 @@ async def get(client: "AsyncClient", name: str, style: str) -> None:
   atoll tenant list -o name
 """,
 )
-@click.option("-o", "--output", "style", type=STYLES, default="table")
+@output.shown_as()
 @connected
 async def list_(client: "AsyncClient", style: str) -> None:
     """All tenants."""
@@ -130,16 +128,16 @@ async def delete(client: "AsyncClient", name: str, yes: bool, request_id: str) -
     "get", examples="  atoll quota get shop\n  atoll quota get shop -o json\n  atoll top tenants     all of them\n"
 )
 @click.argument("name")
-@click.option("-o", "--output", "style", type=click.Choice(("table", "json", "yaml")), default="table")
+@output.shown_as()
 @connected
 async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
     """What a tenant may use, what is in effect, granted to regions, and used."""
     tenant = await client.tenants.get(name)
     status = tenant.status
     parts = {"quota": tenant.spec.quota, "effective": status.effective, "granted": status.granted, "used": status.used}
-    if style != "table":
+    if not output.is_table(style):
         written = {key: views.quantities(amount) for key, amount in parts.items()}
-        output.write(output.documents([{"tenant": name, **written}], style, single=True))
+        output.write(output.documents([{"tenant": name, **written}], style, names=[f"tenant/{name}"], single=True))
         return
     rows = [[key, *(views.rounded(getattr(amount, d), d) for d in DIMENSIONS)] for key, amount in parts.items()]
     output.write(output.table(["", *(d.partition("_")[0].upper() for d in DIMENSIONS)], rows))
@@ -156,7 +154,7 @@ async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
 @click.argument("name")
 @amounts
 @click.option("--dry-run", is_flag=True, help="Only let the server check it.")
-@click.option("-o", "--output", "style", type=FORMATS, default="name", help="What to print of the result.")
+@output.result
 @mutation
 @connected
 async def set_(client: "AsyncClient", name: str, style: str, dry_run: bool, request_id: str, **quota: str) -> None:

@@ -29,7 +29,7 @@ Row = tuple[str, Vector, Vector | None, Vector]  # name, used, asked for, what t
 )
 @click.argument("subject", type=click.Choice(SUBJECTS), required=False)
 @click.option("--region", default="", help="Nodes of this region only.")
-@click.option("-o", "--output", "style", type=click.Choice(("table", "json", "jsonl", "yaml")), default="table")
+@output.shown_as()
 @connected
 async def top(client: "AsyncClient", subject: str | None, region: str, style: str) -> None:
     """How full the regions, nodes and tenants are. USED is bound; ASKED is what the workloads ask for in all; OF is the
@@ -37,9 +37,10 @@ async def top(client: "AsyncClient", subject: str | None, region: str, style: st
     me = await client.tokens.whoami()
     subjects = [subject] if subject else ["regions", "tenants"]
     found = {name: await _rows(client, name, region, me.tenant) for name in subjects}
-    if style != "table":
+    if not output.is_table(style):
         documents = [_document(name, row) for name, rows in found.items() for row in rows]
-        output.write(output.documents(documents, style))
+        names = [f"{document['kind'].lower()}/{document['name']}" for document in documents]
+        output.write(output.documents(documents, style, names=names))
         return
     for number, (name, rows) in enumerate(found.items()):
         output.write("\n" * bool(number) + output.table([name.upper(), *HEADERS[1:]], _cells(rows)))

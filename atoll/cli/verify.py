@@ -42,11 +42,12 @@ HINT = "is etcd up, and is this where it listens? atoll verify --etcd HOST:PORT"
 @click.option("--etcd-key", default="", metavar="FILE")
 @click.option("--context", default="", metavar="NAME", help="Which cluster, see `atoll context list`.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as the store changes, until Ctrl-C.")
+@output.shown_as()
 @click.option("--until", type=click.IntRange(1), default=None, metavar="REVISION", help="Check up to this revision.")
-def verify(endpoints: tuple[str, ...], context: str, follow: bool, until: int | None, **files: str) -> None:
+def verify(endpoints: tuple[str, ...], context: str, follow: bool, style: str, until: int | None, **files: str) -> None:
     """Replay the store from its first revision and check every invariant at every one.
 
-    Exit code 8 when one is broken. Shares no code with the programs that wrote the store.
+    Exit code 8 when one is broken; `-o name` prints only those. Shares no code with the programs that wrote the store.
     """
     endpoints, tls = _where(endpoints, files, context)
     latest: list[audit.Verdict] = []
@@ -55,7 +56,7 @@ def verify(endpoints: tuple[str, ...], context: str, follow: bool, until: int | 
     except KeyboardInterrupt:
         output.tell("")
     if latest:
-        show(latest[-1])
+        show(latest[-1], style)
         if latest[-1].violations:
             sys.exit(EXIT_OBJECTIVE)
 
@@ -119,8 +120,21 @@ async def audit_store(
         raise errors.Invalid(str(error)) from error
 
 
-def show(verdict: audit.Verdict) -> None:
+def show(verdict: audit.Verdict, style: str = "table") -> None:
     """The verdict on standard output: one line, then what is broken and what was not looked at."""
+    if not output.is_table(style):
+        broken = dict(verdict.broken)
+        document = {
+            "revision": verdict.revision,
+            "since": verdict.since,
+            "checked": verdict.checked,
+            "hold": [invariant for invariant in audit.CHECKED if invariant not in broken],
+            "broken": [{"invariant": invariant, "times": times} for invariant, times in broken.items()],
+            "violations": [str(violation) for violation in verdict.violations],
+            "notes": list(verdict.notes),
+        }
+        output.write(output.documents([document], style, names=broken, single=True))
+        return
     output.write(f"{verdict.line(0)} ({verdict.checked} revisions checked)\n")
     for violation in verdict.violations[:SHOWN]:
         output.write(f"  {output.visible(str(violation))}\n")

@@ -2,7 +2,7 @@
 
 import click
 
-from atoll import __version__, manifest
+from atoll import __version__
 from atoll.cli import findings, output
 from atoll.cli.command import Command
 
@@ -15,11 +15,11 @@ from atoll.cli.command import Command
   atoll --version        one line
 """,
 )
-@click.option("-o", "--output", "style", type=click.Choice(("text", "json")), default="text")
+@output.shown_as()
 def version(style: str) -> None:
     """Versions of Atoll, Python and the etcd found here."""
     versions = {"atoll": __version__, "python": findings.python().found, "etcd": findings.etcd().found}
-    if style == "json":
-        output.write(manifest.to_json(versions) + "\n")
+    if output.is_table(style):
+        output.write(output.table(["", ""], [*versions.items()], with_headers=False))
     else:
-        output.write("".join(f"{name} {found}\n" for name, found in versions.items()))
+        output.write(output.documents([versions], style, names=versions, single=True))

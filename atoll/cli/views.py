@@ -232,4 +232,6 @@ JOIN_TOKENS: View[objects_pb2.JoinToken] = View(
     more={"USED BY": lambda t: t.used_by.partition(" ")[0], "LABELS": lambda t: _labels(t.labels)},
 )
 OF_ALL_TENANTS: dict[str, View[Any]] = {view.kind: view for view in (WORKLOADS_OF_ALL, SLOTS_OF_ALL)}
-BY_KIND: dict[str, View[Any]] = {view.kind: view for view in (WORKLOADS, NODES, SLOTS, TENANTS, REGIONS)}
+BY_KIND: dict[str, View[Any]] = {
+    view.kind: view for view in (WORKLOADS, NODES, SLOTS, TENANTS, REGIONS, JOIN_TOKENS, USER_TOKENS)
+}

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
 STAGES = click.Choice((*progress.STAGES, progress.DONE, progress.DELETED))
-FORMATS = click.Choice(("name", "json", "yaml"))
 
 
 def read_manifests(files: Sequence[str]) -> list[manifest.Document]:
@@ -91,7 +90,7 @@ def mutation(verb: FC) -> FC:
 )
 @manifests(required=True, help="File, folder, or - for standard input.")
 @click.option("--dry-run", is_flag=True, help="Only let the server check it.")
-@click.option("-o", "--output", "style", type=FORMATS, default="name", help="What to print of the result.")
+@output.result
 @mutation
 @waiting
 @connected
@@ -171,11 +170,12 @@ def _marks(document: manifest.Document, error: errors.Invalid) -> list[manifest.
 
 
 def show(style: str, kind: str, message: Any, outcome: str) -> None:
-    """The result of one mutation."""
+    """The result of one mutation; a command may have several."""
+    view = views.BY_KIND[kind]
     if style == "name":
-        output.write(f"{kind.lower()}/{output.visible(message.metadata.name)} {outcome}\n")
+        output.write(f"{kind.lower()}/{output.visible(f'{view.name(message)} {outcome}')}\n")
     else:
-        output.write(output.render(views.BY_KIND[kind], [message], style, single=True))
+        output.write("---\n" * (style == "yaml") + output.render(view, [message], style, single=True))
 
 
 async def wait_for(client: "AsyncClient", workload: objects_pb2.Workload, until: str, timeout: float) -> None:
@@ -213,7 +213,7 @@ async def wait_for(client: "AsyncClient", workload: objects_pb2.Workload, until:
 @click.option("--env", multiple=True, metavar="NAME=VALUE")
 @click.option("--region", "regions", multiple=True, help="Allowed regions, the preferred one first.")
 @click.option("--job", is_flag=True, help="Run to the end once instead of forever.")
-@click.option("-o", "--output", "style", type=FORMATS, default="name")
+@output.result
 @mutation
 @waiting
 @connected
@@ -273,7 +273,7 @@ async def wait(client: "AsyncClient", name: str, until: str, timeout: float) -> 
 @click.argument("name")
 @click.argument("replicas", type=click.IntRange(0, 10_000))
 @click.option("--task", default="", help="Needed when the workload has several.")
-@click.option("-o", "--output", "style", type=FORMATS, default="name")
+@output.result
 @mutation
 @waiting
 @connected

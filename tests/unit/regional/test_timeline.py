@@ -34,6 +34,16 @@ def test_an_announced_event_is_never_changed() -> None:
     assert event == objects_pb2.Event(type="Bound")
 
 
+def test_who_follows_hears_a_later_leader_too() -> None:
+    first, second = Timeline(10), Timeline(10)
+    for at_ms in (1_000, 1_000, 1_001):
+        first.announce(objects_pb2.Event(type="Bound", at_ms=at_ms))
+    heard = seqs(first.select(lambda _: True, after_seq=0, limit=10))
+    assert heard == [1_000, 1_001, 1_002]
+    second.announce(objects_pb2.Event(type="Bound", at_ms=2_000))
+    assert seqs(second.select(lambda _: True, after_seq=heard[-1], limit=10)) == [2_000]
+
+
 def test_what_is_repeated_fast_is_told_once_a_period_with_its_count() -> None:
     timeline = filled(1)
     for at_ms in (*range(1_000, 11_000, 100), 61_000, 61_100):

@@ -10,9 +10,9 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from atoll import manifest
+from atoll import audit, manifest
 from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.cli import listing, views
+from atoll.cli import listing, verify, views
 from atoll.cli.main import main
 from atoll.cli.output import View, visible
 from atoll.cli.progress_line import ProgressLine
@@ -192,7 +192,7 @@ class TestShowing:
         assert "hello/0  bound on n1\n" in out
         assert out.count("who acts next") == 1 and "\n  who acts next: nobody: it serves\n" in out
         assert "22 of 118 nodes could take it" in out
-        assert len(json.loads(atoll("why", "hello", "-o", "json").out)) == 2
+        assert len(json.loads(atoll("why", "hello", "-o", "json").out)["items"]) == 2
 
     def test_why_of_what_is_in_no_region(self, atoll: Run, cluster: FakeCluster) -> None:
         atoll("run", "hello", "--no-wait", "--", "true")
@@ -263,6 +263,17 @@ class TestAdvice:
     def test_an_unreachable_server(self, atoll: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ATOLL_ADDRESS", "127.0.0.1:1")
         assert "a token is for the port for people" in atoll("get", "workloads").err
+
+
+def test_a_verdict_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = audit.Verdict(7, 1, 5, (), (("I3", 2),), ("I2 is not seen",))
+    verify.show(verdict, "json")
+    document = json.loads(capsys.readouterr().out)
+    assert document["broken"] == [{"invariant": "I3", "times": 2}] and "I3" not in document["hold"]
+    verify.show(verdict, "name")
+    assert capsys.readouterr().out == "I3\n"
+    verify.show(verdict)
+    assert "I3 BROKEN 2 times" in capsys.readouterr().out
 
 
 def test_verify_reads_the_store_of_the_context(atoll: Run, cluster: FakeCluster) -> None:

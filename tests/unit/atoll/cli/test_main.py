@@ -16,7 +16,7 @@ import click
 import pytest
 
 from atoll import manifest
-from atoll.cli import failure
+from atoll.cli import failure, output
 from atoll.cli import main as cli
 from atoll.cli.command import Command, Group
 from tests.unit.atoll.cli.conftest import Run
@@ -64,6 +64,25 @@ def test_every_help_opens_with_three_examples(path: str, command: Any) -> None:
     assert all(line.startswith("  ") and re.search(r"\batoll\b", line) for line in examples)
     assert any(f"{path} " in f"{line} ".replace("atoll get", path) for line in examples)
     assert command.help
+
+
+def test_every_command_that_shows_or_changes_something_takes_o_alike() -> None:
+    """A command that is not named here shows something, and takes every format."""
+    changes = {"apply", "run", "scale", "job resume", "tenant create", "quota set"}
+    changes |= {f"node {verb}" for verb in ("cordon", "uncordon", "drain", "label", "taint", "token revoke")}
+    changes |= {f"region {verb}" for verb in ("cordon", "uncordon", "drain", "label")} | {"auth token revoke"}
+    without = {"wait", "delete", "tenant delete", "node remove"}  # nothing is left to show
+    without |= {"logs", "init", "completion", "node token create", "auth token create"}  # one text, as it is
+    without |= {"dev", "demo", "auth login", "context set", "context use"}  # they tell what they do
+    found = {path.removeprefix("atoll "): command for path, command in commands() if isinstance(command, Command)}
+    assert changes | without <= found.keys()
+    for path, command in found.items():
+        choices = [
+            tuple(it.type.choices) for it in command.params if isinstance(it.type, click.Choice) and "-o" in it.opts
+        ]
+        certificates = path.startswith("ca ")  # which write files, and name them
+        wanted = [output.RESULTS] if path in changes else [] if path in without or certificates else [output.FORMATS]
+        assert choices == wanted, path
 
 
 @pytest.mark.parametrize("line", sorted({line.strip() for _, it in commands() for line in it.examples.splitlines()}))

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from atoll.api.v1 import objects_pb2
 from atoll.cli.views import rounded
 from tests.support.fake_global import FakeCluster
 from tests.unit.atoll.cli.conftest import Run
@@ -35,7 +37,7 @@ def test_a_plan_says_what_would_change_and_changes_nothing(atoll: Run, cluster: 
     assert "~ workload/web updated\n" in more.out
     assert "replicas: 2 → 3" in more.out
     assert "! quota: tenant default would ask for cpu 200m more than it has; some replicas would wait" in more.out
-    document = json.loads(atoll("plan", "-f", "web.yaml", "-o", "json").out)["items"][0]
+    document = json.loads(atoll("plan", "-f", "web.yaml", "-o", "json").out)
     assert [change["outcome"] for change in document["plan"]] == ["updated"]
     assert len(document["notes"]) == 1
 
@@ -60,6 +62,36 @@ def test_status_and_whoami_and_contexts_as_json(atoll: Run, cluster: FakeCluster
     (context,) = json.loads(atoll("context", "list", "-o", "json").out)["items"]
     assert context["current"] is True
     assert "token" not in context
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("status", ["workload/web"]),
+        ("top tenants", ["tenant/default"]),
+        ("quota get default", ["tenant/default"]),
+        ("queue list", ["shop/high"]),
+        ("why web", ["slot/web/0"]),
+        ("plan -f all.yaml", ["tenant/default", "workload/web"]),
+        ("context list", ["context/test"]),
+        ("auth whoami", ["user/root"]),
+        ("version", ["atoll", "python", "etcd"]),
+    ],
+)
+def test_what_is_no_document_is_shown_in_every_format(
+    atoll: Run, cluster: FakeCluster, home: Path, command: str, names: list[str]
+) -> None:
+    (home / "all.yaml").write_text(TENANT + "---\n" + WORKLOAD % 1)
+    cluster.plane.placing = False
+    assert atoll("apply", "-f", "all.yaml", "--no-wait").code == 0
+    cluster.region.queue.queues.add(tenant="shop", priority=objects_pb2.PRIORITY_HIGH)
+    cluster.region.why.slots.add(id=objects_pb2.SlotId(workload="web", task="main"))
+    assert atoll(*command.split(), "-o", "name").out.splitlines() == names
+    document = json.loads(atoll(*command.split(), "-o", "json").out)
+    documents = document.get("items", [document])
+    assert list(yaml.safe_load_all(atoll(*command.split(), "-o", "yaml").out)) == documents
+    assert [json.loads(line) for line in atoll(*command.split(), "-o", "jsonl").out.splitlines()] == documents
+    assert atoll(*command.split(), "-o", "wide").out
 
 
 def test_quota_get_and_a_quota_that_is_only_tried(atoll: Run, cluster: FakeCluster, home: Path) -> None:
