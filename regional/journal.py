@@ -8,7 +8,6 @@ big-endian length and a serialized Decision; a torn last record is what a crash 
 import asyncio
 import os
 from collections import OrderedDict, deque
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -134,17 +133,6 @@ class Journal:
 def journal_files(folder: Path) -> list[Path]:
     """The journal's files, oldest first."""
     return sorted(folder.glob("decisions.*.bin"), key=_number)
-
-
-def read_journal(file: Path) -> Iterator[objects_pb2.Decision]:
-    """Every whole record of one file, oldest first."""
-    with file.open("rb") as source:
-        while len(head := source.read(_LENGTH_BYTES)) == _LENGTH_BYTES:
-            size = int.from_bytes(head, "big")
-            body = source.read(size)
-            if len(body) < size:
-                return
-            yield objects_pb2.Decision.FromString(body)
 
 
 def _number(file: Path) -> int:

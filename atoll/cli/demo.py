@@ -39,23 +39,31 @@ _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
   atoll demo
   atoll demo --standbys              with a second candidate for every control plane
   atoll demo --simulated 10000       ten thousand nodes behind the real programs; stays until Ctrl-C
+  atoll demo --simulated 300 --standbys --regions 1 --once
   atoll dev                          the demo's cluster, for as long as you like
 """,
 )
 @dev.processes_only
 @click.option("--standbys", is_flag=True, help="A second candidate for the global plane and for each region.")
 @click.option(
-    "--simulated", type=click.IntRange(1, 30_000), metavar="NODES", help="Show so many simulated nodes instead."
+    "--simulated",
+    type=click.IntRange(1, 30_000),
+    metavar="NODES",
+    help="Show so many simulated nodes instead; --standbys goes with it too.",
 )
-@click.option("--regions", default=REGIONS, show_default=True, type=click.IntRange(1, 9), help="With --simulated.")
+@click.option("--regions", type=click.IntRange(1, 9), help=f"With --simulated; {REGIONS} else.")
 @click.option("--once", is_flag=True, help="With --simulated: do not stay.")
-def demo(processes: bool, standbys: bool, simulated: int | None, regions: int, once: bool) -> None:
+def demo(processes: bool, standbys: bool, simulated: int | None, regions: int | None, once: bool) -> None:
     """Atoll in about a minute: three regions, five workloads, a node that dies, and the proof.
 
     Everything runs on this machine, and nothing of it is left at the end. Ctrl-C is safe at any moment.
     """
+    if simulated and processes:
+        raise click.UsageError("--processes goes without --simulated: on simulated nodes nothing really runs")
+    if not simulated and (regions or once):
+        raise click.UsageError("--regions and --once go with --simulated; atoll dev takes them too")
     if simulated:
-        show_simulated(simulated, regions, standbys, once)
+        show_simulated(simulated, regions or REGIONS, standbys, once)
     else:
         _show(standbys, processes)
 

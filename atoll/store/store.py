@@ -64,8 +64,8 @@ class Relation(IntEnum):
 
 
 class Compare(NamedTuple):
-    """One precondition. With `range_end` it holds when it holds for every key in [key, range_end); only `absent_range`
-    and `not_written_since` set it, for a refusal cannot say which key it was."""
+    """One precondition. With `range_end` it holds when it holds for every key in [key, range_end); only
+    `not_written_since` sets it, for a refusal cannot say which key it was."""
 
     key: bytes
     target: Target
@@ -89,11 +89,6 @@ def created_at(key: bytes, revision: int) -> Compare:
 
 def absent(key: bytes) -> Compare:
     return Compare(key, Target.VERSION, Relation.EQUAL, 0)
-
-
-def absent_range(prefix: bytes) -> Compare:
-    """No key begins with `prefix`."""
-    return Compare(prefix, Target.VERSION, Relation.EQUAL, 0, prefix_end(prefix))
 
 
 def not_written_since(prefix: bytes, revision: int) -> Compare:

@@ -31,7 +31,6 @@ from atoll.store.store import (
     StoreError,
     Target,
     Txn,
-    absent_range,
     not_written_since,
     prefix_end,
 )
@@ -169,7 +168,7 @@ class Program:
     def _compare(self) -> Compare:
         draw = self._draw
         if draw.random() < 0.15:
-            return absent_range(self._key())
+            return not_written_since(self._key(), 0)
         if draw.random() < 0.1:
             return not_written_since(self._key(), max(0, self.revision - draw.randrange(20)))
         target = draw.choice(list(Target))

@@ -16,7 +16,6 @@ from atoll.store.store import (
     Target,
     Txn,
     absent,
-    absent_range,
     created_at,
     mod_is,
     not_written_since,
@@ -113,7 +112,7 @@ async def test_an_absent_key_has_revision_and_version_zero(place: Place) -> None
 
 
 async def test_absence_of_a_range(place: Place) -> None:
-    txn = Txn((absent_range(place.key("slot/")),), (Put(place.key("slot/1"), b""),))
+    txn = Txn((not_written_since(place.key("slot/"), 0),), (Put(place.key("slot/1"), b""),))
     await place.put("slot")
     await place.put("slot0")
     applied(await place.transact(txn))

@@ -1,12 +1,26 @@
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from atoll.api.v1 import objects_pb2
 from atoll.model.slots import SlotName
-from regional.journal import DROPPED, Journal, journal_files, read_journal
+from regional.journal import DROPPED, Journal, journal_files
 from tests.support.wait import until
+
+LENGTH_BYTES = 4
+
+
+def read_journal(file: Path) -> Iterator[objects_pb2.Decision]:
+    """Every whole record of one file, oldest first: its length, big-endian, and the message."""
+    content = file.read_bytes()
+    while len(content) >= LENGTH_BYTES:
+        end = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "big")
+        if len(content) < end:
+            return
+        yield objects_pb2.Decision.FromString(content[LENGTH_BYTES:end])
+        content = content[end:]
 
 
 def decision(index: int, node: str = "n1") -> objects_pb2.Decision:

@@ -161,6 +161,9 @@ class TestMistakes:
             ("wait", "a", "--for", "happiness"),
             ("wait", "a", "--timeout", "soon"),
             ("scale", "a", "-3"),
+            ("demo", "--regions", "2"),
+            ("demo", "--once"),
+            ("demo", "--simulated", "10", "--processes"),
         ],
     )
     def test_in_arguments(self, atoll: Run, arguments: tuple[str, ...]) -> None:
