@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,7 @@ from atoll.manifest import selectors
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
+Item = TypeVar("Item")
 Change = tuple[Any, bool]  # an item, and whether it is gone
 LOOK_AGAIN_S = 2.0  # kinds that the API cannot watch are listed again
 WORDS = {"Workload": "workload", "Node": "node", "Slot": "slot", "Tenant": "tenant", "Region": "region"}
@@ -121,14 +122,31 @@ async def _list(
         case "Workload":
             items = await client.workloads.list(selector=requirements, everywhere=everywhere)
         case "Node":
-            items = list(await client.nodes.list(region=region))
+            items = await of_regions(client, region, lambda each: client.nodes.list(region=each))
         case "Slot":
-            return list(await client.slots.list(workload=name, everywhere=everywhere, region=region))
+            return await of_regions(
+                client, region, lambda each: client.slots.list(workload=name, everywhere=everywhere, region=each)
+            )
         case "Tenant":
             items = [await client.tenants.get(name)] if name else await client.tenants.list()
         case _:
             items = await client.regions.list()
     return [item for item in items if not name or item.metadata.name == name]
+
+
+async def of_regions(client: "AsyncClient", region: str, ask: Callable[[str], Awaitable[Sequence[Item]]]) -> list[Item]:
+    """What the region has, or every region when none is named; those that cannot be asked are told and left out."""
+    if region:
+        return list(await ask(region))
+    try:
+        known = await client.regions.list()
+    except errors.Invalid:  # a region itself was dialled, which knows of no other
+        return list(await ask(""))
+    away = [each.metadata.name for each in known if not each.connected]
+    if not away:
+        return list(await ask(""))
+    output.tell_unreachable(away)
+    return [item for each in known if each.connected for item in await ask(each.metadata.name)]
 
 
 async def _watch_workloads(client: "AsyncClient", name: str, everywhere: bool) -> AsyncGenerator[Change, None]:

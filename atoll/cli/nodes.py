@@ -15,6 +15,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.cli import output, views
 from atoll.cli.command import Group
 from atoll.cli.join_tokens import token
+from atoll.cli.listing import of_regions
 from atoll.cli.session import Seconds, connected
 from atoll.cli.workloads import mutation, show
 from atoll.manifest import taints
@@ -67,7 +68,7 @@ async def each(
 @connected
 async def list_(client: "AsyncClient", style: str, region: str) -> None:
     """All nodes."""
-    output.shown(views.NODES, await client.nodes.list(region=region), style)
+    output.shown(views.NODES, await of_regions(client, region, lambda each: client.nodes.list(region=each)), style)
 
 
 @node.command(

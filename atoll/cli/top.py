@@ -8,6 +8,7 @@ import click
 from atoll.api.v1 import objects_pb2
 from atoll.cli import output, views
 from atoll.cli.command import Command
+from atoll.cli.listing import of_regions
 from atoll.cli.session import connected
 from atoll.model.resources import DIMENSIONS, Vector, format_quantity, total, vector
 
@@ -49,7 +50,7 @@ async def top(client: "AsyncClient", subject: str | None, region: str, style: st
 async def _rows(client: "AsyncClient", subject: str, region: str, tenant: str) -> list[Row]:
     match subject:
         case "nodes":
-            nodes = await client.nodes.list(region=region)
+            nodes = await of_regions(client, region, lambda each: client.nodes.list(region=each))
             return _fullest((n.metadata.name, vector(n.used), None, vector(n.capacity)) for n in nodes)
         case "tenants":
             tenants = [await client.tenants.get(tenant)] if tenant else await client.tenants.list()

@@ -33,6 +33,8 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         self.events: deque[global_pb2.WorkloadEvent] = deque(maxlen=RING)
         self.news = asyncio.Condition()
         self.placing = True
+        self.regions = ["r1"]
+        self.away: set[str] = set()
         self.lose_answers = 0
         self.refuse = 0
         self.break_watches_after = 0  # events
@@ -99,10 +101,16 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         return global_pb2.ListTenantsResponse(tenants=self.tenants.values(), revision=self.revision)
 
     async def ListRegions(self, request: global_pb2.ListRegionsRequest, context: Any) -> Any:
-        region = objects_pb2.Region(
-            metadata=objects_pb2.Metadata(name="r1"), epoch=1, state=objects_pb2.REGION_STATE_ACTIVE
-        )
-        return global_pb2.ListRegionsResponse(regions=[region], revision=self.revision)
+        regions = [
+            objects_pb2.Region(
+                metadata=objects_pb2.Metadata(name=name),
+                epoch=1,
+                state=objects_pb2.REGION_STATE_ACTIVE,
+                connected=name not in self.away,
+            )
+            for name in self.regions
+        ]
+        return global_pb2.ListRegionsResponse(regions=regions, revision=self.revision)
 
     async def WhoAmI(self, request: global_pb2.WhoAmIRequest, context: Any) -> global_pb2.WhoAmIResponse:
         caller = rpc.identity_of(context)
@@ -235,6 +243,9 @@ class FakeRegion(regional_pb2_grpc.RegionalServicer):
 
     async def Why(self, request: regional_pb2.WhyRequest, context: Any) -> regional_pb2.WhyResponse:
         return self.why
+
+    async def ListNodes(self, request: Any, context: Any) -> regional_pb2.ListNodesResponse:
+        return regional_pb2.ListNodesResponse()
 
     async def ListJoinTokens(self, request: Any, context: Any) -> regional_pb2.ListJoinTokensResponse:
         return self.tokens

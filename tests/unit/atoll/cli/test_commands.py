@@ -149,6 +149,12 @@ class TestShowing:
         assert cluster.region.slots_asked.tenant == ""
         assert out.split()[:4] == ["TENANT", "NAME", "STATE", "REGION"] and "default  hello/0" in out
 
+    def test_slots_of_regions_that_answer_and_which_one_does_not(self, atoll: Run, cluster: FakeCluster) -> None:
+        cluster.plane.regions, cluster.plane.away = ["r1", "r2"], {"r2"}
+        listed = atoll("get", "slots", "hello")
+        assert cluster.region.slots_asked.region == "r1" and "hello/2" in listed.out
+        assert listed.err == "region r2 cannot be asked: what it has is not shown\n"
+
     async def test_a_watch_tells_slots_of_one_name_apart_and_no_heartbeats(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
