@@ -3,11 +3,12 @@
 Decides one step: which counts may be told to the regions now. Invariants: a replica that is ready is given up only when
 one that takes its place is ready, or when the user asked for fewer; `spare` bounds how many more than now the regions
 are told in all, beside those that are missing. Without any to spare it goes in steps of `stride`: so many are given up
-first, and the next ones only when those that replace them are ready.
+first, and the next ones only when those that replace them are ready. Those may wait for the very quota that is still to
+be given up (`unpaid_step`): when that may be done is decided in shares.py.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Counts = Mapping[str, int]  # by region
 
@@ -15,12 +16,13 @@ Counts = Mapping[str, int]  # by region
 @dataclass(frozen=True, slots=True)
 class Standing:
     """`told`: what each region is told to run now; `ready` and `waiting`: how many of these are ready, or have no node,
-    as far as it has said; `planned`: where the last plan wanted it."""
+    as far as it has said, and `unpaid`: for want of quota; `planned`: where the last plan wanted it."""
 
     told: Counts
     ready: Counts
     waiting: Counts
     planned: Counts
+    unpaid: Counts = field(default_factory=dict)
 
 
 def step(now: Standing, plan: Counts, spare: int, stride: int) -> dict[str, int]:
@@ -44,6 +46,19 @@ def step(now: Standing, plan: Counts, spare: int, stride: int) -> dict[str, int]
     _take(counts, falling, max(fewer, surplus - unready - waits))
     if waits and counts == told and not unready:
         _add(counts, rising, min(stride, waits, surplus))
+        _take(counts, falling, stride)
+    return counts
+
+
+def unpaid_step(now: Standing, plan: Counts, stride: int) -> dict[str, int]:
+    """The next stride when all that a move waits for are replicas that wait for quota themselves. What is told now
+    while any waits for something else."""
+    counts = {region: now.told.get(region, 0) for region in plan}
+    rising = {region: plan[region] - counts[region] for region in plan if plan[region] > counts[region]}
+    falling = {region: counts[region] - plan[region] for region in plan if plan[region] < counts[region]}
+    unready = {region: max(0, min(counts[region], plan[region]) - now.ready.get(region, 0)) for region in plan}
+    if all(now.unpaid.get(region, 0) >= unready[region] for region in plan):
+        _add(counts, rising, min(stride, sum(falling.values())))
         _take(counts, falling, stride)
     return counts
 

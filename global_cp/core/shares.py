@@ -10,6 +10,7 @@ its shares is left (I7, I11). A region that is not connected keeps its shares.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Settled
@@ -29,6 +30,13 @@ from global_cp.core.topics import Proposal
 _STRIDES = 4  # in so many steps a task moves that has no quota to spare
 Live = Mapping[str, objects_pb2.Share]  # by region
 Counts = dict[str, dict[str, int]]  # region → task → replicas
+
+
+class Stride(NamedTuple):
+    """Replicas given up so that others may have their quota: how many were ready before, and when."""
+
+    ready: int
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +108,11 @@ class Shares:
         self._look_again_ms = 0
         self._full_until_ms: dict[tuple[WorkloadPath, str, str], int] = {}  # (workload, task, region)
         self._workloads: dict[WorkloadPath, None] = {}
+        self._moving: dict[WorkloadPath, dict[str, Stride]] = {}  # of its tasks that move without quota, the last one
         self._closed: dict[tuple[str, str, str], tuple[str, int]] = {}  # share → (uid, generation)
         self._mark_all()
+        for share in records.shares:
+            self._note_move((share.metadata.tenant, share.metadata.name))
 
     def reported(self, region: str, report: regional_pb2.WorkloadReport) -> None:
         share = self._records.shares.get(region, report.tenant, report.workload)
@@ -116,6 +127,7 @@ class Shares:
         if now_ms >= self._look_again_ms:
             self._look_again_ms = now_ms + self._settings.overflow_settle_ms
             self._workloads.update(dict.fromkeys(self._reports.with_unplaced()))
+            self._workloads.update(dict.fromkeys(path for path in self._moving if _is_short(self._spare(path[0]))))
         while self._workloads:
             path = next(iter(self._workloads))
             workload = self._records.workloads.get(*path)
@@ -133,6 +145,7 @@ class Shares:
                 self._workloads[change.path[0], change.path[1]] = None
             case "share":
                 self._workloads[change.path[1], change.path[2]] = None
+                self._note_move((change.path[1], change.path[2]))
                 if change.after is None:
                     self._closed.pop((change.path[0], change.path[1], change.path[2]), None)
             case "status" if isinstance(change.after, objects_pb2.WorkloadStatus) and change.after.HasField("job"):
@@ -141,7 +154,13 @@ class Shares:
                 self._mark_all()
 
     def deadline(self) -> int | None:
-        return self._look_again_ms if self._reports.with_unplaced() else None
+        return self._look_again_ms if self._moving or self._reports.with_unplaced() else None
+
+    def _note_move(self, path: WorkloadPath) -> None:
+        if any(share.targets for share in self._records.shares_of(*path).values()):
+            self._moving.setdefault(path, {})
+        else:
+            self._moving.pop(path, None)
 
     def _mark_all(self) -> None:
         self._workloads.update(dict.fromkeys((path[0], path[1]) for path, _ in self._records.workloads.items()))
@@ -195,7 +214,7 @@ class Shares:
                 wanted = spread.plan(_asked(spec, task, live), at, before, outlook)
                 if spec.type == jobs.JOB:
                     wanted = jobs.settled(wanted, self._placed(task.name, live), task.replicas)
-                next_ = moves.step(standing, wanted, _fitting(spare, request), max(1, task.replicas // _STRIDES))
+                next_ = self._next(workload, task, standing, wanted, spare, now_ms)
             else:
                 ended = self._ended(task.name, live) if opening is Opening.STOPPED else {}
                 next_ = wanted = {place.region: ended.get(place.region, 0) for place in at}
@@ -210,6 +229,30 @@ class Shares:
             plan={name: plan[name] for name in used},
             stopped=tuple(sorted(name for name, opening in openings.items() if opening is Opening.STOPPED)),
         )
+
+    def _next(
+        self,
+        workload: objects_pb2.Workload,
+        task: objects_pb2.Task,
+        standing: moves.Standing,
+        wanted: dict[str, int],
+        spare: Vector,
+        now_ms: int,
+    ) -> dict[str, int]:
+        """What the regions are told next of the task. A move that waits for the quota it holds itself gives up a
+        stride, and the next one when as many are ready as were, or others have had that quota for a while."""
+        request, stride = vector(task.resources.requests), max(1, task.replicas // _STRIDES)
+        next_ = moves.step(standing, wanted, _fitting(spare, request), stride)
+        strides = self._moving.get((workload.metadata.tenant, workload.metadata.name))
+        if strides is None or not _is_short(spare) or any(next_[name] != standing.told.get(name, 0) for name in next_):
+            return next_
+        ready, last = sum(standing.ready.values()), strides.get(task.name)
+        if last is not None and ready < last.ready and now_ms < last.at_ms + self._settings.move_patience_ms:
+            return next_
+        further = moves.unpaid_step(standing, wanted, stride)
+        if further != next_:
+            strides[task.name] = Stride(ready, now_ms)
+        return further
 
     def _home(self, workload: objects_pb2.Workload, at: Sequence[spread.Place], live: Live, now_ms: int) -> str:
         """The region of a workload that has a gang."""
@@ -307,6 +350,7 @@ class Shares:
             ready={name: report.healthy for name, report in said.items() if report},
             waiting={name: report.waiting for name, report in said.items() if report},
             planned=before,
+            unpaid={name: report.unpaid for name, report in said.items() if report},
         )
 
     def _spare(self, tenant: str) -> Vector:
@@ -328,6 +372,11 @@ def _asked(spec: objects_pb2.WorkloadSpec, task: objects_pb2.Task, live: Live) -
         fixed={count.region: count.replicas for count in spec.spread.fixed},
         anew=any(share.spec.regions != spec.regions or share.spec.spread != spec.spread for share in live.values()),
     )
+
+
+def _is_short(spare: Vector) -> bool:
+    """More is asked for than the quota pays for."""
+    return any(amount < 0 for amount in spare)
 
 
 def _fitting(spare: Vector, request: Vector) -> int:

@@ -114,14 +114,17 @@ def _task(task: TaskEntry) -> regional_pb2.TaskReport:
     cls, tally = gangs.stands_as(task), task.tally
     ended = tally.succeeded + tally.failed
     waiting = max(0, task.replicas - tally.bound - ended)
-    parked = cls is not None and cls.parked and Cure.QUOTA not in cls.cures and not _full(cls)
+    parked = cls is not None and cls.parked and not _full(cls)
+    unpaid = cls is not None and Cure.QUOTA in cls.cures
+    tried = 0 if cls is None or not parked else waiting if cls.gang else cls.size
     return regional_pb2.TaskReport(
         task=task.name,
         desired=task.replicas,
         healthy=tally.healthy,
         ended=ended,
         waiting=waiting,
-        unplaced=(waiting if cls.gang else cls.size) if cls and parked else 0,
+        unplaced=0 if unpaid else tried,
+        unpaid=tried if unpaid else 0,
         succeeded=tally.succeeded,
         failed=tally.failed,
         surplus=task.surplus,

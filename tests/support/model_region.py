@@ -122,7 +122,9 @@ class ModelRegion:
                 left[tenant] = left.get(tenant, Vector()) - request * ready
                 waiting = task.replicas - ready
                 tasks.append(
-                    regional_pb2.TaskReport(task=task.name, desired=task.replicas, healthy=ready, waiting=waiting)
+                    regional_pb2.TaskReport(
+                        task=task.name, desired=task.replicas, healthy=ready, waiting=waiting, unpaid=waiting
+                    )
                 )
             up, desired = sum(task.healthy for task in tasks), sum(task.desired for task in tasks)
             counts = objects_pb2.SlotCounts(desired=desired, bound=up, started=up, ready=up, serving=up)

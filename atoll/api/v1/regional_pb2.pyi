@@ -1072,6 +1072,7 @@ class TaskReport(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     UNPLACED_FIELD_NUMBER: _builtins.int
+    UNPAID_FIELD_NUMBER: _builtins.int
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
@@ -1086,6 +1087,8 @@ class TaskReport(_message.Message):
     """have no node"""
     unplaced: _builtins.int
     """of these, tried: no node takes them"""
+    unpaid: _builtins.int
+    """of these, tried: the tenant's slice pays for no more"""
     succeeded: _builtins.int
     """of those that have ended"""
     failed: _builtins.int
@@ -1103,6 +1106,7 @@ class TaskReport(_message.Message):
         ended: _builtins.int = ...,
         waiting: _builtins.int = ...,
         unplaced: _builtins.int = ...,
+        unpaid: _builtins.int = ...,
         succeeded: _builtins.int = ...,
         failed: _builtins.int = ...,
         failure: _builtins.str = ...,
@@ -1110,7 +1114,7 @@ class TaskReport(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "failed", b"failed", "failure", b"failure", "healthy", b"healthy", "succeeded", b"succeeded", "surplus", b"surplus", "task", b"task", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "failed", b"failed", "failure", b"failure", "healthy", b"healthy", "succeeded", b"succeeded", "surplus", b"surplus", "task", b"task", "unpaid", b"unpaid", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,8 +1,9 @@
 """The way from one plan to the next: nothing ready is given up before its successor is ready."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from global_cp.core.moves import Standing, step
+from global_cp.core.moves import Standing, step, unpaid_step
 
 Counts = Mapping[str, int]
 
@@ -61,3 +62,13 @@ def test_a_region_that_may_have_none_any_more_is_no_scale_down_of_the_others() -
 def test_a_region_that_says_nothing_is_taken_to_run_all_it_has_and_to_have_started_nothing() -> None:
     silent = Standing({"a": 2, "b": 2}, {}, {}, {"a": 0, "b": 2})
     assert step(silent, {"a": 0, "b": 2}, 9, 1) == {"a": 2, "b": 2}
+
+
+def test_a_move_that_waits_for_its_own_quota_alone_gives_up_a_stride() -> None:
+    plan = {"a": 0, "b": 5}
+    now = _now({"a": 3, "b": 2}, ready={"a": 3}, waiting={"b": 2}, planned=plan)
+    assert step(now, plan, 0, 1) == {"a": 3, "b": 2}
+    assert unpaid_step(replace(now, unpaid={"b": 2}), plan, 1) == {"a": 2, "b": 3}
+    assert unpaid_step(replace(now, unpaid={"b": 1}), plan, 1) == {"a": 3, "b": 2}, "one of them may be ready soon"
+    all_told = _now({"a": 3, "b": 5}, ready={"a": 3}, waiting={"b": 5}, planned=plan)
+    assert unpaid_step(replace(all_told, unpaid={"b": 5}), plan, 2) == {"a": 1, "b": 5}

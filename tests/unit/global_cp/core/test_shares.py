@@ -40,13 +40,15 @@ def _told(core: GlobalCore) -> dict[str, int]:
     return {name: share.spec.tasks[0].replicas for name, share in shares.items() if not share.removed}
 
 
-def _say(core: GlobalCore, session: int, region: str, *, ready: int, unplaced: int = 0) -> None:
+def _say(core: GlobalCore, session: int, region: str, *, ready: int, unplaced: int = 0, unpaid: int = 0) -> None:
     """The region reports on its share as it is."""
     share = _share(core, region)
     desired = share.spec.tasks[0].replicas
     said = report(share, desired=desired, bound=ready, ready=ready, waiting=desired - ready, closed=share.removed)
     if not share.removed:
-        said.tasks.add(task="main", desired=desired, healthy=ready, waiting=desired - ready, unplaced=unplaced)
+        said.tasks.add(
+            task="main", desired=desired, healthy=ready, waiting=desired - ready, unplaced=unplaced, unpaid=unpaid
+        )
     core.say(session, workload=said)
 
 
@@ -134,6 +136,65 @@ def test_without_quota_to_spare_a_drain_goes_in_steps() -> None:
         _say(core, 2, "south", ready=_told(core)["south"])
         seen.append(_told(core))
     assert seen == [{"north": 3, "south": 1}, {"north": 2, "south": 2}, {"north": 1, "south": 3}, {"south": 4}]
+    core.clean()
+
+
+def test_a_move_of_more_than_the_quota_pays_for_ends() -> None:
+    """What waits in the new region waited for the quota of what was to be given up for it (property tests)."""
+    core = _core(quota=1, north=9, south=9)
+    core.apply(workload(replicas=2, regions=["south", "north"]))
+    _say(core, 2, "south", ready=1, unpaid=1)
+    _drain(core, "south")
+    assert _told(core) == {"north": 1, "south": 1}, "what waits is told to the other region at once"
+    _say(core, 2, "south", ready=1)
+    _say(core, 1, "north", ready=0, unpaid=1)
+    assert _told(core) == {"north": 2}
+    core.clean()
+
+
+def _half_way() -> GlobalCore:
+    """A move of six replicas of which quota pays for four; the first stride has been given up."""
+    core = _core(quota=4, north=9, south=9)
+    core.apply(workload(replicas=6, regions=["north", "south"]))
+    _say(core, 1, "north", ready=4, unpaid=2)
+    _drain(core, "north")
+    assert _told(core) == {"north": 4, "south": 2}
+    _say(core, 1, "north", ready=4)
+    _say(core, 2, "south", ready=0, unpaid=2)
+    assert _told(core) == {"north": 3, "south": 3}
+    _say(core, 1, "north", ready=3)
+    _say(core, 2, "south", ready=0, unpaid=3)
+    assert _told(core) == {"north": 3, "south": 3}, "the next one when its quota has come to what replaces it"
+    return core
+
+
+def test_a_move_gives_up_more_quota_when_that_of_the_last_stride_serves() -> None:
+    core = _half_way()
+    _say(core, 2, "south", ready=1, unpaid=2)
+    assert _told(core) == {"north": 2, "south": 4}
+    core.clean()
+
+
+def test_a_move_gives_up_more_quota_after_a_while_though_others_took_it() -> None:
+    core = _half_way()
+    core.pass_time(core.settings.move_patience_ms - 1)
+    assert _told(core) == {"north": 3, "south": 3}
+    core.pass_time(core.settings.overflow_settle_ms)
+    assert _told(core) == {"north": 2, "south": 4}
+    core.elect()
+    assert _told(core) == {"north": 2, "south": 4}
+    core.clean()
+
+
+def test_with_quota_for_all_a_move_gives_up_nothing_for_want_of_a_grant() -> None:
+    core = _core(quota=8, north=9, south=9)
+    core.apply(workload(replicas=4, regions=["north", "south"]))
+    _say(core, 1, "north", ready=4)
+    _drain(core, "north")
+    _say(core, 1, "north", ready=4)
+    _say(core, 2, "south", ready=0, unpaid=4)
+    core.pass_time(3 * core.settings.move_patience_ms)
+    assert _told(core) == {"north": 4, "south": 4}
     core.clean()
 
 

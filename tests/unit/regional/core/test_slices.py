@@ -28,6 +28,23 @@ def test_without_a_slice_nothing_is_bound(world: RegionalWorld) -> None:
     assert not world.slots()
 
 
+def test_a_report_tells_what_waits_for_quota_from_what_waits_for_a_node(world: RegionalWorld) -> None:
+    world.uplink()
+    world.join("n1", capacity=Vector(3_000, 8_192))
+    world.grant("small", Vector(1_000, 8_192), seq=1)
+    world.share("web", task(replicas=4), tenant="small")
+
+    def said() -> tuple[int, int, int]:
+        (main,) = world.reports("web")[-1].tasks
+        return main.waiting, main.unpaid, main.unplaced
+
+    world.advance(1_500)
+    assert said() == (3, 3, 0)
+    world.grant("small", Vector(9_000, 8_192), seq=2)
+    world.advance(1_500)
+    assert said() == (1, 0, 1)
+
+
 def test_a_release_makes_room_for_what_waits_under_quota(world: RegionalWorld) -> None:
     session = world.join("n1")
     world.grant("small", Vector(1_000, 512), seq=1)
