@@ -141,10 +141,10 @@ class _RegionView:
         of = (share.metadata.tenant, share.metadata.name, task.name)
         slots = [record for slot, record in self.slots.items() if slot[:3] == of]
         bound = sum(record.state == BOUND for record in slots)
-        template = next((each.generation for each in share.templates if each.task == task.name), 0)
+        work = next((each.work_generation for each in share.templates if each.task == task.name), 0)
         ended = 0
         for record in slots:
-            mine = record.state == DONE and record.uid == share.metadata.uid and record.generation >= template
+            mine = record.state == DONE and record.uid == share.metadata.uid and record.generation >= work
             failed = record.exit.reason not in ("Completed", "Stopped", "NodeLost")
             completed = record.exit.reason == "Completed"
             ended += mine and (completed or (failed and record.generation >= share.spec.resumed))

@@ -2,8 +2,8 @@
 
 Checked from the stores' history alone, by code that shares nothing with the programs: a task is bound for the first
 time only when what it depends on has ended as often as it must, with Completed; a replica that has completed is not
-bound again at the same template; no status counts more successes than there were, none is taken back; over all regions
-no more of a task are bound at once than its parallelism says.
+bound again while its task does the same; no status counts more successes than there were, none is taken back; over all
+regions no more of a task are bound at once than its parallelism says.
 """
 
 from collections.abc import Mapping
@@ -105,8 +105,9 @@ class JobChecks:
         before = objects_pb2.Slot.FromString(change.previous.value if change.previous else b"")
         if before.state != DONE or before.exit.reason != "Completed" or before.uid != slot.uid:
             return
-        then, now = (self._task(slot.uid, slot.id.task, each.generation) for each in (before, slot))
-        if then and now and list(then.args) == list(now.args):
+        generations = [g for g in self._specs[slot.uid] if before.generation <= g <= slot.generation]
+        tasks = [self._task(slot.uid, slot.id.task, g) for g in generations]
+        if all(task and _work(task) == _work(tasks[0] or task) for task in tasks):
             raise Violated(f"jobs: {_named(slot)} has completed, and is bound again")
 
     def _in_order(self, slot: objects_pb2.Slot) -> None:
@@ -156,6 +157,15 @@ class JobChecks:
     def _task(self, uid: str, name: str, generation: int) -> objects_pb2.Task | None:
         spec = self._specs[uid].get(generation)
         return next((task for task in spec.tasks if task.name == name), None) if spec else None
+
+
+def _work(task: objects_pb2.Task) -> bytes:
+    """What a replica does, whoever decides when, how often and how many at once."""
+    bare = objects_pb2.Task()
+    bare.CopyFrom(task)
+    for rule in ("replicas", "parallelism", "completions", "retries", "depends_on", "speculation"):
+        bare.ClearField(rule)
+    return bare.SerializeToString(deterministic=True)
 
 
 def _named(slot: objects_pb2.Slot) -> str:

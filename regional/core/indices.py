@@ -13,9 +13,10 @@ from regional.core.records import COMPLETED, DONE, SlotEntry, TaskEntry
 
 def wanted(task: TaskEntry) -> Collection[int]:
     """Where the count falls, replicas without a node go first, then the highest; where it rises, the lowest free ones
-    come. Of a task that is stopped: those that have ended."""
+    come. Of a task that is stopped: those that have ended, of two copies the first."""
     if task.stopped:
-        return frozenset(i for i, entry in task.entries.items() if entry.ended and not _failed_copy(entry))
+        ended = {i for i, entry in task.entries.items() if entry.ended and not _failed_copy(entry)}
+        return frozenset(i for i in ended if i - SECOND_COPY not in ended)
     if task.speculation is None and max((*task.entries, *task.in_flight), default=-1) < task.replicas:
         return range(task.replicas)
     won = {i - SECOND_COPY for i, entry in task.entries.items() if i >= SECOND_COPY and _completed(task, entry)}
@@ -27,25 +28,20 @@ def wanted(task: TaskEntry) -> Collection[int]:
 
 
 def _with_copies(task: TaskEntry, first: frozenset[int], won: set[int]) -> frozenset[int]:
-    over = {i for i in first if (entry := task.entries.get(i)) and entry.ended and not _outdated(task, entry)}
+    over = {i for i in first if (entry := task.entries.get(i)) and entry.ended and not task.outdates(entry.record)}
     copies = set()
     for index in (*(i for i in task.entries if i >= SECOND_COPY), *task.asked_copies):
         entry, number = task.entries.get(index), index - SECOND_COPY
         if number not in first or number in over:
             continue
-        if entry is None or number in won or (entry.record.state != DONE and not _outdated(task, entry)):
+        if entry is None or number in won or (entry.record.state != DONE and not task.outdates(entry.record)):
             copies.add(index)
     return (first - (won - over)) | copies
 
 
 def _completed(task: TaskEntry, entry: SlotEntry) -> bool:
-    return entry.record.state == DONE and entry.record.exit.reason == COMPLETED and not _outdated(task, entry)
+    return entry.record.state == DONE and entry.record.exit.reason == COMPLETED and not task.outdates(entry.record)
 
 
 def _failed_copy(entry: SlotEntry) -> bool:
     return entry.index >= SECOND_COPY and entry.record.exit.reason != COMPLETED
-
-
-def _outdated(task: TaskEntry, entry: SlotEntry) -> bool:
-    """By the share as it is now, which the entry may not know yet."""
-    return entry.record.generation < task.template_generation or entry.record.uid != task.owner.uid

@@ -51,7 +51,7 @@ class SlotEntry:
     bound: bool = False
     reserved: bool = False
     wanted: bool = False
-    outdated: bool = False  # made from another template, or for a workload of the same name that was deleted
+    outdated: bool = False  # see `TaskEntry.outdates`
     exit_reason: str = ""  # of the last attempt; of a bound slot nobody asks
 
     def derive(self) -> None:
@@ -61,7 +61,7 @@ class SlotEntry:
         self.exit_reason = "" if self.bound else record.exit.reason
         self.reserved = record.state == RESERVED
         self.wanted = self.index in task.wanted
-        self.outdated = record.generation < task.template_generation or record.uid != task.owner.uid
+        self.outdated = task.outdates(record)
 
     @property
     def name(self) -> SlotName:
@@ -112,6 +112,7 @@ class TaskEntry:
     spec: objects_pb2.Task | None = None
     request: Request = NOTHING_ASKED
     template_generation: int = 0
+    work_generation: int = 0  # that last changed what its replicas do; never above the template's
     # of the spec, see `admit`
     replicas: int = 0
     restarts: "objects_pb2.RestartMode.ValueType" = NEVER
@@ -137,9 +138,10 @@ class TaskEntry:
     def __post_init__(self) -> None:
         self.around = Around(self.copies)
 
-    def admit(self, spec: objects_pb2.Task | None, template_generation: int) -> None:
+    def admit(self, spec: objects_pb2.Task | None, template: objects_pb2.TaskTemplate) -> None:
         """As the share now says, which was admitted before."""
-        self.spec, self.template_generation = spec, template_generation
+        self.spec, self.template_generation = spec, template.generation
+        self.work_generation = template.work_generation or template.generation
         self.replicas, self.restarts = (spec.replicas, spec.restart.mode) if spec else (0, NEVER)
         self.completes = self.owner.is_job or self.restarts in (objects_pb2.RESTART_MODE_ON_FAILURE, NEVER)
         self.gang = bool(spec and spec.gang)
@@ -150,6 +152,18 @@ class TaskEntry:
         share = self.owner.share
         self.parallel = next((each.replicas for each in share.parallel if each.task == self.name), None)
         self.stopped = self.name in share.stopped
+
+    def outdates(self, record: objects_pb2.Slot) -> bool:
+        """Whether a slot was made from another template, or for a workload of the same name that was deleted. What has
+        ended stays so while the work is the same."""
+        return self.redoes(record) if record.state == DONE else self._older(record, self.template_generation)
+
+    def redoes(self, record: objects_pb2.Slot) -> bool:
+        """Whether what it did is to be done again, were it to end well."""
+        return self._older(record, self.work_generation)
+
+    def _older(self, record: objects_pb2.Slot, generation: int) -> bool:
+        return record.generation < generation or record.uid != self.owner.uid
 
     @property
     def at_once(self) -> int:

@@ -103,7 +103,7 @@ def _after(state: State, entry: SlotEntry, now_ms: int) -> objects_pb2.Slot:
     record = _ended(entry)
     exit_ = _fill_exit(record.exit, entry, now_ms)
     done = not entry.wanted
-    if entry.outdated:
+    if entry.task.redoes(record):
         record.tries = 0
     elif entry.wanted and exit_.reason not in (STOPPED, NODE_LOST):
         record.tries, pause_ms = judge(state.settings, entry, exit_)

@@ -103,29 +103,36 @@ def _admit(state: State, lane: int, unsettled: dict[tuple[str, str], WorkloadEnt
 
 
 def _stamped(workload: WorkloadEntry, share: objects_pb2.Share) -> objects_pb2.Share:
-    """The share with the generation that last changed each task's template."""
+    """The share with the generations that last changed each task's template, and its work."""
     before = workload.share
     same = before.metadata.uid == share.metadata.uid and workload.mod_revision > 0
-    generations = {t.task: t.generation for t in before.templates} if same else {}
-    templates = {task.name: _template(before.spec, task) for task in before.spec.tasks} if same else {}
+    generations = {t.task: t for t in before.templates} if same else {}
+    specs = {task.name: task for task in before.spec.tasks} if same else {}
     stamped = objects_pb2.Share()
     stamped.CopyFrom(share)
     del stamped.templates[:]
     for task in sorted(share.spec.tasks, key=lambda t: t.name):
-        unchanged = templates.get(task.name) == _template(share.spec, task)
-        generation = generations.get(task.name, 0) if unchanged else share.metadata.generation
-        stamped.templates.add(task=task.name, generation=generation)
+        generation = work = share.metadata.generation
+        known, spec = generations.get(task.name), specs.get(task.name)
+        if known and spec and _work(before.spec, spec) == _work(share.spec, task):
+            work = known.work_generation or known.generation
+            generation = known.generation if _class(before.spec) == _class(share.spec) else generation
+        stamped.templates.add(task=task.name, generation=generation, work_generation=work)
     return stamped
 
 
-def _template(spec: objects_pb2.WorkloadSpec, task: objects_pb2.Task) -> bytes:
-    """All that a replica is made of: equal bytes, equal replicas."""
+def _class(spec: objects_pb2.WorkloadSpec) -> tuple[int, int]:
+    """What else a template is made of: a replica that runs is bound by it, one that has ended is not."""
+    return spec.run_class, spec.bounded_s
+
+
+def _work(spec: objects_pb2.WorkloadSpec, task: objects_pb2.Task) -> bytes:
+    """All that a replica does: equal bytes, equal results."""
     bare = objects_pb2.Task()
     bare.CopyFrom(task)
     for name in _NOT_OF_A_REPLICA:
         bare.ClearField(name)
-    rest = objects_pb2.WorkloadSpec(type=spec.type, run_class=spec.run_class, bounded_s=spec.bounded_s, tasks=[bare])
-    return rest.SerializeToString(deterministic=True)
+    return objects_pb2.WorkloadSpec(type=spec.type, tasks=[bare]).SerializeToString(deterministic=True)
 
 
 def admission_committed(state: State, operation: AdmitShares, revision: int, turn: Turn) -> None:
@@ -151,11 +158,12 @@ def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, 
     require(bool(share.metadata.name), "I7: a share has a name")
     workload.admit(share, mod_revision)
     specs = {} if share.removed else {task.name: task for task in share.spec.tasks}
-    generations = {template.task: template.generation for template in share.templates}
+    templates = {template.task: template for template in share.templates}
+    anew = objects_pb2.TaskTemplate(generation=share.metadata.generation)
     for name in dict.fromkeys((*workload.tasks, *specs)):
         task = state.task(workload, name)
         before = task.replicas
-        task.admit(specs.get(name), generations.get(name, share.metadata.generation))
+        task.admit(specs.get(name), templates.get(name, anew))
         task.wanted = indices.wanted(task)
         state.neighbours.admit(task)
         if task.replicas > before:

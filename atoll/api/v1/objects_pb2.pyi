@@ -2636,17 +2636,21 @@ class TaskTemplate(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    WORK_GENERATION_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     generation: _builtins.int
+    work_generation: _builtins.int
+    """that last changed what they do, not how they are fenced: only then what has ended is done again"""
     def __init__(
         self,
         *,
         task: _builtins.str = ...,
         generation: _builtins.int = ...,
+        work_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "task", b"task", "work_generation", b"work_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

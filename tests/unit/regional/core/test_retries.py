@@ -92,6 +92,31 @@ def test_a_resumed_job_tries_again_what_failed_and_nothing_else(world: RegionalW
     assert not world.slots() and len(world.slots(DONE)) == 2
 
 
+def test_another_run_class_moves_what_runs_and_does_nothing_again(world: RegionalWorld) -> None:
+    session = world.join("n1", capacity=BIG)
+    spec = task(replicas=4, retries=_retries(0))
+    world.share("job", spec, type=JOB)
+    good, bad, late, last = world.slots()
+    world.close(session, good, reason="Completed")
+    world.close(session, bad, reason="Failed", code=1)
+    exclusive = objects_pb2.RUN_CLASS_EXCLUSIVE
+    world.share("job", spec, type=JOB, generation=2, run_class=exclusive)
+    world.close(session, late, reason="Completed")
+    world.close(session, last, reason="Stopped")
+    world.take_over()
+    world.advance(2_000, beating=[world.join("n1", capacity=BIG)])
+    (slot,) = world.slots()
+    assert (slot.id.index, slot.run_class, slot.generation) == (last.id.index, exclusive, 2)
+    assert {slot.id.index: slot.exit.reason for slot in world.slots(DONE)} == {
+        0: "Completed",
+        1: "Failed",
+        2: "Completed",
+    }
+    spec.args[:] = ["another"]
+    world.share("job", spec, type=JOB, generation=3, run_class=exclusive)
+    assert {slot.id.index for slot in world.slots()} > {0, 1, 2}
+
+
 def _parallel(world: RegionalWorld, replicas: int, part: int) -> None:
     share = world.share("job", task(replicas=replicas), type=JOB, tell=False)
     share.parallel.add(task="main", replicas=part)

@@ -93,6 +93,20 @@ def test_two_results_count_once(world: RegionalWorld) -> None:
     assert _succeeded(world) == 4 and not world.slots()
 
 
+def test_two_results_count_once_of_a_task_that_is_stopped_too(world: RegionalWorld) -> None:
+    sessions = _job(world)
+    first, copy = _straggler(world, sessions)
+    _run(world, sessions, copy)
+    _complete(world, sessions, copy)
+    policy = objects_pb2.Speculation(percent=200, most=1)
+    share = world.share("job", task(replicas=4, speculation=policy), type=JOB, tell=False)
+    share.stopped.append("main")
+    world.tell_share(share)
+    assert _succeeded(world) == 4
+    _complete(world, sessions, first)
+    assert _succeeded(world) == 4
+
+
 def test_a_copy_that_fails_costs_nothing_and_has_no_successor(world: RegionalWorld) -> None:
     sessions = _job(world)
     first, copy = _straggler(world, sessions)
