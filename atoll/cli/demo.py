@@ -89,7 +89,7 @@ def _show(standbys: bool, processes: bool) -> None:
 async def _platform(
     client: AsyncClient, cluster: DevCluster, story: Story, documents: Sequence[manifest.Document]
 ) -> None:
-    story.chapter("2  Five workloads of four tenants", "atoll apply -f examples/platform")
+    story.chapter("2  Five workloads of four tenants, and one that runs at night", "atoll apply -f examples/platform")
     await _apply(client, story, documents)
     story.chapter("3  They answer", "atoll get slots risk-api -t payments; atoll logs risk-api/0 -t payments")
     await _ask(client, story, documents)

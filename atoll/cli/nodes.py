@@ -44,7 +44,7 @@ node.add_command(token)
 
 
 def region(verb: FC) -> FC:
-    return click.option("--region", default="", help="May be left out where there is only one.")(verb)
+    return click.option("--region", default="", help="May be left out where only one has such a node.")(verb)
 
 
 def numbered(request_id: str, number: int) -> str:
@@ -64,10 +64,10 @@ async def each(
 
 @node.command("list", examples="  atoll node list\n  atoll node list -o wide\n  atoll node list --region eu-west\n")
 @output.shown_as()
-@region
+@click.option("--region", default="", help="Only those of this region.")
 @connected
 async def list_(client: "AsyncClient", style: str, region: str) -> None:
-    """All nodes."""
+    """The nodes of every region, or of one."""
     output.shown(views.NODES, await of_regions(client, region, lambda each: client.nodes.list(region=each)), style)
 
 

@@ -33,7 +33,8 @@ ACTORS = {"agent": "the node's agent", "region": "the region", "global": "the gl
 @output.shown_as()
 @connected
 async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, region: str, style: str) -> None:
-    """Why a replica is where it is: node, scores, decision; or not placed: how many nodes lack what, and how much."""
+    """Why a replica is where it is: node, scores, decision; or not placed: how many nodes lack what, and how much. And
+    who acts next, as of now."""
     workload, task, index = slot
     answers = await client.slots.why(workload, index=index, task=task, node=node, region=region)
     if not answers:  # no region has any of it

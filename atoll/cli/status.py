@@ -23,13 +23,14 @@ SHOWN_REASONS = 3
 @connected
 async def status(client: "AsyncClient", style: str) -> None:
     """Who you are, the regions, the nodes that are not ready, the tenants, and the workloads that are not as they
-    should be, with the reasons. What your role may not see is left out."""
+    should be, with the reasons; with -t those of one tenant. What your role may not see is left out."""
     me = await client.tokens.whoami()
-    everywhere = not me.tenant
+    tenant = me.tenant or click.get_current_context().params["tenant"]  # that of the context does not limit an operator
+    everywhere = not tenant
     regions = await client.regions.list()
-    workloads = await client.workloads.list(everywhere=everywhere)
-    tenants = await client.tenants.list() if everywhere else [await client.tenants.get(me.tenant)]
-    near = [region.metadata.name for region in regions if region.connected] if everywhere else []
+    workloads = await client.workloads.list(tenant=tenant, everywhere=everywhere)
+    tenants = await client.tenants.list() if everywhere else [await client.tenants.get(tenant)]
+    near = [region.metadata.name for region in regions if region.connected and not me.tenant]
     nodes = [node for name in near for node in await client.nodes.list(region=name)]
     late = [workload for workload in workloads if views.workload_state(workload) not in AS_THEY_SHOULD_BE]
     troubled = [node for node in nodes if views.node_state(node) != "ready"]

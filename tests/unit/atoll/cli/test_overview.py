@@ -94,6 +94,15 @@ def test_what_is_no_document_is_shown_in_every_format(
     assert atoll(*command.split(), "-o", "wide").out
 
 
+def test_status_of_one_tenant(atoll: Run, cluster: FakeCluster, home: Path) -> None:
+    (home / "all.yaml").write_text(TENANT + "---\n" + WORKLOAD % 1)
+    assert atoll("apply", "-f", "all.yaml", "--no-wait").code == 0
+    assert atoll("tenant", "create", "shop", "--cpu", "1").code == 0
+    assert "1 workload, 1 as they should be" in atoll("status").out
+    shop = atoll("status", "-t", "shop").out
+    assert "no workloads" in shop and "shop" in shop and "default" not in shop
+
+
 def test_quota_get_and_a_quota_that_is_only_tried(atoll: Run, cluster: FakeCluster, home: Path) -> None:
     assert atoll("tenant", "create", "shop", "--cpu", "2").code == 0
     assert "(dry run)" in atoll("quota", "set", "shop", "--cpu", "4", "--dry-run").out
