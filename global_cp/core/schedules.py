@@ -60,9 +60,11 @@ class Schedules:
             if change.after is None and path in self._runs:
                 self._dirty[path] = None
         elif change.kind == "status":
-            run = self._records.workloads.get(*path)
-            if run is not None and run.metadata.owner:
-                self._dirty[path[0], run.metadata.owner] = None  # it may have ended
+            told = self._records.workloads.get(*path)
+            if told is not None and told.metadata.owner:
+                self._dirty[path[0], told.metadata.owner] = None  # a run may have ended
+            elif told is not None and told.spec.HasField("schedule"):
+                self._dirty[path] = None  # its first status may have been awaited
 
     def deadline(self) -> int | None:
         return self._alarms.next_ms()

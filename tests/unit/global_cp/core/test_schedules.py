@@ -229,3 +229,13 @@ def test_a_schedule_asks_for_no_quota_and_its_zone_counts(core: GlobalCore) -> N
     core.pass_time(1_000)
     assert core.records.asked("acme").amounts() == (0, 0, 0, 0)
     assert _status(core).next_ms // 3_600_000 % 24 in (1, 2), "3 o'clock in Berlin"
+
+
+def test_a_schedule_whose_status_comes_late_has_its_next_time(core: GlobalCore, north: Nights) -> None:
+    """Statuses are written in batches: the one before may have been a moment ago."""
+    core.apply(workload("web", replicas=1))
+    core.apply(_nightly())
+    core.pass_time(2_000)
+    assert _status(core).next_ms
+    _next_time(core)
+    assert len(_runs(core)) == 1
