@@ -163,7 +163,7 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
         state = await self._state(request.region)
         answer = views.why(state, request, self._clock.now_ms(), limit=self._settings.page_items)
         if not answer.slots:
-            raise _not_found(request)
+            raise self._not_found(request)
         for slot in answer.slots:
             if decision := self._journal.last(slot_name(slot.id)):
                 slot.decision.CopyFrom(decision)
@@ -192,7 +192,7 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
         )
         found = views.why(state, asked, self._clock.now_ms(), limit=1).slots
         if not found:
-            raise _not_found(request)
+            raise self._not_found(request)
         if not found[0].node:
             raise NotPlaced(f"{slot_name(found[0].id)} is on no node")
         query = agent_pb2.LogQuery(slot=found[0].id, tail_lines=request.tail_lines, follow=request.follow)
@@ -233,6 +233,12 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
             raise Unavailable("the region's leader is about to resign")
         return self._machine.state
 
+    def _not_found(self, asked: regional_pb2.WhyRequest | regional_pb2.LogsRequest) -> NotFound:
+        name = "/".join(part[:63] for part in (asked.tenant, asked.workload, asked.task) if part)
+        what = f"replica {asked.index}" if asked.index >= 0 else "replica"
+        hint = f"atoll get slots {asked.workload[:63]} -t {asked.tenant[:63]}"
+        return NotFound(f"region {self._settings.region} has no {what} of {name}", hint=hint)
+
     def _bounded(self, asked: int) -> int:
         return min(asked, self._settings.page_items) if asked > 0 else self._settings.page_items
 
@@ -245,8 +251,3 @@ def _last_shown(token: str) -> SlotName | None:
     if len(parts) != 4 or not parts[3].isdecimal():
         raise Invalid("this page token was not given by this call", (Mistake("page_token", "is malformed"),))
     return SlotName(parts[0], parts[1], parts[2], int(parts[3]))
-
-
-def _not_found(asked: regional_pb2.WhyRequest | regional_pb2.LogsRequest) -> NotFound:
-    name = "/".join(part[:63] for part in (asked.tenant, asked.workload, asked.task) if part)
-    return NotFound(f"the region has no slot {asked.index if asked.index >= 0 else ''} of {name}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
 LOOK_AGAIN_S = 1.0
+WIDEST = 40  # of the column of objects
 
 
 @click.command(
@@ -68,12 +69,13 @@ async def events(
 
 def _show(found: list[objects_pb2.Event], style: str) -> None:
     if output.is_table(style):
-        output.write("".join(_line(event, wide=style == "wide") + "\n" for event in found))
+        width = min(max((len(event.object) for event in found), default=0), WIDEST)
+        output.write("".join(_line(event, width, wide=style == "wide") + "\n" for event in found))
     elif found or style != "yaml":
         output.write(output.documents(list(map(manifest.tree, found)), style, names=[event.object for event in found]))
 
 
-def _line(event: objects_pb2.Event, *, wide: bool) -> str:
+def _line(event: objects_pb2.Event, width: int, *, wide: bool) -> str:
     at = datetime.fromtimestamp(event.at_ms / 1000, UTC).astimezone()
     when = f"{at:%Y-%m-%d %H:%M:%S}  {event.region:<10}" if wide else f"{at:%H:%M:%S}"
-    return output.visible(f"{when}  {event.type:<14}  {event.object}  {event.message}").rstrip()
+    return output.visible(f"{when}  {event.type:<14}  {event.object:<{width}}  {event.message}").rstrip()

@@ -70,7 +70,13 @@ async def get(client: "AsyncClient", name: str, style: str) -> None:
 async def runs(client: "AsyncClient", name: str, style: str) -> None:
     """List the runs of a job that has a schedule; the last one is the newest."""
     label = selectors.parse_requirement(f"{SCHEDULE_LABEL}={name}")
-    output.shown(WORKLOADS, await client.workloads.list(selector=[label]), style)
+    found = await client.workloads.list(selector=[label])
+    if found or not output.is_table(style):
+        output.shown(WORKLOADS, found, style)
+    else:
+        output.tell(
+            f"no runs of {output.visible(name)} yet; atoll job get {output.visible(name)} tells when it runs next"
+        )
 
 
 def described(workload: objects_pb2.Workload) -> list[str]:

@@ -72,8 +72,9 @@ def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]
     if answer.node:
         lines = [f"{slot_text(answer.id)}  {state} on {output.visible(answer.node)}"]
     else:
+        waits = f" for {output.span(answer.waiting_ms)}" if answer.waiting_ms else ""
         position = f", {answer.queue_position}. in the queue" if answer.queue_position else ""
-        lines = [f"{slot_text(answer.id)}  {state} for {output.span(answer.waiting_ms)}{position}"]
+        lines = [f"{slot_text(answer.id)}  {state}{waits}{position}"]
     lines[0] += f", region {output.visible(answer.region)}" if several else ""
     lines += [f"  {_reason(reason)}" for reason in answer.reasons]
     if answer.HasField("on_node"):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SIGNS = {"created": "+", "updated": "~", "unchanged": "="}
 Planned = tuple[str, str, str, list[str]]  # kind, name, outcome, what differs
+TO_PROCESS, TO_CONTAINER = "driver: docker → process", "driver: process → docker"
 
 
 @click.command(
@@ -46,7 +47,7 @@ async def plan(client: "AsyncClient", documents: list[manifest.Document], style:
                 planned.append(await _plan_workload(client, document.message, after, tenants))
             elif isinstance(document.message, objects_pb2.Tenant):
                 planned.append(await _plan_tenant(client, document.message, tenants))
-    notes = [*await _quota_notes(client, after, tenants), *await _room_notes(client, after)]
+    notes = [*_driver_notes(planned), *await _quota_notes(client, after, tenants), *await _room_notes(client, after)]
     if output.is_table(style):
         for kind, name, outcome, lines in planned:
             output.write(f"{SIGNS[outcome]} {kind.lower()}/{output.visible(name)} {outcome}\n")
@@ -121,6 +122,19 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _shown(value: Any) -> str:
     return "nothing" if value is None else str(value)
+
+
+def _driver_notes(planned: list[Planned]) -> list[str]:
+    """What changes between containers and processes: by an image that a manifest does or does not name."""
+    notes = []
+    for change, text in (
+        (TO_PROCESS, "run as containers and would run as processes: their manifests name no image"),
+        (TO_CONTAINER, "run as processes and would run as containers: their manifests name an image"),
+    ):
+        names = [name for _, name, _, lines in planned if any(line.endswith(change) for line in lines)]
+        if names:
+            notes.append(f"driver: {', '.join(names)} {text}; every replica is replaced")
+    return notes
 
 
 async def _quota_notes(

@@ -14,7 +14,7 @@ from atoll.model import explain
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
-AS_THEY_SHOULD_BE = ("serving", "done")
+AS_THEY_SHOULD_BE = ("serving", "done", "scheduled", "suspended")
 SHOWN_REASONS = 3
 
 
@@ -68,9 +68,12 @@ def _show_workloads(
     if late:
         output.write(output.render(views.WORKLOADS_OF_ALL if everywhere else views.WORKLOADS, late, style))
         for workload in late:
-            reasons = [explain.sentence(reason) for reason in workload.status.pending[:SHOWN_REASONS]]
+            pending = workload.status.pending[:SHOWN_REASONS]
+            several = len({reason.region for reason in workload.status.pending}) > 1
+            where = [f"{reason.region}: " * bool(several and reason.region) for reason in pending]
+            reasons = [place + explain.sentence(reason) for place, reason in zip(where, pending, strict=True)]
             if reasons:
-                output.write(f"  {output.visible(workload.metadata.name)}: {output.visible(', '.join(reasons))}\n")
+                output.write(f"  {output.visible(workload.metadata.name)}: {output.visible(' · '.join(reasons))}\n")
         first = late[0].metadata
         tenant = f" -t {output.visible(first.tenant)}" * (first.tenant != client.connection.tenant)
         output.tell(f"Try   atoll why {output.visible(first.name)}{tenant}")

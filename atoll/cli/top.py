@@ -74,8 +74,10 @@ async def demands(client: "AsyncClient", tenant: str = "") -> dict[str, Vector]:
 
 
 def demand(workload: objects_pb2.Workload) -> Vector:
-    """Of all replicas; nothing once it is being deleted."""
-    if workload.metadata.deleted_ms:
+    """Of all replicas; nothing once it is being deleted, of a job that has ended, and of a schedule, whose runs ask."""
+    job = workload.status.job
+    ended = job.ended_ms and job.generation == workload.metadata.generation
+    if workload.metadata.deleted_ms or ended or workload.spec.HasField("schedule"):
         return Vector()
     return total([vector(task.resources.requests) * task.replicas for task in workload.spec.tasks])
 

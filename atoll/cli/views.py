@@ -59,7 +59,7 @@ def _share(used: int, capacity: int, unit: str) -> str:
 def rounded(amount: int, unit: str) -> str:
     """A quantity for people: gigabytes and more to one decimal."""
     for size, suffix in ((1 << 20, "Ti"), (1 << 10, "Gi")):
-        if unit.endswith("_mib") and amount >= 10 * size:
+        if unit.endswith("_mib") and (amount >= 10 * size or (amount and amount % size == 0)):
             return f"{amount / size:.1f}".removesuffix(".0") + suffix
     return format_quantity(amount, unit)
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from atoll.api.v1 import objects_pb2
+from atoll.cli.plan import TO_PROCESS, _driver_notes
 from atoll.cli.views import rounded
 from tests.support.fake_global import FakeCluster
 from tests.unit.atoll.cli.conftest import Run
@@ -94,6 +95,23 @@ def test_what_is_no_document_is_shown_in_every_format(
     assert atoll(*command.split(), "-o", "wide").out
 
 
+def test_a_schedule_is_as_it_should_be_and_asks_for_nothing_itself(
+    atoll: Run, cluster: FakeCluster, home: Path
+) -> None:
+    nightly = WORKLOAD.replace("web", "nightly").replace("{task", "{type: job, schedule: '@daily', task") % 1
+    (home / "all.yaml").write_text(TENANT + "---\n" + nightly)
+    assert atoll("apply", "-f", "all.yaml", "--no-wait").code == 0
+    assert "1 workload, 1 as they should be" in atoll("status").out
+    (row,) = json.loads(atoll("top", "tenants", "-o", "json").out)["items"]
+    assert row["asked"] == {}
+
+
+def test_a_plan_tells_of_containers_that_would_be_processes() -> None:
+    planned = [("Workload", name, "updated", [f"spec.tasks[0].{TO_PROCESS}"]) for name in ("api", "web")]
+    (note,) = _driver_notes([*planned, ("Workload", "old", "unchanged", [])])
+    assert note.startswith("driver: api, web run as containers and would run as processes")
+
+
 def test_status_of_one_tenant(atoll: Run, cluster: FakeCluster, home: Path) -> None:
     (home / "all.yaml").write_text(TENANT + "---\n" + WORKLOAD % 1)
     assert atoll("apply", "-f", "all.yaml", "--no-wait").code == 0
@@ -146,7 +164,16 @@ def test_a_real_bash_completes(home: Path, typed: list[str], offered: list[str])
 
 
 @pytest.mark.parametrize(
-    ("mib", "text"), [(512, "512Mi"), (10_240, "10Gi"), (15_872, "15.5Gi"), (104_857_600, "100Ti"), (4_096, "4Gi")]
+    ("mib", "text"),
+    [
+        (512, "512Mi"),
+        (10_240, "10Gi"),
+        (15_872, "15.5Gi"),
+        (104_857_600, "100Ti"),
+        (4_096, "4Gi"),
+        (4 << 20, "4Ti"),
+        (0, "0"),
+    ],
 )
 def test_amounts_are_short(mib: int, text: str) -> None:
     assert rounded(mib, "memory_mib") == text
