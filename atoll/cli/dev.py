@@ -166,7 +166,7 @@ def _first_steps(cluster: DevCluster) -> list[str]:
         "atoll get workloads -A",
         "atoll run hello --replicas 3 -- sh -c 'while true; do date; sleep 1; done'",
         "atoll why hello",
-        f"kill -9 {cluster.named(victim).process.pid}       the agent of {victim}; then atoll get slots -w",
+        f"kill -9 {cluster.named(victim).process.pid}       the agent of {victim}; then atoll get slots -A -w",
         "atoll verify",
     ]
 
