@@ -112,7 +112,7 @@ def candidates(state: State, node: NodeEntry, band: int, now_ms: int) -> Iterato
     for key, entry in sorted(node.slots.items()):
         task = entry.task
         spec = task.owner.share.spec
-        if (spec.priority or objects_pb2.PRIORITY_DEFAULT) >= band or is_protected(state, entry):
+        if (spec.priority or objects_pb2.PRIORITY_DEFAULT) >= band:
             continue
         if entry.closing or entry.busy or key in state.releases or entry.status is None or task.gang:
             continue
@@ -125,11 +125,6 @@ def candidates(state: State, node: NodeEntry, band: int, now_ms: int) -> Iterato
         yield Candidate(
             key, (task.owner.tenant, task.owner.name), entry.vector, now_ms - started_ms if started_ms else 0
         )
-
-
-def is_protected(state: State, entry: SlotEntry) -> bool:
-    """Whether nobody of another tenant may take this replica's room. No tenant has protected capacity yet."""
-    return False
 
 
 def _reserve(
