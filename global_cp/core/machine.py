@@ -16,7 +16,7 @@ from global_cp.config import CoreSettings
 from global_cp.core import events
 from global_cp.core.commands import CloseSession, Command, Reply, Resign, SendDown
 from global_cp.core.records import Change, Records
-from global_cp.core.reign import Reign, keys_of
+from global_cp.core.reign import Reign
 from global_cp.core.topics import refusal_of_form
 from global_cp.core.views import workload_events
 
@@ -168,11 +168,11 @@ class Machine:
             proposal = topic.propose(self._now_ms, out)
             if proposal is None:
                 continue
-            touched = keys_of(proposal.plan)
-            if touched & reign.busy_keys:
+            commit = reign.send(self._plans + 1, topic, proposal)
+            if commit is None:
                 topic.settled(proposal.item, Rejected("sealed"), out)  # not sent: planned again after the other
                 continue
             self._plans += 1
-            out.append(reign.send(self._plans, topic, proposal))
+            out.append(commit)
             return True
         return False

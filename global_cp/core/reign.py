@@ -30,6 +30,7 @@ class InFlight:
     topic: Topic
     item: object
     plan: Plan
+    keys: set[bytes]
     lane: int
     sent_after: int  # the revision of the records then: it can only be committed later
 
@@ -73,13 +74,17 @@ class Reign:
             if change.after is None:
                 self.reports.forget((change.path[1], change.path[2]), change.path[0])
 
-    def send(self, plan_id: int, topic: Topic, proposal: Proposal) -> Commit:
-        """Puts a proposal on a free lane; its topic is asked last the next time."""
+    def send(self, plan_id: int, topic: Topic, proposal: Proposal) -> Commit | None:
+        """Puts a proposal on a free lane; its topic is asked last the next time. None while one in flight has a key
+        of it."""
+        keys = keys_of(proposal.plan)
+        if not keys.isdisjoint(self.busy_keys):
+            return None
         self.topics.remove(topic)
         self.topics.append(topic)
         lane = self.free_lanes.pop(0)
-        self.busy_keys |= keys_of(proposal.plan)
-        self._in_flight[plan_id] = InFlight(topic, proposal.item, proposal.plan, lane, self.records.revision)
+        self.busy_keys |= keys
+        self._in_flight[plan_id] = InFlight(topic, proposal.item, proposal.plan, keys, lane, self.records.revision)
         return Commit(plan_id, lane, proposal.plan)
 
     @property
@@ -100,7 +105,7 @@ class Reign:
         done = self._in_flight.pop(plan_id, None)
         if done is not None:
             self.free_lanes.append(done.lane)
-            self.busy_keys -= keys_of(done.plan)
+            self.busy_keys -= done.keys
         return done
 
 

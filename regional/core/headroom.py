@@ -46,11 +46,10 @@ def room(state: State) -> Room:
     percent, table = state.settings.headroom_percent, state.table
     if not percent:
         return Room(Vector(*(UNLIMITED for _ in DIMENSIONS)), NOTHING)
-    open_, used = table.open_sums()
-    capacity = Vector(*open_)
+    capacity = Vector(*table.standing().capacity)
     kept = Vector(*(-(-amount * percent // 100) for amount in capacity))
     kept = kept._replace(gpu_milli=capacity.gpu_milli * percent // 100 // WHOLE_MILLI * WHOLE_MILLI)
-    return Room(capacity - kept - Vector(*used), kept)
+    return Room(capacity - kept - Vector(*table.open_use()), kept)
 
 
 def reason(state: State, room_: Room, request: Vector) -> objects_pb2.PendingReason:

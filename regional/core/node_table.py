@@ -56,6 +56,18 @@ class Cells:
         return ordered[start : start + self.sizes[cell]]
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What of the nodes does not depend on their use."""
+
+    version: int
+    capacity: list[int]  # of those that take work
+    open: Rows  # they
+    closed: Rows  # the others
+    largest: list[int]  # what one replica may ask for at most, in each dimension
+    ready: int  # how many are
+
+
 class NodeTable:
     def __init__(self) -> None:
         self.size = 0  # rows ever used; free ones are not `present`
@@ -69,7 +81,7 @@ class NodeTable:
         self._taint_ids: dict[tuple[TaintKey, ...], int] = {(): 0}
         self._labels: dict[str, npt.NDArray[np.int32]] = {}
         self.redescribed = 0  # the version at the last change of more than use
-        self._open: tuple[int, list[int], Rows] = (-1, [], np.empty(0, np.int64))
+        self._standing = Standing(-1, [], np.empty(0, np.int64), np.empty(0, np.int64), [], 0)
         self.labelled = 0  # the version at the last change of a node's labels
         self._cells: dict[tuple[str, ...], tuple[int, Cells]] = {}  # with the version they are of
         self._free: list[int] = []
@@ -216,16 +228,26 @@ class NodeTable:
         self.version += 1
         self.changed[: self.size] = self.version
 
-    def open_sums(self) -> tuple[list[int], list[int]]:
-        """Capacity and use of the nodes that take work. Only nodes change who they are: that is remembered."""
-        version, capacity, closed = self._open
-        if version != self.redescribed:
+    def standing(self) -> Standing:
+        """Remembered until a node changes by more than its use."""
+        if self._standing.version != self.redescribed:
             open_ = self.present & self.ready & ~self.cordoned & ~self.unfit
-            capacity, closed = self.capacity[open_].sum(axis=0).tolist(), np.flatnonzero(~open_ & self.present)
-            self._open = self.redescribed, capacity, closed
-        return capacity, (self.in_use - self.used[closed].sum(axis=0)).tolist()
+            self._standing = Standing(
+                self.redescribed,
+                self.capacity[open_].sum(axis=0).tolist(),
+                np.flatnonzero(open_),
+                np.flatnonzero(~open_ & self.present),
+                self.largest[: self.size].max(axis=0, initial=0).tolist(),
+                int((self.ready & self.present).sum()),
+            )
+        return self._standing
 
-    def free(self, rows: list[int]) -> Integers:
+    def open_use(self) -> list[int]:
+        """Of the nodes that take work."""
+        used: list[int] = (self.in_use - self.used[self.standing().closed].sum(axis=0)).tolist()
+        return used
+
+    def free(self, rows: Rows | list[int]) -> Integers:
         """What is left on these rows: (rows, dimensions)."""
         left: Integers = self.capacity[rows] - self.used[rows]
         return left

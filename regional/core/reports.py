@@ -5,6 +5,8 @@ All absolute, sent when changed and at most once a period, and all of it again w
 
 from collections import Counter
 
+import numpy as np
+
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector
@@ -51,7 +53,9 @@ class Reporter:
             bare = _summary(state)
             if bare != self._summary:
                 self._summary = bare
-                turn.do(SendUp(regional_pb2.UplinkMessage(summary=summary(state))))
+                message = regional_pb2.UplinkMessage(summary=bare)
+                message.summary.revision = state.revision
+                turn.do(SendUp(message))
         for account in state.accounts.values():
             if account.mod_revision and account.standing() != account.reported:
                 slices.acknowledge(state, account, turn)
@@ -187,9 +191,8 @@ def summary(state: State) -> objects_pb2.RegionSummary:
 
 def _summary(state: State) -> objects_pb2.RegionSummary:
     table = state.table
-    used = table.used[: table.size].sum(axis=0).tolist()
-    open_ = table.present & table.ready & ~table.cordoned & ~table.unfit
-    free = Vector(*(table.capacity - table.used)[open_].clip(min=0).sum(axis=0).tolist())
+    standing = table.standing()
+    free = Vector(*np.maximum(table.free(standing.open), 0).sum(axis=0).tolist())
     if state.settings.headroom_percent:
         free = free.at_most(headroom.room(state).left.at_least(NOTHING))
     bound = 0
@@ -197,21 +200,21 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
     for workload in state.workloads.values():
         for task in workload.tasks.values():
             bound += task.tally.bound
-            waits = max(0, task.replicas - task.tally.bound - task.tally.succeeded - task.tally.failed)
-            waiting[workload.tenant] += waits
-            asked += task.request.vector * waits
-    largest = table.largest[: table.size].max(axis=0, initial=0).tolist()
+            waits = task.replicas - task.tally.provided
+            if waits > 0:
+                waiting[workload.tenant] += waits
+                asked += task.request.vector * waits
     return objects_pb2.RegionSummary(
-        nodes_ready=int((table.ready & table.present).sum()),
+        nodes_ready=standing.ready,
         nodes_total=len(state.nodes),
         capacity=state.total_capacity().to_proto(),
-        used=Vector(*used).to_proto(),
+        used=Vector(*table.in_use.tolist()).to_proto(),
         slots_waiting=waiting.total(),
         queue_limit=state.settings.queue_slots,
-        queues=[objects_pb2.TenantQueue(tenant=t, waiting=n) for t, n in sorted(waiting.items()) if n],
+        queues=[objects_pb2.TenantQueue(tenant=t, waiting=n) for t, n in sorted(waiting.items())],
         slots_bound=bound,
         term=state.authority.term,
-        largest_node=Vector(*largest).to_proto(),
+        largest_node=Vector(*standing.largest).to_proto(),
         free=free.to_proto(),
         waiting=asked.to_proto(),
     )

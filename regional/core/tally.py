@@ -58,5 +58,10 @@ class Tally:
         return self._with(FAILED)
 
     @property
+    def provided(self) -> int:
+        """Those that do not wait: a replica is bound, has succeeded or has failed."""
+        return self._with(BOUND | SUCCEEDED | FAILED)
+
+    @property
     def up(self) -> int:
         return self._with(UP)
