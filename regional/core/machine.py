@@ -62,7 +62,6 @@ class Machine:
         self._paused_ms: list[int] = []  # a lane rests until then
         self._plans = 0
         self._bulk = _BULK  # the one that had a lane last comes last
-        self._order = (*_SOURCES, *_BULK, *_LAST)
         self._checked_ms = self._handled_ms = 0
         self._reporter = Reporter(0)
 
@@ -154,11 +153,10 @@ class Machine:
             turn.do(do.Commit(self._plans, lane, operation.plan))
 
     def _next_operation(self, state: State, lane: int, turn: Turn, *, prompt: bool) -> tx.Operation | None:
-        for source in _PROMPT if prompt else self._order:
+        for source in _PROMPT if prompt else (*_SOURCES, *self._bulk, *_LAST):
             if operation := source(state, lane, turn):
-                if source in _BULK:
+                if source in self._bulk:
                     self._bulk = (*(bulk for bulk in self._bulk if bulk is not source), source)
-                    self._order = (*_SOURCES, *self._bulk, *_LAST)
                 return operation
         return None
 

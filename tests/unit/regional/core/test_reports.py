@@ -1,0 +1,44 @@
+"""What the global plane is told of a region: numbers that are remembered are as if counted anew."""
+
+from atoll.model.resources import Vector
+from regional.core import events, reports
+from tests.support.regional_world import RegionalWorld, task
+
+LARGE, SMALL = Vector(10_000, 10_240), Vector(4_000, 4_096)
+
+
+def told(world: RegionalWorld) -> tuple[int, int, int, int, int, int, int]:
+    """Ready nodes, capacity, use, what is free, the largest node (CPU), and replicas that are bound and that wait."""
+    summary = reports.summary(world.state)
+    amounts = (summary.capacity, summary.used, summary.free, summary.largest_node)
+    cpus = [amount.cpu_milli for amount in amounts]
+    return (summary.nodes_ready, *cpus, summary.slots_bound, summary.slots_waiting)
+
+
+def test_a_summary_follows_the_nodes_and_their_use() -> None:
+    world = RegionalWorld()
+    world.win()
+    world.uplink()
+    world.grant("acme", Vector(1_000_000, 1_000_000), seq=1)
+    large = world.join("large", capacity=LARGE)
+    assert told(world) == (1, 10_000, 0, 10_000, 10_000, 0, 0)
+    world.join("small", capacity=SMALL)
+    assert told(world) == (2, 14_000, 0, 14_000, 10_000, 0, 0)
+    world.share("web", task(replicas=3, cpu=4_000))
+    assert told(world) == (2, 14_000, 12_000, 2_000, 10_000, 3, 0)
+    world.share("more", task(replicas=2, cpu=4_000))
+    assert told(world) == (2, 14_000, 12_000, 2_000, 10_000, 3, 2)
+    world.tell(events.NodeSessionEnded(large))
+    assert told(world) == (1, 14_000, 12_000, 0, 10_000, 3, 2)
+    world.check()
+
+
+def test_a_summary_is_sent_with_the_revision_up_to_which_it_is_true() -> None:
+    world = RegionalWorld()
+    world.win()
+    world.uplink()
+    world.join("n1", capacity=LARGE)
+    world.advance(2_000)
+    sent = [m.summary for m in world.up if m.HasField("summary")]
+    assert sent
+    assert (sent[-1].nodes_ready, sent[-1].revision > 0) == (1, True)
