@@ -5,6 +5,7 @@ no more.
 """
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -87,7 +88,8 @@ def root() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The program: exits with 0 to 8 as docs/cli.md lists them, 130 when interrupted."""
+    """The program: exits with the codes that docs/cli.md lists."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines on stderr are for its authors; read when it is imported
     try:
         root.main(arguments, prog_name="atoll", standalone_mode=False)
     except click.exceptions.Exit as end:

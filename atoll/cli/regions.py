@@ -64,7 +64,7 @@ async def get(client: "AsyncClient", name: str, style: str) -> None:
 @connected
 async def cordon(client: "AsyncClient", name: str, style: str, request_id: str) -> None:
     """Give the region no new replicas. Those it has stay."""
-    _show(style, await client.regions.update(name, cordoned=True, request_id=request_id))
+    _show(style, await client.regions.update(name, cordoned=True, request_id=request_id), "cordoned")
 
 
 @region.command(
@@ -81,7 +81,7 @@ async def cordon(client: "AsyncClient", name: str, style: str, request_id: str) 
 @connected
 async def uncordon(client: "AsyncClient", name: str, style: str, request_id: str) -> None:
     """Let the region take replicas again; this ends a drain too."""
-    _show(style, await client.regions.update(name, cordoned=False, request_id=request_id))
+    _show(style, await client.regions.update(name, cordoned=False, request_id=request_id), "takes work")
 
 
 @region.command(
@@ -100,7 +100,7 @@ async def drain(client: "AsyncClient", name: str, style: str, request_id: str) -
     """Cordon the region, and move its replicas to the other regions that their workloads allow. A replica is stopped
     when another one is ready; where the quota has no room for both at once, a few are stopped first. Jobs run to their
     end where they are. What no other region may take stays."""
-    _show(style, await client.regions.update(name, draining=True, request_id=request_id))
+    _show(style, await client.regions.update(name, draining=True, request_id=request_id), "draining")
 
 
 @region.command(
@@ -129,8 +129,8 @@ async def label(client: "AsyncClient", name: str, changes: tuple[str, ...], styl
         else:
             raise click.BadParameter(f"{output.visible(text)} is neither KEY=VALUE nor KEY-")
     answer = await client.regions.update(name, labels=values, removed_labels=removed, request_id=request_id)
-    _show(style, answer)
+    _show(style, answer, "labeled")
 
 
-def _show(style: str, answer: "global_pb2.UpdateRegionResponse") -> None:
-    show(style, "Region", answer.region, answer.outcome)
+def _show(style: str, answer: "global_pb2.UpdateRegionResponse", said: str) -> None:
+    show(style, "Region", answer.region, said if answer.outcome == "updated" else answer.outcome)

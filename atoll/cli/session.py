@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -24,7 +23,6 @@ def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     @click.option("-t", "--tenant", default="", metavar="NAME", help="Instead of the context's tenant.")
     @functools.wraps(verb)
     def command(context: str, tenant: str, **arguments: Any) -> None:
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines on stderr are for its authors
         from atoll.sdk.client import AsyncClient
 
         async def run() -> None:

@@ -274,6 +274,7 @@ def test_is_refused_with_a_clear_word_and_nothing_is_done(world: World, case: Ca
         done.stderr
     )
     assert "Traceback" not in done.stderr
+    assert not re.search(r"\.cc:\d+\]", done.stderr), "what gRPC says to its authors"
     assert len(done.stderr) < 2_000
     assert done.stdout == ""
     assert world.asked() == before

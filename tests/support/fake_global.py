@@ -112,6 +112,9 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         ]
         return global_pb2.ListRegionsResponse(regions=regions, revision=self.revision)
 
+    async def UpdateRegion(self, request: global_pb2.UpdateRegionRequest, context: Any) -> Any:
+        return await self._write(request, context, self._update_region)
+
     async def WhoAmI(self, request: global_pb2.WhoAmIRequest, context: Any) -> global_pb2.WhoAmIResponse:
         caller = rpc.identity_of(context)
         return global_pb2.WhoAmIResponse(name=caller.name, role=caller.role, tenant=caller.tenant, cluster="test")
@@ -183,6 +186,10 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         if not request.dry_run:
             self.tenants[request.tenant.metadata.name] = request.tenant
         return global_pb2.ApplyTenantResponse(tenant=request.tenant, revision=self.revision, outcome=outcome)
+
+    def _update_region(self, request: global_pb2.UpdateRegionRequest) -> global_pb2.UpdateRegionResponse:
+        region = objects_pb2.Region(metadata=objects_pb2.Metadata(name=request.name), cordoned=request.cordoned)
+        return global_pb2.UpdateRegionResponse(region=region, revision=self.revision, outcome="updated")
 
     def _delete_tenant(self, request: global_pb2.DeleteTenantRequest) -> global_pb2.DeleteTenantResponse:
         if self.tenants.pop(request.name, None) is None:

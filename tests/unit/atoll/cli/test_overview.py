@@ -130,6 +130,9 @@ def test_quota_get_and_a_quota_that_is_only_tried(atoll: Run, cluster: FakeClust
 def test_regions_are_listed_and_named(atoll: Run, cluster: FakeCluster, home: Path) -> None:
     assert atoll("region", "list", "-o", "name").out == "region/r1\n"
     assert atoll("region", "get", "nowhere").code == 1
+    assert atoll("region", "cordon", "r1").out == "region/r1 cordoned\n"
+    assert atoll("region", "uncordon", "r1").out == "region/r1 takes work\n"
+    assert json.loads(atoll("region", "drain", "r1", "-o", "json").out)["kind"] == "Region"
 
 
 def test_completion_is_for_this_program(atoll: Run) -> None:
