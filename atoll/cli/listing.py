@@ -142,10 +142,14 @@ async def of_regions(client: "AsyncClient", region: str, ask: Callable[[str], Aw
         known = await client.regions.list()
     except errors.Invalid:  # a region itself was dialled, which knows of no other
         return list(await ask(""))
-    away = [each.metadata.name for each in known if not each.connected]
-    if not away:
-        return list(await ask(""))
-    output.tell_unreachable(away)
+    if all(each.connected for each in known):
+        try:
+            return list(await ask(""))
+        except errors.Unavailable:  # one may have fallen silent a moment ago
+            known = await client.regions.list()
+            if all(each.connected for each in known):
+                raise
+    output.tell_unreachable(each.metadata.name for each in known if not each.connected)
     return [item for each in known if each.connected for item in await ask(each.metadata.name)]
 
 

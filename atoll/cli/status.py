@@ -31,6 +31,7 @@ async def status(client: "AsyncClient", style: str) -> None:
     workloads = await client.workloads.list(tenant=tenant, everywhere=everywhere)
     tenants = await client.tenants.list() if everywhere else [await client.tenants.get(tenant)]
     near = [region.metadata.name for region in regions if region.connected and not me.tenant]
+    output.tell_unreachable(region.metadata.name for region in regions if not region.connected)
     nodes = [node for name in near for node in await client.nodes.list(region=name)]
     late = [workload for workload in workloads if views.workload_state(workload) not in AS_THEY_SHOULD_BE]
     troubled = [node for node in nodes if views.node_state(node) != "ready"]

@@ -85,6 +85,7 @@ def node_state(node: objects_pb2.Node) -> str:
 def _region_state(region: objects_pb2.Region) -> str:
     marks = [enum(region.state, objects_pb2.RegionState)]
     marks += ["draining"] if region.draining else ["cordoned"] if region.cordoned else []
+    marks += [] if region.connected else ["unreachable"]
     return ",".join(marks)
 
 

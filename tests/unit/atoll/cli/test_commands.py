@@ -5,12 +5,13 @@ import gc
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc.aio
 import pytest
 
-from atoll import audit, manifest
+from atoll import audit, errors, manifest
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.cli import listing, verify, views
 from atoll.cli.main import main
@@ -154,6 +155,32 @@ class TestShowing:
         listed = atoll("get", "slots", "hello")
         assert cluster.region.slots_asked.region == "r1" and "hello/2" in listed.out
         assert listed.err == "region r2 cannot be asked: what it has is not shown\n"
+
+    async def test_a_region_that_fell_silent_a_moment_ago_hides_no_other(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        connected = iter([True, False])
+        asked = []
+
+        async def regions() -> list[objects_pb2.Region]:
+            r1, r2 = (objects_pb2.Region(metadata=objects_pb2.Metadata(name=name)) for name in ("r1", "r2"))
+            r1.connected, r2.connected = True, next(connected)
+            return [r1, r2]
+
+        async def ask(region: str) -> list[str]:
+            asked.append(region)
+            if not region:
+                raise errors.Unavailable("no answer")
+            return [f"of {region}"]
+
+        client: Any = SimpleNamespace(regions=SimpleNamespace(list=regions))
+        assert await listing.of_regions(client, "", ask) == ["of r1"]
+        assert asked == ["", "r1"] and "region r2 cannot be asked" in capsys.readouterr().err
+
+    def test_status_says_which_region_cannot_be_asked(self, atoll: Run, cluster: FakeCluster) -> None:
+        cluster.plane.regions, cluster.plane.away = ["r1", "r2"], {"r2"}
+        shown = atoll("status")
+        assert "active,unreachable" in shown.out and "region r2 cannot be asked" in shown.err
 
     async def test_a_watch_tells_slots_of_one_name_apart_and_no_heartbeats(
         self, monkeypatch: pytest.MonkeyPatch
