@@ -15,7 +15,9 @@ NEVER: Mapping[str, regional_pb2.WorkloadReport] = {}
 
 
 def _ended(share: objects_pb2.Share, report: regional_pb2.WorkloadReport) -> Vector:
-    """What of a share is needed no more, because it has ended."""
+    """What of a share is needed no more, because it has ended; nothing until its region speaks of its generation."""
+    if (report.uid, report.generation) != (share.metadata.uid, share.metadata.generation):
+        return NOTHING
     ended = {task.task: task.ended for task in report.tasks}
     each = [
         vector(task.resources.requests) * (at_once(share, task) - at_once(share, task, ended.get(task.name, 0)))
@@ -28,7 +30,7 @@ class Reports:
     def __init__(self, settle_ms: int) -> None:
         self._settle_ms = settle_ms
         self._last: dict[WorkloadPath, dict[str, regional_pb2.WorkloadReport]] = {}
-        self._unplaced_since: dict[tuple[WorkloadPath, str, str], int] = {}  # (workload, region, task)
+        self._unplaced_since: dict[tuple[WorkloadPath, str], dict[str, int]] = {}  # (workload, region) → task → when
         self._ended_of: dict[tuple[WorkloadPath, str], Vector] = {}  # (workload, region)
         self._ended: dict[tuple[str, str], Vector] = {}  # (tenant, region): their sums
 
@@ -36,28 +38,21 @@ class Reports:
         """The region's word on one of its shares. Returns whether other replicas have ended."""
         path, region = (report.tenant, report.workload), share.region
         self._last.setdefault(path, {})[region] = report
-        for task in report.tasks:
-            place = (path, region, task.task)
-            if task.unplaced:
-                self._unplaced_since.setdefault(place, now_ms)
-            else:
-                self._unplaced_since.pop(place, None)
-
+        before = self._unplaced_since.pop((path, region), {})
+        if waits := {task.task: before.get(task.task, now_ms) for task in report.tasks if task.unplaced}:
+            self._unplaced_since[path, region] = waits
         return self._add_up(path, region, _ended(share, report))
 
     def told(self, path: WorkloadPath, region: str, share: objects_pb2.Share | None) -> None:
         """The share changed. What ended of the same generation stays so; of another it is to be said again."""
         said = self._last.get(path, {}).get(region)
-        present = (share.metadata.uid, share.metadata.generation) if share else None
-        known = share is not None and said is not None and (said.uid, said.generation) == present
-        self._add_up(path, region, _ended(share, said) if known and share and said else NOTHING)
+        self._add_up(path, region, _ended(share, said) if share and said else NOTHING)
 
     def forget(self, path: WorkloadPath, region: str) -> None:
         """The share is gone."""
         said = self._last.get(path, {})
-        if report := said.pop(region, None):
-            for task in report.tasks:
-                self._unplaced_since.pop((path, region, task.task), None)
+        said.pop(region, None)
+        self._unplaced_since.pop((path, region), None)
         if not said:
             self._last.pop(path, None)
 
@@ -85,7 +80,7 @@ class Reports:
         """How many of the share's replicas of the task wait for room, for so long that they should go elsewhere."""
         said = self.of_share(share).get(task)
         metadata = share.metadata
-        since = self._unplaced_since.get(((metadata.tenant, metadata.name), share.region, task))
+        since = self._unplaced_since.get(((metadata.tenant, metadata.name), share.region), {}).get(task)
         return said.unplaced if said and since is not None and now_ms - since >= self._settle_ms else 0
 
     def ended(self, tenant: str, region: str) -> Vector:
@@ -101,4 +96,4 @@ class Reports:
         return bool(more)
 
     def with_unplaced(self) -> list[WorkloadPath]:
-        return list(dict.fromkeys(path for path, _, _ in self._unplaced_since))
+        return list(dict.fromkeys(path for path, _ in self._unplaced_since))

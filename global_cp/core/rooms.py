@@ -27,6 +27,9 @@ class Rooms:
             known = self._told.setdefault(region, {})
             known[path] = known.get(path, NOTHING) + more
             self._admitted.get(region, {}).pop(path, None)
+        if after is None:
+            self._told.get(region, {}).pop(path, None)
+            self._admitted.get(region, {}).pop(path, None)
 
     def admitted(self, region: str, report: regional_pb2.WorkloadReport, share: objects_pb2.Share) -> None:
         """The region reports on the share as it is now."""

@@ -106,7 +106,7 @@ class Shares:
         self._reports = reports
         self._rooms = rooms
         self._look_again_ms = 0
-        self._full_until_ms: dict[tuple[WorkloadPath, str, str], int] = {}  # (workload, task, region)
+        self._full_until_ms: dict[WorkloadPath, dict[tuple[str, str], int]] = {}  # workload → (task, region)
         self._workloads: dict[WorkloadPath, None] = {}
         self._moving: dict[WorkloadPath, dict[str, Stride]] = {}  # of its tasks that move without quota, the last one
         self._closed: dict[tuple[str, str, str], tuple[str, int]] = {}  # share → (uid, generation)
@@ -143,6 +143,8 @@ class Shares:
         match change.kind:
             case "workload":
                 self._workloads[change.path[0], change.path[1]] = None
+                if change.after is None:
+                    self._full_until_ms.pop((change.path[0], change.path[1]), None)
             case "share":
                 self._workloads[change.path[1], change.path[2]] = None
                 self._note_move((change.path[1], change.path[2]))
@@ -331,13 +333,10 @@ class Shares:
         room, full = {}, set()
         stuck = {name: self._reports.stuck(share, task, now_ms) for name, share in live.items()}
         for region in taken:
-            place = (path, task, region)
             if stuck.get(region):
-                self._full_until_ms[place] = now_ms + self._settings.overflow_hold_ms
-            if self._full_until_ms.get(place, 0) > now_ms:
+                self._full_until_ms.setdefault(path, {})[task, region] = now_ms + self._settings.overflow_hold_ms
+            if self._full_until_ms.get(path, {}).get((task, region), 0) > now_ms:
                 full.add(region)
-            else:
-                self._full_until_ms.pop(place, None)
             fitting = self._rooms.of(region, request, taken[region])
             if fitting is not None:
                 room[region] = fitting
