@@ -139,9 +139,9 @@ class Statuses:
         for workload in records.workloads:
             path = (workload.metadata.tenant, workload.metadata.name)
             status = records.statuses.get(*path)
-            if status is None:
-                self._dirty[path] = None
-            elif status.HasField("job"):
+            if status is None or not records.shares_of(*path):
+                self._dirty[path] = None  # of all others the regions tell again
+            if status is not None and status.HasField("job"):
                 self._alarms.set(path, jobs.next_look_ms(workload.spec, status.job))
 
     def reported(self, report: regional_pb2.WorkloadReport) -> None:

@@ -80,6 +80,20 @@ def test_a_takeover_changes_no_status_until_the_region_reports_again(core: Globa
     assert "Ready" not in _true(_status(core))
 
 
+def test_a_new_leader_writes_what_the_old_one_owed_where_no_region_tells_of_it(core: GlobalCore) -> None:
+    nightly = workload("nightly", type=objects_pb2.WORKLOAD_TYPE_JOB)
+    nightly.spec.schedule.cron = "0 3 * * *"
+    core.apply(nightly)
+    core.pass_time(1_000)
+    core.apply(workload("other", replicas=0))  # its status is written at once, the next one after a while
+    nightly.spec.schedule.cron = "0 4 * * *"
+    core.apply(nightly)
+    core.elect()
+    core.pass_time(1_000)
+    status = core.records.statuses.get("acme", "nightly")
+    assert status is not None and status.observed_generation == 2
+
+
 def test_pending_reasons_are_merged_with_what_only_the_global_plane_knows(core: GlobalCore) -> None:
     core.tenant(quota=Vector(600, 10_000))
     said = report(_share(core), bound=1, waiting=1)

@@ -1,0 +1,38 @@
+"""What is kept of the regions' words, and what of it counts."""
+
+from atoll.api.v1 import objects_pb2
+from atoll.model.resources import NOTHING
+from global_cp.core.reports import Reports
+from tests.support.global_core import UNIT, report, workload
+
+
+def _share(generation: int = 1) -> objects_pb2.Share:
+    spec = workload(replicas=3).spec
+    metadata = objects_pb2.Metadata(tenant="acme", name="web", uid="u", generation=generation)
+    return objects_pb2.Share(metadata=metadata, region="north", spec=spec)
+
+
+def test_what_has_ended_counts_for_the_generation_it_was_said_of() -> None:
+    reports, first = Reports(10), _share()
+    said = report(first)
+    said.tasks.add(task="main", desired=3, ended=2)
+    assert reports.heard(first, said, 0) and reports.ended("acme", "north") == UNIT * 2
+    reports.told(("acme", "web"), "north", second := _share(2))
+    assert reports.ended("acme", "north") == NOTHING
+    assert not reports.heard(second, said, 0) and reports.ended("acme", "north") == NOTHING, "a late word"
+    reports.told(("acme", "web"), "north", first)
+    assert reports.ended("acme", "north") == UNIT * 2
+
+
+def test_a_task_that_is_no_more_waits_no_more() -> None:
+    reports, share = Reports(10), _share()
+    said = report(share)
+    said.tasks.add(task="main", desired=3, unplaced=1)
+    reports.heard(share, said, 0)
+    assert reports.with_unplaced() == [("acme", "web")]
+    reports.heard(share, said, 5)
+    assert (reports.stuck(share, "main", 9), reports.stuck(share, "main", 10)) == (0, 1), "without a break"
+    said.tasks[0].task = "other"
+    said.tasks[0].unplaced = 0
+    reports.heard(share, said, 20)
+    assert not reports.with_unplaced()
