@@ -19,12 +19,12 @@ import numpy as np
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
-from regional.core import backfill, binding, closing, reservations
+from regional.core import backfill, binding, closing, releasing, reservations
 from regional.core.commands import Journal
 from regional.core.filters import FIRST_OF_ROOM
 from regional.core.gangs import bound_record, look, swept_record, together
 from regional.core.queue import SchedulingClass
-from regional.core.records import CLOSED, RESERVED, NodeEntry, SlotEntry, TaskEntry
+from regional.core.records import RESERVED, NodeEntry, SlotEntry, TaskEntry
 from regional.core.reservations import BindPreempting, Preempt, SweepOne
 from regional.core.state import Handlers, State, Turn
 from regional.core.tally import UP
@@ -232,8 +232,7 @@ def preempt_committed(state: State, operation: Preempt, revision: int, turn: Tur
         account = state.account(tenant)
         account.charging -= charge
         account.commit_on_lane(operation.lane, charge)
-    for victim in operation.victims:
-        victim.busy = False
+    _let_go(state, operation)
     b.task.in_flight.discard(b.replica)
     (entry,) = state.put_slots(((b.task, b.replica, b.record),), revision, charged=True)
     state.preempting[entry.key] = entry
@@ -248,11 +247,16 @@ def preempt_committed(state: State, operation: Preempt, revision: int, turn: Tur
 
 
 def preempt_rejected(state: State, operation: Preempt, turn: Turn) -> None:
+    _let_go(state, operation)
+    binding.bind_rejected(state, operation, turn)
+
+
+def _let_go(state: State, operation: Preempt) -> None:
+    """Its victims may be released: by what has come in meanwhile, or later."""
     for victim in operation.victims:
         victim.busy = False
-        if victim.status and victim.status.phase == CLOSED:
-            state.releases[victim.key] = victim
-    binding.bind_rejected(state, operation, turn)
+        if victim.bound:
+            releasing.look_again(state, victim)
 
 
 def bind_committed(state: State, operation: BindPreempting, revision: int, turn: Turn) -> None:

@@ -43,6 +43,40 @@ def test_a_higher_priority_gets_the_room_of_a_lower_one(world: RegionalWorld) ->
     assert world.kinds("workload/acme/low")[-1] == "Preempted"
 
 
+@pytest.mark.parametrize("lose", ["", "before", "after"])
+def test_a_victim_that_ends_before_it_is_known_to_be_one_is_released(world: RegionalWorld, lose: str) -> None:
+    session = full(world)
+    world.hold = True
+    world.share("high", task(), priority=HIGH)
+    world.settle(world.held.pop())  # ADMIT-SHARE
+    (reserve,) = world.held
+    assert reserve.plan.operation == "RESERVE" and not stopped(world, session)
+    world.close(session, *of(world, "low"))
+    world.release_held(lose=lose)
+    assert len(of(world, "high")) == 1 and len(of(world, "low")) == 3
+    world.advance(20_000, beating=[session])
+    assert len(of(world, "low")) == 3, "the fourth finds no room"
+
+
+def test_a_victim_whose_node_is_lost_before_it_is_known_to_be_one_goes_elsewhere() -> None:
+    world = RegionalWorld(lanes=2)
+    world.win()
+    world.grant("acme", Vector(100_000, 100_000), seq=1)
+    full(world)
+    world.hold = True
+    world.share("high", task(), priority=HIGH)
+    while world.held[0].plan.operation != "RESERVE":
+        world.settle(world.held.pop(0))
+    reserve = world.held.pop(0)
+    settled = world.apply(reserve)
+    world.hold = False
+    world.advance(60_000)
+    assert len(world.zombies()) == 3 and len(world.slots()) == 1
+    world.tell(events.PlanSettled(reserve.plan_id, settled, world.now_ms))
+    assert len(world.zombies()) == 4 and not world.slots()
+    world.check()
+
+
 def test_what_becomes_free_is_kept_for_the_preemptor(world: RegionalWorld) -> None:
     session = full(world)
     world.share("high", task(cpu=2_000), priority=HIGH)
