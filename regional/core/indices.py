@@ -19,12 +19,24 @@ def wanted(task: TaskEntry) -> Collection[int]:
         return frozenset(i for i in ended if i - SECOND_COPY not in ended)
     if task.speculation is None and max((*task.entries, *task.in_flight), default=-1) < task.replicas:
         return range(task.replicas)
-    won = {i - SECOND_COPY for i, entry in task.entries.items() if i >= SECOND_COPY and _completed(task, entry)}
+    won = _won(task)
     placed = {i for i, entry in task.entries.items() if entry.placed or not entry.waits} | task.in_flight | won
     kept = sorted(i for i in placed if i < SECOND_COPY)[: task.replicas]
     others = (i for i in range(task.replicas + len(placed)) if i not in placed)
     first = frozenset([*kept, *islice(others, task.replicas - len(kept))])
     return first if task.speculation is None else _with_copies(task, first, won)
+
+
+def again(task: TaskEntry) -> Collection[int]:
+    """Between two shares: the same replicas, which are queued as such; only which of their copies has changed."""
+    if task.speculation is None or task.stopped:
+        return wanted(task)
+    return _with_copies(task, frozenset(i % SECOND_COPY for i in task.wanted), _won(task))
+
+
+def _won(task: TaskEntry) -> set[int]:
+    """The replicas whose second copy has completed."""
+    return {i - SECOND_COPY for i, entry in task.entries.items() if i >= SECOND_COPY and _completed(task, entry)}
 
 
 def _with_copies(task: TaskEntry, first: frozenset[int], won: set[int]) -> frozenset[int]:

@@ -58,7 +58,7 @@ def _straggles(entry: SlotEntry, since_ms: int) -> bool:
 def _ask(state: State, task: TaskEntry, entry: SlotEntry, turn: Turn) -> None:
     copy = entry.index + SECOND_COPY
     task.asked_copies.add(copy)
-    task.wanted = indices.wanted(task)
+    task.wanted = indices.again(task)
     assert task.cls is not None
     state.queue.put(task.cls, (copy,), turn.now_ms, entry.record.node)
     text = f"{task.name}/{entry.index} takes long on {entry.record.node}: a second copy is placed"
@@ -75,7 +75,7 @@ def release_committed(state: State, operation: Release, revision: int, turn: Tur
 
 def settle(state: State, task: TaskEntry, turn: Turn) -> None:
     """After something of the task has ended: whoever is not wanted any more stops."""
-    task.wanted = indices.wanted(task)
+    task.wanted = indices.again(task)
     for copy in list(task.asked_copies):
         if copy not in task.wanted and copy not in task.entries and task.cls:
             task.cls.withdraw(copy)

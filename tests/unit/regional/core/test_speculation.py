@@ -107,6 +107,19 @@ def test_two_results_count_once_of_a_task_that_is_stopped_too(world: RegionalWor
     assert _succeeded(world) == 4
 
 
+def test_a_replica_that_waits_stays_the_one_that_is_wanted(world: RegionalWorld) -> None:
+    sessions = _job(world, replicas=3)
+    policy = objects_pb2.Speculation(percent=200, most=1)
+    _, second, third = world.slots()
+    spec = task(replicas=2, speculation=policy, retries=objects_pb2.RetryPolicy(limit=3, backoff_ms=1_000))
+    world.share("job", spec, type=JOB, generation=2)
+    _complete(world, sessions, second, "Failed")
+    _complete(world, sessions, third, "Stopped")
+    world.advance(5_000, beating=sessions)
+    assert [slot.id.index for slot in world.slots()] == [0, 1]
+    assert world.slots()[1].attempt != second.attempt
+
+
 def test_a_copy_that_fails_costs_nothing_and_has_no_successor(world: RegionalWorld) -> None:
     sessions = _job(world)
     first, copy = _straggler(world, sessions)
