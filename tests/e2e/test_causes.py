@@ -1,7 +1,6 @@
 """What goes wrong around Atoll: each cause has its word in what users see, and what it broke heals when it is gone.
 
-Two regions of real processes. Users are the real command
-line. Wrong etcd endpoints are in tests/integration.
+Two regions of real processes. Users are the real command line. Wrong etcd endpoints are in tests/integration.
 """
 
 import asyncio
@@ -71,7 +70,8 @@ def document(name: str, script: str = "exec sleep 1000000", **fields: Any) -> ob
     given = {"cpu": "10m", "memory": "16Mi", **fields}
     message = Workload(name=name, command=("sh", "-c", script), **given).to_proto()
     restart = message.spec.tasks[0].restart
-    restart.backoff_ms, restart.backoff_max_ms, restart.local_limit = 100, 500, 1_000
+    # What fails again and again is seen to have failed for longer than `wait` is given.
+    restart.backoff_ms, restart.backoff_max_ms, restart.local_limit = 100, 3_000, 1_000
     message.spec.tasks[0].termination_grace_s = 1
     return message
 
