@@ -11,7 +11,7 @@ from itertools import islice
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
-from regional.core import closing, gangs, interactive, liveness, transactions
+from regional.core import closing, gangs, indices, interactive, liveness, transactions
 from regional.core.commands import SendToNode
 from regional.core.ledger import TenantAccount
 from regional.core.records import (
@@ -169,6 +169,11 @@ def release_committed(state: State, operation: Release, revision: int, turn: Tur
     _mark(operation.released, False)
     outdated = [r.entry.outdated for r in operation.released]
     state.put_slots(((r.entry.task, r.entry.index, r.record) for r in operation.released), revision)
+    for r in operation.released:
+        if r.entry.task.speculation is not None:  # which copies are wanted has changed, before anything is queued
+            r.entry.task.wanted = indices.again(r.entry.task)
+            r.entry.derive()
+            state.retally(r.entry)
     for r, was_outdated in zip(operation.released, outdated, strict=True):
         if r.zombie:
             zombie = state.put_zombie(*r.zombie, revision)

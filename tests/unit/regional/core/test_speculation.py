@@ -107,6 +107,18 @@ def test_two_results_count_once_of_a_task_that_is_stopped_too(world: RegionalWor
     assert _succeeded(world) == 4
 
 
+def test_a_copy_that_fails_while_its_job_is_resumed_is_not_queued_again(world: RegionalWorld) -> None:
+    sessions = _job(world)
+    first, copy = _straggler(world, sessions)
+    policy = objects_pb2.Speculation(percent=200, most=1)
+    world.share("job", task(replicas=4, speculation=policy), type=JOB, generation=2, resumed=2)
+    _complete(world, sessions, copy, "Failed")
+    world.advance(2_000, beating=sessions)
+    assert world.slots() == [first]
+    _complete(world, sessions, first)
+    assert not world.slots() and _succeeded(world) == 4
+
+
 def test_a_replica_that_waits_stays_the_one_that_is_wanted(world: RegionalWorld) -> None:
     sessions = _job(world, replicas=3)
     policy = objects_pb2.Speculation(percent=200, most=1)
