@@ -44,12 +44,11 @@ class Wanted:
     """By region and task: what it is told next, and the plan that leads to; only regions that have or get any. `parts`
     of a parallelism, also where something is only held still; `stopped`: tasks that are over."""
 
-    preempts: str = ""  # the one region that may preempt for it
-
     told: Counts = field(default_factory=dict)
     plan: Counts = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, Part]] = field(default_factory=dict)
     stopped: tuple[str, ...] = ()
+    preempts: str = ""  # the one region that may preempt for it
 
 
 def share(workload: objects_pb2.Workload, region: objects_pb2.Region, wanted: Wanted) -> objects_pb2.Share:
