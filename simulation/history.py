@@ -49,10 +49,10 @@ def run(seed: int, events: int, *, regions: int = 0, jobs: bool | None = None, *
         world.kernel.run(events=events)
         if alone:
             world.heal(with_global=False)
-            failure = _converge(world, regions_converged, "without the global plane")
+            failure = converge(world, regions_converged, "without the global plane")
         if not failure:
             world.heal()
-            failure = _converge(world, converged, "after the last fault")
+            failure = converge(world, converged, "after the last fault")
     except AssertionError as error:
         failure = f"{error}\n{traceback.format_exc(limit=-6)}"
     finally:
@@ -79,7 +79,7 @@ def _shape(rng: random.Random) -> Shape:
     return Shape(regions, nodes, lanes, apart, validity_ms, headroom_percent=rng.choice([0, 0, 15]))
 
 
-def _converge(world: World, look: Callable[[World], str], when: str) -> str:
+def converge(world: World, look: Callable[[World], str], when: str) -> str:
     """Until nothing is missing, twice in a row; else what still is after the time allowed."""
     kernel = world.kernel
     end_ms, last = kernel.now_ms + CONVERGE_WITHIN_MS, kernel.delivered + CONVERGE_WITHIN_EVENTS

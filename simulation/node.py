@@ -46,6 +46,7 @@ class Node(End):
         self.world = world
         self.region = region
         self.capacity = capacity
+        self.labels: tuple[objects_pb2.Label, ...] = ()  # as it claims
         self.runs: dict[RunName, Run] = {}
         self.alive_in: dict[SlotName, list[RunName]] = {}
         self.isolated = False
@@ -65,7 +66,7 @@ class Node(End):
         super().start()
         self.session = 0
         self._wake_scheduled_ms = None
-        self.machine = Machine(agent_pb2.Hello(node=self.name, capacity=self.capacity), TIMING)
+        self.machine = Machine(agent_pb2.Hello(node=self.name, capacity=self.capacity, labels=self.labels), TIMING)
         found = tuple(Found(name, run.exit, run.started_ms) for name, run in self.runs.items())
         for run in self.runs.values():
             run.known = True
