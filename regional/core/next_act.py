@@ -15,7 +15,7 @@ from regional.core.state import State
 NOBODY, AGENT, REGION, GLOBAL = "nobody", "agent", "region", "global"
 _BACKOFF, _STOPPING = agent_pb2.ATTEMPT_PHASE_BACKOFF, agent_pb2.ATTEMPT_PHASE_STOPPING
 _RUNNING, _LOST = agent_pb2.ATTEMPT_PHASE_RUNNING, objects_pb2.NODE_STATE_LOST
-_BUDGET = (explain.QUOTA, explain.SLICE_AWAITED)
+_BUDGET = frozenset({explain.QUOTA, explain.SLICE_AWAITED})
 _STARTS_AGAIN = "starts it again after a pause"
 
 
@@ -95,7 +95,7 @@ def _of_unplaced(
     if entry and entry.record.not_before_ms > now_ms:
         left_s = -(-(entry.record.not_before_ms - now_ms) // 1_000)
         return _act(REGION, f"places it again in {left_s} s")
-    if codes & {*_BUDGET}:
+    if codes & _BUDGET:
         return _act(GLOBAL, "gives the region more of the tenant's quota when there is some that is free")
     if explain.QUEUED in codes:
         return _act(REGION, "places it on its turn")
