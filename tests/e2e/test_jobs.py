@@ -1,4 +1,5 @@
-"""A job over two regions while the global plane and a region's leader are killed: in order, once each, and resumed."""
+"""A job over two regions, a gang and a preemption, while leaders are killed: in order, once each, resumed; all or none;
+and nobody stopped for nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +10,8 @@ import pytest
 from atoll import errors, manifest
 from atoll.api.v1 import objects_pb2
 from atoll.sdk.client import AsyncClient
+from atoll.store import keys
+from atoll.store.etcd import EtcdStore
 from tests.support.cluster import Cluster
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(150)]
@@ -56,6 +59,12 @@ async def client(cluster: Cluster) -> AsyncIterator[AsyncClient]:
         yield connected
 
 
+async def _apply(client: AsyncClient, text: str) -> None:
+    (document,) = manifest.parse(text, "a.yaml")
+    assert isinstance(document.message, objects_pb2.Workload)
+    await client.workloads.apply(document.message)
+
+
 def _said(ledger: Path, word: str, task: str) -> list[str]:
     lines = ledger.read_text().splitlines() if ledger.exists() else []
     return [line for line in lines if line.startswith(f"{word} {task} ")]
@@ -74,9 +83,7 @@ async def _strike(cluster: Cluster, name: str) -> None:
 
 async def test_its_steps_outlive_the_leaders(cluster: Cluster, client: AsyncClient, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    (document,) = manifest.parse(JOB.replace("LEDGER", str(ledger)), "etl.yaml")
-    assert isinstance(document.message, objects_pb2.Workload)
-    await client.workloads.apply(document.message)
+    await _apply(client, JOB.replace("LEDGER", str(ledger)))
     await _until(ledger, "begin", "extract", 2)
     await _strike(cluster, "global-1")
     await _until(ledger, "end", "extract", 3)
@@ -114,12 +121,56 @@ async def test_it_is_stopped_and_gone_everywhere(cluster: Cluster, client: Async
         "apiVersion: atoll/v1\nkind: Workload\nmetadata: {name: long}\nspec: {type: job, spread: even, count: 4, task: "
     )
     text += "{command: [sleep, '1000'], terminationGrace: 1s, resources: {cpu: 10m, memory: 16Mi}}}"
-    (document,) = manifest.parse(text, "long.yaml")
-    assert isinstance(document.message, objects_pb2.Workload)
-    await client.workloads.apply(document.message)
+    await _apply(client, text)
     await client.workloads.wait("long", until="started", timeout=60)
     where = {replica.node for found in cluster.replicas().values() for replica in found}
     assert {node.partition("-")[0] for node in where} == set(REGIONS)
     await client.workloads.delete("long")
     await client.workloads.wait("long", until="deleted", timeout=60)
     assert not [slot for slot in cluster.replicas() if slot.split("/")[1] == "long"]
+
+
+async def _state(store: EtcdStore, key: bytes) -> int:
+    item, _ = await store.get(key)
+    return objects_pb2.Slot.FromString(item.value).state if item else objects_pb2.SLOT_STATE_UNSPECIFIED
+
+
+async def _until_reserved(cluster: Cluster, workload: str) -> None:
+    key = keys.slots(keys.region_root("r1"), "default", workload) + b"main/0"
+    store = await EtcdStore.connect(cluster.etcd)
+    try:
+        async with asyncio.timeout(60):
+            while await _state(store, key) != objects_pb2.SLOT_STATE_RESERVED:  # noqa: ASYNC110 - as anyone outside sees it
+                await asyncio.sleep(0.02)
+    finally:
+        await store.close()
+
+
+async def test_room_is_made_and_a_gang_starts_whole_though_the_leader_dies(
+    cluster: Cluster, client: AsyncClient, tmp_path: Path
+) -> None:
+    """The victim takes its time, so that the leader dies while the room of one is reserved for another."""
+    ledger, done = tmp_path / "ledger", tmp_path / "done"
+    node = next(node for node in await client.nodes.list() if node.metadata.name.startswith("r1-"))
+    percent = node.capacity.cpu_milli // 100
+
+    async def apply(name: str, priority: str, count: int, cpu_percent: int, command: str, more: str = "") -> None:
+        task = f"{{count: {count}, command: [sh, -c, '{command}'], terminationGrace: 30s{more}"
+        task += f", resources: {{cpu: {cpu_percent * percent}m, memory: 16Mi}}}}"
+        spec = f"{{type: job, priority: {priority}, regions: [r1], task: {task}}}"
+        await _apply(client, f"apiVersion: atoll/v1\nkind: Workload\nmetadata: {{name: {name}}}\nspec: {spec}")
+
+    slow = f'trap "until [ -e {done} ]; do sleep 0.1; done; exit 1" TERM; while :; do sleep 0.1; done'
+    await apply("low", "low", 2, 40, slow)
+    await client.workloads.wait("low", until="started", timeout=60)
+    await apply("high", "high", 1, 45, "sleep 1000")
+    await _until_reserved(cluster, "high")
+    await apply("mpi", "default", 12, 1, f"echo $ATOLL_INDEX >> {ledger}", ", gang: true")
+    await _strike(cluster, "r1-1")
+    done.touch()
+    assert (await client.workloads.wait("mpi", until="done", timeout=90)).status.counts.succeeded == 12
+    assert set(ledger.read_text().split()) == {str(index) for index in range(12)}
+    await client.workloads.wait("high", until="started", timeout=60)
+    assert (await client.workloads.get("low")).status.counts.bound == 1, "one was stopped, and no more"
+    verdict = await cluster.verdict()
+    assert not verdict.broken, "\n".join(map(str, verdict.violations))

@@ -3,8 +3,8 @@
 import pytest
 
 from simulation.history import run
-from tests.simulation.job_mutants import MUTANTS
 from tests.simulation.mutants import Mutant
+from tests.simulation.reservation_mutants import MUTANTS
 
 SEEDS = range(1, 41)  # tried until one bites: most do at once
 
