@@ -31,6 +31,7 @@ class DockerSettings:
     calls_at_once: int = 8
     pulls_at_once: int = 2
     look_s: float = 5.0  # between two comparisons of what runs with what should
+    images_s: float = 15.0  # between two looks at which images are here
     most_pids: int = 1_024  # of one container
     gpus: bool = False  # the engine has NVIDIA's container toolkit: it hands containers the devices they hold
 

@@ -164,6 +164,7 @@ class Agent:
         drivers = tuple(self._offer.kinds())
         log.info("drivers", offered=[objects_pb2.Driver.Name(kind) for kind in drivers])
         self._core.post(events.DriversOffered(drivers))
+        self._core.post(events.ImagesHeld(self._offer.images()))
 
     async def _renew(self) -> None:
         while True:

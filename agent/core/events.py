@@ -68,6 +68,13 @@ class DriversOffered:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagesHeld:
+    """The container images that are here, sorted."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DriverDelayed:
     """The start was not answered yet. For people; the answer comes."""
 
@@ -127,6 +134,7 @@ Event = (
     | CheckpointFailed
     | StorageTested
     | DriversOffered
+    | ImagesHeld
     | DriverDelayed
     | DriverStarted
     | DriverStartFailed

@@ -91,6 +91,9 @@ class Machine:
         if event.failure or idle:
             self._report.storage(event.failure)
 
+    def _on_images_held(self, event: events.ImagesHeld, now_ms: int) -> None:
+        self._report.images = event.names
+
     def _on_woke(self, event: events.Woke, now_ms: int) -> None:
         self._slots.wake(now_ms)
         if self._retry_ms is not None and now_ms >= self._retry_ms:
@@ -159,6 +162,7 @@ _EVENTS: dict[type, Callable[[Machine, Any, int], None]] = {
     events.CheckpointFailed: Machine._on_write_failed,
     events.StorageTested: Machine._on_storage_tested,
     events.DriversOffered: lambda m, e, now_ms: m._streams.offers(e.drivers, now_ms),
+    events.ImagesHeld: Machine._on_images_held,
     events.DriverDelayed: lambda m, e, now_ms: m._slots.delayed(e.run, e.reason),
     events.DriverStarted: lambda m, e, now_ms: m._slots.started(e.run, now_ms),
     events.DriverStartFailed: lambda m, e, now_ms: m._slots.start_failed(e.run, e.reason, now_ms),

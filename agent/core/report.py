@@ -22,6 +22,8 @@ class Report:
         self._changed: dict[SlotName, None] = {}
         self._storage_failure = ""
         self._told_unfit = ""
+        self.images: tuple[str, ...] = ()  # held here, sorted
+        self._told_images: tuple[str, ...] = ()
 
     def changed(self, slots: list[SlotName]) -> None:
         self._changed.update(dict.fromkeys(slots))
@@ -39,16 +41,16 @@ class Report:
 
     @property
     def pending(self) -> bool:
-        return bool(self._changed) or self.unfit != self._told_unfit
+        return bool(self._changed) or self.unfit != self._told_unfit or self.images != self._told_images
 
     def full(self) -> Told:
         """The inventory of a Hello."""
         names = sorted({*self._ledger.slots(), *self._slots.slots()})
         return {slot: statuses for slot in names if (statuses := self._statuses(slot))}
 
-    def begin(self, told: Told, unfit: str) -> None:
+    def begin(self, told: Told, unfit: str, images: tuple[str, ...]) -> None:
         """From here on it is told a leader that knows this much, from its Hello."""
-        self._told, self._told_unfit = dict(told), unfit
+        self._told, self._told_unfit, self._told_images = dict(told), unfit, images
         self._changed.update(dict.fromkeys(sorted({*told, *self._ledger.slots(), *self._slots.slots()})))
 
     def repeat(self, slot: SlotName, rank: Rank) -> None:
@@ -66,10 +68,13 @@ class Report:
             if not now:
                 del self._told[slot]
         self._changed.clear()
-        if not news and self.unfit == self._told_unfit:
+        if not news and self.unfit == self._told_unfit and self.images == self._told_images:
             return None
-        self._told_unfit = self.unfit
-        return agent_pb2.StatusReport(attempts=news, unfit=self.unfit)
+        report = agent_pb2.StatusReport(attempts=news, unfit=self.unfit)
+        if self.images != self._told_images:
+            report.images.CopyFrom(agent_pb2.Images(names=self.images))
+        self._told_unfit, self._told_images = self.unfit, self.images
+        return report
 
     def _statuses(self, slot: SlotName) -> dict[Rank, agent_pb2.AttemptStatus]:
         found = {}

@@ -29,6 +29,7 @@ class Stream:
     asked_ms: int | None = None  # when the Hello was said that is not answered yet
     told: Told = field(default_factory=dict)  # in its last Hello
     told_unfit: str = ""  # likewise
+    told_images: tuple[str, ...] = ()  # likewise
 
 
 class Streams:
@@ -85,7 +86,7 @@ class Streams:
             return False
         stream.asked_ms, stream.reign = None, (welcome.store_life, welcome.term)
         self.leader, self.welcome, self.synced = stream, welcome, False
-        self._report.begin(stream.told, stream.told_unfit)
+        self._report.begin(stream.told, stream.told_unfit, stream.told_images)
         self._lease.welcome(welcome, now_ms)
         return True
 
@@ -131,12 +132,15 @@ class Streams:
 
     def _say_hello(self, stream: Stream, answers_term: int, now_ms: int) -> None:
         stream.asked_ms, stream.told, stream.told_unfit = now_ms, self._report.full(), self._report.unfit
+        stream.told_images = self._report.images
         hello = agent_pb2.Hello()
         hello.CopyFrom(self._hello)
         hello.store_life, hello.highest_term = self._obeyed()
         hello.fence_after_ms = self._lease.terms.fence_after_ms
         hello.answers_term = answers_term
         hello.unfit = stream.told_unfit
+        if stream.told_images:
+            hello.images.names.extend(stream.told_images)
         hello.inventory.extend(inventory(stream.told))
         self.commands.append(SendUp(stream.number, agent_pb2.AgentMessage(hello=hello)))
 

@@ -19,6 +19,7 @@ from agent.drivers.container_kill import container_name
 from agent.drivers.driver import RunSpec
 from agent.drivers.proc import NODE_VARIABLE, RUN_VARIABLE
 from atoll.api.v1 import objects_pb2
+from atoll.model.images import LONGEST_IMAGE, MOST_IMAGES, canonical
 
 LABEL_STATE = "atoll.state"  # the agent's state folder
 LABEL_RUN = "atoll.run"  # slot and attempt, see runs.RunName
@@ -155,6 +156,14 @@ def _bindings(number: int, hosts: Sequence[str]) -> list[dict[str, str]]:
 
 def name_of(run: RunName, node: Node) -> str:
     return container_name(str(run), node.state)
+
+
+def images_of(listed: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the images that the engine lists, the newest of them where there are too many; sorted."""
+    newest = sorted(listed, key=lambda image: -int(image.get("Created") or 0))
+    written = (name for image in newest for key in ("RepoTags", "RepoDigests") for name in image.get(key) or ())
+    names = dict.fromkeys(canonical(name) for name in written if "<none>" not in name)
+    return tuple(sorted([name for name in names if len(name) <= LONGEST_IMAGE][:MOST_IMAGES]))
 
 
 def run_of(labels: Mapping[str, str]) -> RunName | None:

@@ -77,9 +77,10 @@ class DockerDriver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun = False
         self._looked = False  # at least once since this agent's start
+        self.images: tuple[str, ...] = ()  # that are here, sorted
 
     def watch_engine(self, changed: Callable[[], None]) -> None:
-        """`changed` is called when `available` has changed."""
+        """`changed` is called when `available` or `images` has changed."""
         self._engine.changed = changed
 
     @property
@@ -164,6 +165,7 @@ class DockerDriver:
             live.began.set()
         self._task(self._watch(self._look_at_intervals))
         self._task(self._watch(self._follow_events))
+        self._task(self._watch(self._list_images_at_intervals))
 
     async def _watch(self, once: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
@@ -191,6 +193,14 @@ class DockerDriver:
         if not self._looked:
             self._looked = True
             self._engine.changed()
+
+    async def _list_images_at_intervals(self) -> None:
+        while True:
+            held = container.images_of(await self._engine.images())
+            if held != self.images:
+                self.images = held
+                self._engine.changed()
+            await asyncio.sleep(self._settings.images_s)
 
     async def _follow_events(self) -> None:
         async for event in self._engine.events(self._node.state):

@@ -61,6 +61,11 @@ class Engine:
         answer: list[dict[str, Any]] = await self._run(self._looks, lambda c: c.containers(all=True, filters=labels))
         return answer
 
+    async def images(self) -> list[dict[str, Any]]:
+        """All that are here, with their names."""
+        answer: list[dict[str, Any]] = await self._call(lambda c: c.images())
+        return answer
+
     async def create(self, name: str, request: dict[str, Any]) -> str:
         """The container's id."""
         return str((await self._call(lambda c: c.create_container_from_config(request, name)))["Id"])

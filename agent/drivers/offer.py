@@ -31,8 +31,12 @@ class Offer:
         engine = [objects_pb2.DRIVER_DOCKER] if self.docker and self.docker.available else []
         return sorted([*self.always, *engine]) or [objects_pb2.DRIVER_UNSPECIFIED]
 
+    def images(self) -> tuple[str, ...]:
+        """Of containers, as far as they are here."""
+        return self.docker.images if self.docker else ()
+
     def watch(self, changed: Callable[[], None]) -> None:
-        """`changed` is called when `kinds` may have changed."""
+        """`changed` is called when `kinds` or `images` may have changed."""
         if self.docker:
             self.docker.watch_engine(changed)
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
+from atoll.model.images import canonical
 from atoll.model.resources import DIMENSIONS, Vector, vector
 from atoll.model.selectors import spelt, tolerates, whole_number
 from regional.core import gpus
@@ -75,6 +76,7 @@ class Request:
     driver: int = objects_pb2.DRIVER_UNSPECIFIED
     topology: tuple[Spreading, ...] = ()
     gpu_models: tuple[str, ...] = ()
+    image: str = ""  # in its canonical spelling; empty = it has none
 
 
 def request_of(task: objects_pb2.Task) -> Request:
@@ -88,6 +90,7 @@ def request_of(task: objects_pb2.Task) -> Request:
         driver=task.driver,
         topology=tuple(Spreading(t.within, t.max_skew, t.weight) for t in task.topology_spread),
         gpu_models=tuple(task.gpu_models),
+        image=canonical(task.image) if task.image else "",
     )
 
 

@@ -69,6 +69,7 @@ def consider(state: State, node: NodeEntry, turn: Turn) -> None:
     if node.mod_revision and record == node.record:
         node.next_record = None  # a loss not sent yet
         note_fitness(state, node, node.hello.hello.unfit, turn)
+        state.table.set_images(node.row, node.hello.hello.images.names)
         welcome.welcome(state, node, node.hello, turn)
     else:
         node.next_record = record
@@ -146,6 +147,8 @@ def status(state: State, event: NodeStatus, turn: Turn) -> None:
     if node is None or not node.welcomed:
         return  # a session's first word is its hello, and that has everything
     note_fitness(state, node, event.report.unfit, turn)
+    if event.report.HasField("images"):
+        state.table.set_images(node.row, event.report.images.names)
     unawaited = [a for a in event.report.attempts if not closing.attempt_reported(state, node, a, turn)]
     closing.settled(state, [(node.name, a.slot, a.attempt) for a in unawaited], turn)
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from atoll.errors import InvariantBroken, require
 from atoll.model.resources import DIMENSIONS
 from regional.core.gpus import Gpus
+from regional.core.images import Images
 from regional.core.typical import Demand, Typical
 
 Amounts = tuple[int, ...]
@@ -92,6 +93,7 @@ class NodeTable:
         self.in_use: Integers = np.zeros(len(DIMENSIONS), np.int64)  # of all rows
         self.used: Integers = np.zeros((_FIRST_ROWS, len(DIMENSIONS)), np.int64)
         self.gpus = Gpus(_FIRST_ROWS)
+        self.images = Images()
         self.demand = Demand()
         self.typical = Typical(())
         self.present: Mask = np.zeros(_FIRST_ROWS, np.bool_)
@@ -131,6 +133,7 @@ class NodeTable:
         self.names[row], self.kept[row] = "", False
         self.present[row] = self.ready[row] = self.cordoned[row] = self.resting[row] = self.unfit[row] = False
         self.unfit_words.pop(row, None)
+        self.images.tell(row, ())
         self.total -= self.capacity[row]
         self.capacity[row] = self.largest[row] = 0
         self.gpus.describe(row, {})
@@ -192,6 +195,10 @@ class NodeTable:
         if not words:
             del self.unfit_words[row]
         self._redescribed(row)
+
+    def set_images(self, row: int, names: Iterable[str]) -> None:
+        if self.images.tell(row, names):
+            self._touch(row)
 
     def charge(self, row: int, amounts: Amounts) -> None:
         self.used[row] += amounts

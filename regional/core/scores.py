@@ -97,11 +97,17 @@ def _untainted(table: NodeTable, request: Request, rows: Rows, used: Integers, c
     return by_set[table.taint_set[rows]]
 
 
+def _warm(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """1 where the image is there already: the replica starts without a pull."""
+    return table.images.holding(request.image, table.size)[rows].astype(np.float32)
+
+
 FULLNESS = Score("fullness", _fullness)
 EMPTINESS = Score("emptiness", _emptiness)
 APART = Score("apart", _apart)
 PREFERRED = Score("preferred", _preferred)
 UNTAINTED = Score("untainted", _untainted)
+WARM = Score("warm", _warm)
 
 TIGHTNESS = Score("tightness", _tightness)
 LOOSENESS = Score("looseness", _looseness)
@@ -115,14 +121,16 @@ GPU_PACKING = Score("gpu-packing", gpu_scores.gpu_packing)
 GPU_CLUSTERING = Score("gpu-clustering", gpu_scores.gpu_clustering)
 
 _WISHES = ((PREFERRED, 2.0), (UNTAINTED, 4.0))  # what the user and the operator said counts under every strategy
+_SLIGHTLY_WARM = (WARM, 1 / 16)  # of a node's fullness: it decides between nodes that are about as full
 STRATEGIES: dict[str, tuple[tuple[Score, float], ...]] = {
-    strategies.BIN_PACK: ((FULLNESS, 1.0), *_WISHES),
-    strategies.SPREAD: ((APART, 2.0), (EMPTINESS, 1.0), *_WISHES),
-    strategies.BALANCED: ((EVENNESS, 1.0), *_WISHES),
-    strategies.LEAST_LOADED: ((EMPTINESS, 1.0), *_WISHES),
-    strategies.BEST_FIT: ((TIGHTNESS, 1.0), *_WISHES),
-    strategies.WORST_FIT: ((LOOSENESS, 1.0), *_WISHES),
+    strategies.BIN_PACK: ((FULLNESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
+    strategies.SPREAD: ((APART, 2.0), (EMPTINESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
+    strategies.BALANCED: ((EVENNESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
+    strategies.LEAST_LOADED: ((EMPTINESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
+    strategies.BEST_FIT: ((TIGHTNESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
+    strategies.WORST_FIT: ((LOOSENESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
     strategies.FIRST_FIT: ((ALIKE, 1.0), *_WISHES),
+    strategies.WARM_IMAGE: ((WARM, 1.0), (FULLNESS, 1.0), *_WISHES),
     strategies.ROUND_ROBIN: ((APART, 1.0), *_WISHES),  # the n-th replica on every node before any gets one more
     strategies.FGD: ((WHOLENESS, 1.0), *_WISHES),
     strategies.EXPECTED_FILL: ((EXPECTED_FILL, 1.0), *_WISHES),
@@ -140,6 +148,8 @@ def terms(table: NodeTable, request: Request) -> tuple[tuple[Score, float], ...]
     idle = set()
     if not request.prefers:
         idle.add(PREFERRED.name)
+    if not request.image:
+        idle.add(WARM.name)
     if len(table.taint_sets) == 1:
         idle.add(UNTAINTED.name)
     return tuple((score, weight) for score, weight in strategy if score.name not in idle)

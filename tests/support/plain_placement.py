@@ -30,6 +30,7 @@ class PlainNode:
     cordoned: bool
     drivers: tuple[int, ...] = ()
     gpus: dict[int, tuple[str, int]] = field(default_factory=dict)  # model and milli left by number
+    images: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.capacity = (*self.capacity[:-1], WHOLE * len(self.gpus))
@@ -92,6 +93,7 @@ def table_of(plain: list[PlainNode]) -> NodeTable:
         for number, (_, left) in node.gpus.items():
             table.charge_gpus(row, (number,), WHOLE - left)
         table.set_ready(row, node.ready)
+        table.set_images(row, node.images)
     table.expect(Typical(TYPICAL))
     return table
 
@@ -220,17 +222,22 @@ def plain_terms(
     fullness = sum(shares) / len(shares) if shares else 0.0
     fits = [amount / (amount + max(node.capacity[i] - used[i], 0)) for i, amount in asked]
     tightness = sum(fits) / len(fits) if fits else 0.0
+    held = float(f"{task.image}:latest" in node.images)
+    warm = {"warm": (held, 1 / 16)} if task.image else {}
     own: dict[str, dict[str, tuple[float, float]]] = {
-        strategies.BIN_PACK: {"fullness": (fullness, 1)},
-        strategies.SPREAD: {"apart": (1 / (1 + copies), 2), "emptiness": (1 - fullness, 1)},
-        strategies.BALANCED: {"evenness": (1 - (max(shares) - min(shares)) if shares else 0.0, 1)},
-        strategies.LEAST_LOADED: {"emptiness": (1 - fullness, 1)},
-        strategies.BEST_FIT: {"tightness": (tightness, 1)},
-        strategies.WORST_FIT: {"looseness": (1 - tightness, 1)},
+        strategies.BIN_PACK: {"fullness": (fullness, 1)} | warm,
+        strategies.SPREAD: {"apart": (1 / (1 + copies), 2), "emptiness": (1 - fullness, 1)} | warm,
+        strategies.BALANCED: {"evenness": (1 - (max(shares) - min(shares)) if shares else 0.0, 1)} | warm,
+        strategies.LEAST_LOADED: {"emptiness": (1 - fullness, 1)} | warm,
+        strategies.BEST_FIT: {"tightness": (tightness, 1)} | warm,
+        strategies.WORST_FIT: {"looseness": (1 - tightness, 1)} | warm,
         strategies.FIRST_FIT: {"alike": (0, 1)},
+        strategies.WARM_IMAGE: {"warm": (held, 1)} if task.image else {},
         strategies.ROUND_ROBIN: {"apart": (1 / (1 + copies), 1)},
     }
     terms = dict(own[task.strategy or strategies.BIN_PACK])
+    if task.strategy == strategies.WARM_IMAGE:
+        terms["fullness"] = (fullness, 1)
     if task.prefers:
         satisfied = sum(p.weight for p in task.prefers if matches(p.requirement, node.labels))
         terms["preferred"] = (satisfied / sum(p.weight for p in task.prefers), 2)

@@ -82,6 +82,7 @@ _EXACT: dict[tuple[str, str], Callable[[], tuple[int, Any]]] = {
     ("GET", "/version"): lambda: (200, {"ApiVersion": VERSION, "MinAPIVersion": "1.12", "Version": "20.10.0"}),
     ("GET", "/containers/json"): lambda: (200, []),
     ("GET", "/events"): lambda: (200, None),
+    ("GET", "/images/json"): lambda: (200, [{"Created": 1, "RepoTags": ["some/image:1"], "RepoDigests": None}]),
     ("POST", "/containers/create"): lambda: (201, {"Id": ID, "Warnings": []}),
     ("GET", f"/containers/{ID}/json"): lambda: (
         200,

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from atoll.api.v1 import objects_pb2 as atoll_dot_api_dot_v1_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61toll/api/v1/agent.proto\x12\x0c\x61toll.api.v1\x1a\x1a\x61toll/api/v1/objects.proto\";\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\x0c\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"[\n\x0cJoinResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x12\n\nexpires_ms\x18\x03 \x01(\x03\x12\x0e\n\x06region\x18\x04 \x01(\t\"\xc5\x01\n\x0c\x41gentMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.HelloH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.atoll.api.v1.HeartbeatH\x00\x12,\n\x06status\x18\x03 \x01(\x0b\x32\x1a.atoll.api.v1.StatusReportH\x00\x12+\n\x06\x61nswer\x18\x04 \x01(\x0b\x32\x19.atoll.api.v1.QueryAnswerH\x00\x42\x06\n\x04\x62ody\"\xfb\x02\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12)\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x17.atoll.api.v1.Resources\x12#\n\x06labels\x18\x04 \x03(\x0b\x32\x13.atoll.api.v1.Label\x12.\n\tinventory\x18\x05 \x03(\x0b\x32\x1b.atoll.api.v1.AttemptStatus\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x14\n\x0chighest_term\x18\x08 \x01(\x03\x12\x12\n\nstore_life\x18\t \x01(\x03\x12\x16\n\x0e\x66\x65nce_after_ms\x18\n \x01(\x03\x12\x14\n\x0c\x61nswers_term\x18\x0b \x01(\x03\x12%\n\x07\x64rivers\x18\x0c \x03(\x0e\x32\x14.atoll.api.v1.Driver\x12\x1f\n\x04gpus\x18\r \x03(\x0b\x32\x11.atoll.api.v1.Gpu\x12\r\n\x05unfit\x18\x0e \x01(\t\"\x18\n\tHeartbeat\x12\x0b\n\x03seq\x18\x01 \x01(\x03\"L\n\x0cStatusReport\x12-\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1b.atoll.api.v1.AttemptStatus\x12\r\n\x05unfit\x18\x02 \x01(\t\"\xb6\x02\n\rAttemptStatus\x12\"\n\x04slot\x18\x01 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12&\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x15.atoll.api.v1.Attempt\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12)\n\x05phase\x18\x04 \x01(\x0e\x32\x1a.atoll.api.v1.AttemptPhase\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0f\n\x07serving\x18\x06 \x01(\x08\x12\x10\n\x08restarts\x18\x07 \x01(\x05\x12 \n\x04\x65xit\x18\x08 \x01(\x0b\x32\x12.atoll.api.v1.Exit\x12\x12\n\nstarted_ms\x18\t \x01(\x03\x12\x10\n\x08ready_ms\x18\n \x01(\x03\x12\x0f\n\x07message\x18\x0b \x01(\t\x12\x0f\n\x07healthy\x18\x0c \x01(\x08\"\x85\x03\n\rRegionMessage\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.atoll.api.v1.WelcomeH\x00\x12)\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1a.atoll.api.v1.HeartbeatAckH\x00\x12\"\n\x04sync\x18\x03 \x01(\x0b\x32\x12.atoll.api.v1.SyncH\x00\x12&\n\x06\x61ssign\x18\x04 \x01(\x0b\x32\x14.atoll.api.v1.AssignH\x00\x12\"\n\x04stop\x18\x05 \x01(\x0b\x32\x12.atoll.api.v1.StopH\x00\x12$\n\x05query\x18\x06 \x01(\x0b\x32\x13.atoll.api.v1.QueryH\x00\x12-\n\nnot_leader\x18\x07 \x01(\x0b\x32\x17.atoll.api.v1.NotLeaderH\x00\x12(\n\x07settled\x18\x08 \x01(\x0b\x32\x15.atoll.api.v1.SettledH\x00\x12(\n\x07leading\x18\t \x01(\x0b\x32\x15.atoll.api.v1.LeadingH\x00\x42\x06\n\x04\x62ody\"+\n\x07Leading\x12\x12\n\nstore_life\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x03\"h\n\x07Welcome\x12\x12\n\nstore_life\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0c\n\x04term\x18\x03 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x04 \x01(\x03\x12\x16\n\x0e\x66\x65nce_after_ms\x18\x05 \x01(\x03\")\n\x0cHeartbeatAck\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x03\"b\n\x04Sync\x12\x0c\n\x04term\x18\x01 \x01(\x03\x12)\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x14.atoll.api.v1.Assign\x12!\n\x05stops\x18\x03 \x03(\x0b\x32\x12.atoll.api.v1.Stop\"\xfc\x01\n\x06\x41ssign\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.Token\x12\"\n\x04slot\x18\x02 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12 \n\x04task\x18\x04 \x01(\x0b\x32\x12.atoll.api.v1.Task\x12)\n\trun_class\x18\x05 \x01(\x0e\x32\x16.atoll.api.v1.RunClass\x12\x11\n\tbounded_s\x18\x06 \x01(\x03\x12(\n\x04type\x18\x07 \x01(\x0e\x32\x1a.atoll.api.v1.WorkloadType\x12\x0c\n\x04gpus\x18\x08 \x03(\x05\"p\n\x04Stop\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.Token\x12\"\n\x04slot\x18\x02 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\"9\n\x07Settled\x12.\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1c.atoll.api.v1.SettledAttempt\"X\n\x0eSettledAttempt\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.Token\x12\"\n\x04slot\x18\x02 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\"S\n\x05Query\x12\n\n\x02id\x18\x01 \x01(\x03\x12&\n\x04logs\x18\x02 \x01(\x0b\x32\x16.atoll.api.v1.LogQueryH\x00\x12\x0e\n\x06\x63\x61ncel\x18\x03 \x01(\x08\x42\x06\n\x04\x62ody\"R\n\x08LogQuery\x12\"\n\x04slot\x18\x01 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12\x12\n\ntail_lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"D\n\x0bQueryAnswer\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x1c\n\tNotLeader\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t*\xd1\x01\n\x0c\x41ttemptPhase\x12\x1d\n\x19\x41TTEMPT_PHASE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTEMPT_PHASE_ACCEPTED\x10\x01\x12\x1a\n\x16\x41TTEMPT_PHASE_STARTING\x10\x02\x12\x19\n\x15\x41TTEMPT_PHASE_RUNNING\x10\x03\x12\x19\n\x15\x41TTEMPT_PHASE_BACKOFF\x10\x04\x12\x1a\n\x16\x41TTEMPT_PHASE_STOPPING\x10\x05\x12\x18\n\x14\x41TTEMPT_PHASE_CLOSED\x10\x06\x32\xd6\x01\n\x0c\x41gentGateway\x12=\n\x04Join\x12\x19.atoll.api.v1.JoinRequest\x1a\x1a.atoll.api.v1.JoinResponse\x12?\n\x05Renew\x12\x1a.atoll.api.v1.RenewRequest\x1a\x1a.atoll.api.v1.JoinResponse\x12\x46\n\x07Session\x12\x1a.atoll.api.v1.AgentMessage\x1a\x1b.atoll.api.v1.RegionMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61toll/api/v1/agent.proto\x12\x0c\x61toll.api.v1\x1a\x1a\x61toll/api/v1/objects.proto\";\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\x0c\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"[\n\x0cJoinResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x12\n\nexpires_ms\x18\x03 \x01(\x03\x12\x0e\n\x06region\x18\x04 \x01(\t\"\xc5\x01\n\x0c\x41gentMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.HelloH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.atoll.api.v1.HeartbeatH\x00\x12,\n\x06status\x18\x03 \x01(\x0b\x32\x1a.atoll.api.v1.StatusReportH\x00\x12+\n\x06\x61nswer\x18\x04 \x01(\x0b\x32\x19.atoll.api.v1.QueryAnswerH\x00\x42\x06\n\x04\x62ody\"\xa1\x03\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12)\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x17.atoll.api.v1.Resources\x12#\n\x06labels\x18\x04 \x03(\x0b\x32\x13.atoll.api.v1.Label\x12.\n\tinventory\x18\x05 \x03(\x0b\x32\x1b.atoll.api.v1.AttemptStatus\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x14\n\x0chighest_term\x18\x08 \x01(\x03\x12\x12\n\nstore_life\x18\t \x01(\x03\x12\x16\n\x0e\x66\x65nce_after_ms\x18\n \x01(\x03\x12\x14\n\x0c\x61nswers_term\x18\x0b \x01(\x03\x12%\n\x07\x64rivers\x18\x0c \x03(\x0e\x32\x14.atoll.api.v1.Driver\x12\x1f\n\x04gpus\x18\r \x03(\x0b\x32\x11.atoll.api.v1.Gpu\x12\r\n\x05unfit\x18\x0e \x01(\t\x12$\n\x06images\x18\x0f \x01(\x0b\x32\x14.atoll.api.v1.Images\"\x17\n\x06Images\x12\r\n\x05names\x18\x01 \x03(\t\"\x18\n\tHeartbeat\x12\x0b\n\x03seq\x18\x01 \x01(\x03\"r\n\x0cStatusReport\x12-\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1b.atoll.api.v1.AttemptStatus\x12\r\n\x05unfit\x18\x02 \x01(\t\x12$\n\x06images\x18\x03 \x01(\x0b\x32\x14.atoll.api.v1.Images\"\xb6\x02\n\rAttemptStatus\x12\"\n\x04slot\x18\x01 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12&\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x15.atoll.api.v1.Attempt\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12)\n\x05phase\x18\x04 \x01(\x0e\x32\x1a.atoll.api.v1.AttemptPhase\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0f\n\x07serving\x18\x06 \x01(\x08\x12\x10\n\x08restarts\x18\x07 \x01(\x05\x12 \n\x04\x65xit\x18\x08 \x01(\x0b\x32\x12.atoll.api.v1.Exit\x12\x12\n\nstarted_ms\x18\t \x01(\x03\x12\x10\n\x08ready_ms\x18\n \x01(\x03\x12\x0f\n\x07message\x18\x0b \x01(\t\x12\x0f\n\x07healthy\x18\x0c \x01(\x08\"\x85\x03\n\rRegionMessage\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.atoll.api.v1.WelcomeH\x00\x12)\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1a.atoll.api.v1.HeartbeatAckH\x00\x12\"\n\x04sync\x18\x03 \x01(\x0b\x32\x12.atoll.api.v1.SyncH\x00\x12&\n\x06\x61ssign\x18\x04 \x01(\x0b\x32\x14.atoll.api.v1.AssignH\x00\x12\"\n\x04stop\x18\x05 \x01(\x0b\x32\x12.atoll.api.v1.StopH\x00\x12$\n\x05query\x18\x06 \x01(\x0b\x32\x13.atoll.api.v1.QueryH\x00\x12-\n\nnot_leader\x18\x07 \x01(\x0b\x32\x17.atoll.api.v1.NotLeaderH\x00\x12(\n\x07settled\x18\x08 \x01(\x0b\x32\x15.atoll.api.v1.SettledH\x00\x12(\n\x07leading\x18\t \x01(\x0b\x32\x15.atoll.api.v1.LeadingH\x00\x42\x06\n\x04\x62ody\"+\n\x07Leading\x12\x12\n\nstore_life\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x03\"h\n\x07Welcome\x12\x12\n\nstore_life\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0c\n\x04term\x18\x03 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x04 \x01(\x03\x12\x16\n\x0e\x66\x65nce_after_ms\x18\x05 \x01(\x03\")\n\x0cHeartbeatAck\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x03\"b\n\x04Sync\x12\x0c\n\x04term\x18\x01 \x01(\x03\x12)\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x14.atoll.api.v1.Assign\x12!\n\x05stops\x18\x03 \x03(\x0b\x32\x12.atoll.api.v1.Stop\"\xfc\x01\n\x06\x41ssign\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.Token\x12\"\n\x04slot\x18\x02 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12 \n\x04task\x18\x04 \x01(\x0b\x32\x12.atoll.api.v1.Task\x12)\n\trun_class\x18\x05 \x01(\x0e\x32\x16.atoll.api.v1.RunClass\x12\x11\n\tbounded_s\x18\x06 \x01(\x03\x12(\n\x04type\x18\x07 \x01(\x0e\x32\x1a.atoll.api.v1.WorkloadType\x12\x0c\n\x04gpus\x18\x08 \x03(\x05\"p\n\x04Stop\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.Token\x12\"\n\x04slot\x18\x02 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\"9\n\x07Settled\x12.\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1c.atoll.api.v1.SettledAttempt\"X\n\x0eSettledAttempt\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.atoll.api.v1.Token\x12\"\n\x04slot\x18\x02 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\"S\n\x05Query\x12\n\n\x02id\x18\x01 \x01(\x03\x12&\n\x04logs\x18\x02 \x01(\x0b\x32\x16.atoll.api.v1.LogQueryH\x00\x12\x0e\n\x06\x63\x61ncel\x18\x03 \x01(\x08\x42\x06\n\x04\x62ody\"R\n\x08LogQuery\x12\"\n\x04slot\x18\x01 \x01(\x0b\x32\x14.atoll.api.v1.SlotId\x12\x12\n\ntail_lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"D\n\x0bQueryAnswer\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x1c\n\tNotLeader\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t*\xd1\x01\n\x0c\x41ttemptPhase\x12\x1d\n\x19\x41TTEMPT_PHASE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTEMPT_PHASE_ACCEPTED\x10\x01\x12\x1a\n\x16\x41TTEMPT_PHASE_STARTING\x10\x02\x12\x19\n\x15\x41TTEMPT_PHASE_RUNNING\x10\x03\x12\x19\n\x15\x41TTEMPT_PHASE_BACKOFF\x10\x04\x12\x1a\n\x16\x41TTEMPT_PHASE_STOPPING\x10\x05\x12\x18\n\x14\x41TTEMPT_PHASE_CLOSED\x10\x06\x32\xd6\x01\n\x0c\x41gentGateway\x12=\n\x04Join\x12\x19.atoll.api.v1.JoinRequest\x1a\x1a.atoll.api.v1.JoinResponse\x12?\n\x05Renew\x12\x1a.atoll.api.v1.RenewRequest\x1a\x1a.atoll.api.v1.JoinResponse\x12\x46\n\x07Session\x12\x1a.atoll.api.v1.AgentMessage\x1a\x1b.atoll.api.v1.RegionMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atoll.api.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ATTEMPTPHASE']._serialized_start=2730
-  _globals['_ATTEMPTPHASE']._serialized_end=2939
+  _globals['_ATTEMPTPHASE']._serialized_start=2831
+  _globals['_ATTEMPTPHASE']._serialized_end=3040
   _globals['_JOINREQUEST']._serialized_start=70
   _globals['_JOINREQUEST']._serialized_end=129
   _globals['_RENEWREQUEST']._serialized_start=131
@@ -43,39 +43,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTMESSAGE']._serialized_start=258
   _globals['_AGENTMESSAGE']._serialized_end=455
   _globals['_HELLO']._serialized_start=458
-  _globals['_HELLO']._serialized_end=837
-  _globals['_HEARTBEAT']._serialized_start=839
-  _globals['_HEARTBEAT']._serialized_end=863
-  _globals['_STATUSREPORT']._serialized_start=865
-  _globals['_STATUSREPORT']._serialized_end=941
-  _globals['_ATTEMPTSTATUS']._serialized_start=944
-  _globals['_ATTEMPTSTATUS']._serialized_end=1254
-  _globals['_REGIONMESSAGE']._serialized_start=1257
-  _globals['_REGIONMESSAGE']._serialized_end=1646
-  _globals['_LEADING']._serialized_start=1648
-  _globals['_LEADING']._serialized_end=1691
-  _globals['_WELCOME']._serialized_start=1693
-  _globals['_WELCOME']._serialized_end=1797
-  _globals['_HEARTBEATACK']._serialized_start=1799
-  _globals['_HEARTBEATACK']._serialized_end=1840
-  _globals['_SYNC']._serialized_start=1842
-  _globals['_SYNC']._serialized_end=1940
-  _globals['_ASSIGN']._serialized_start=1943
-  _globals['_ASSIGN']._serialized_end=2195
-  _globals['_STOP']._serialized_start=2197
-  _globals['_STOP']._serialized_end=2309
-  _globals['_SETTLED']._serialized_start=2311
-  _globals['_SETTLED']._serialized_end=2368
-  _globals['_SETTLEDATTEMPT']._serialized_start=2370
-  _globals['_SETTLEDATTEMPT']._serialized_end=2458
-  _globals['_QUERY']._serialized_start=2460
-  _globals['_QUERY']._serialized_end=2543
-  _globals['_LOGQUERY']._serialized_start=2545
-  _globals['_LOGQUERY']._serialized_end=2627
-  _globals['_QUERYANSWER']._serialized_start=2629
-  _globals['_QUERYANSWER']._serialized_end=2697
-  _globals['_NOTLEADER']._serialized_start=2699
-  _globals['_NOTLEADER']._serialized_end=2727
-  _globals['_AGENTGATEWAY']._serialized_start=2942
-  _globals['_AGENTGATEWAY']._serialized_end=3156
+  _globals['_HELLO']._serialized_end=875
+  _globals['_IMAGES']._serialized_start=877
+  _globals['_IMAGES']._serialized_end=900
+  _globals['_HEARTBEAT']._serialized_start=902
+  _globals['_HEARTBEAT']._serialized_end=926
+  _globals['_STATUSREPORT']._serialized_start=928
+  _globals['_STATUSREPORT']._serialized_end=1042
+  _globals['_ATTEMPTSTATUS']._serialized_start=1045
+  _globals['_ATTEMPTSTATUS']._serialized_end=1355
+  _globals['_REGIONMESSAGE']._serialized_start=1358
+  _globals['_REGIONMESSAGE']._serialized_end=1747
+  _globals['_LEADING']._serialized_start=1749
+  _globals['_LEADING']._serialized_end=1792
+  _globals['_WELCOME']._serialized_start=1794
+  _globals['_WELCOME']._serialized_end=1898
+  _globals['_HEARTBEATACK']._serialized_start=1900
+  _globals['_HEARTBEATACK']._serialized_end=1941
+  _globals['_SYNC']._serialized_start=1943
+  _globals['_SYNC']._serialized_end=2041
+  _globals['_ASSIGN']._serialized_start=2044
+  _globals['_ASSIGN']._serialized_end=2296
+  _globals['_STOP']._serialized_start=2298
+  _globals['_STOP']._serialized_end=2410
+  _globals['_SETTLED']._serialized_start=2412
+  _globals['_SETTLED']._serialized_end=2469
+  _globals['_SETTLEDATTEMPT']._serialized_start=2471
+  _globals['_SETTLEDATTEMPT']._serialized_end=2559
+  _globals['_QUERY']._serialized_start=2561
+  _globals['_QUERY']._serialized_end=2644
+  _globals['_LOGQUERY']._serialized_start=2646
+  _globals['_LOGQUERY']._serialized_end=2728
+  _globals['_QUERYANSWER']._serialized_start=2730
+  _globals['_QUERYANSWER']._serialized_end=2798
+  _globals['_NOTLEADER']._serialized_start=2800
+  _globals['_NOTLEADER']._serialized_end=2828
+  _globals['_AGENTGATEWAY']._serialized_start=3043
+  _globals['_AGENTGATEWAY']._serialized_end=3257
 # @@protoc_insertion_point(module_scope)

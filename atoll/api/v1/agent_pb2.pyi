@@ -176,6 +176,7 @@ class Hello(_message.Message):
     DRIVERS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     UNFIT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """checked against the certificate"""
     incarnation: _builtins.int
@@ -206,6 +207,8 @@ class Hello(_message.Message):
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Gpu]:
         """sorted by number; capacity says 1000 milli for each"""
 
+    @_builtins.property
+    def images(self) -> Global___Images: ...
     def __init__(
         self,
         *,
@@ -223,14 +226,39 @@ class Hello(_message.Message):
         drivers: _abc.Iterable[_objects_pb2.Driver.ValueType] | None = ...,
         gpus: _abc.Iterable[_objects_pb2.Gpu] | None = ...,
         unfit: _builtins.str = ...,
+        images: Global___Images | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "images", b"images"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answers_term", b"answers_term", "capacity", b"capacity", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "highest_term", b"highest_term", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "unfit", b"unfit", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answers_term", b"answers_term", "capacity", b"capacity", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "highest_term", b"highest_term", "images", b"images", "incarnation", b"incarnation", "inventory", b"inventory", "labels", b"labels", "node", b"node", "store_life", b"store_life", "unfit", b"unfit", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class Images(_message.Message):
+    """Container images that are here: a task with one of them starts without a pull."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """as atoll/model/images.py spells them; sorted"""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Images: _TypeAlias = Images  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
@@ -257,19 +285,25 @@ class StatusReport(_message.Message):
 
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     UNFIT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     unfit: _builtins.str
     """as in Hello"""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptStatus]: ...
+    @_builtins.property
+    def images(self) -> Global___Images:
+        """set = all of them, when they are others than said before"""
+
     def __init__(
         self,
         *,
         attempts: _abc.Iterable[Global___AttemptStatus] | None = ...,
         unfit: _builtins.str = ...,
+        images: Global___Images | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "unfit", b"unfit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "images", b"images", "unfit", b"unfit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,7 +58,7 @@ FIXED: dict[str, Any] = {
     "Devices": [], "Binds": [], "Mounts": [], "RestartPolicy": {"Name": "no"}, "AutoRemove": False, "Init": True,
 }  # fmt: skip
 CALLS = re.compile(
-    rf"GET /(version|containers/json|events)|POST /containers/create|POST /containers/{ID}/start"
+    rf"GET /(version|containers/json|images/json|events)|POST /containers/create|POST /containers/{ID}/start"
     rf"|(GET|HEAD|DELETE) /containers/[^/]+(/json|/logs|/archive)?"
 )
 

@@ -61,6 +61,7 @@ nodes = st.lists(
             st.tuples(st.sampled_from(MODELS), st.sampled_from([1000, 1000, 600, 300, 0])),
             max_size=4,
         ),
+        images=st.sampled_from([(), ("web:latest",), ("db:latest", "web:latest")]),
     ),
     min_size=1,
     max_size=14,
@@ -78,8 +79,9 @@ requirements = st.builds(
 
 
 tasks = st.builds(
-    lambda asked, gpu, models, selector, requires, prefers, tolerated, strategy, driver, topology: objects_pb2.Task(
+    lambda asked, gpu, models, selector, requires, prefers, tolerated, named, driver, topology, image: objects_pb2.Task(
         name="main",
+        image=image,
         gpu_models=models,
         driver=driver,
         resources=objects_pb2.ResourceRequirements(requests=Vector(*asked, gpu).to_proto()),
@@ -87,7 +89,7 @@ tasks = st.builds(
         requires=requires,
         prefers=[objects_pb2.LabelPreference(requirement=r, weight=w) for r, w in prefers],
         tolerations=[objects_pb2.Toleration(key=k, value=v, effect=Effect.ValueType(e)) for k, v, e in tolerated],
-        strategy=strategy,
+        strategy=named,
         topology_spread=[objects_pb2.TopologySpread(within=k, max_skew=s, weight=w) for k, (s, w) in topology.items()],
     ),
     st.tuples(*(st.integers(0, 4) for _ in DIMENSIONS[:-1])),
@@ -102,6 +104,7 @@ tasks = st.builds(
     st.dictionaries(
         st.sampled_from((*KEYS, NODE)), st.tuples(st.integers(1, 2), st.sampled_from([0, 0, 50, 100])), max_size=2
     ),
+    st.sampled_from(["", "web", "db"]),
 )
 
 
@@ -199,7 +202,7 @@ def test_scores_are_between_zero_and_one(plain: list[PlainNode], task: objects_p
     assert ((feasible >= 0) & (feasible <= 1.000001)).all()
 
 
-@given(nodes, tasks, st.lists(st.tuples(st.integers(0, 13), st.integers(0, 3)), max_size=8))
+@given(nodes, tasks, st.lists(st.tuples(st.integers(0, 13), st.integers(0, 4)), max_size=8))
 def test_a_repaired_row_equals_a_fresh_one(
     plain: list[PlainNode], task: objects_pb2.Task, changes: list[tuple[int, int]]
 ) -> None:
@@ -215,6 +218,8 @@ def test_a_repaired_row_equals_a_fresh_one(
             table.describe(at, node.capacity, {"zone": "b"}, [("zone", "a", 1)], False)
         elif kind == 2:
             table.charge(at, (1, 1, 1, 1))
+        elif kind == 4:
+            table.set_images(at, ("web:latest",) if number % 2 else ())
         else:
             table.describe(table.add(f"more{table.size}"), (9, 9, 9, 9), {}, (), False)
     row.refresh({})

@@ -107,3 +107,14 @@ def test_ends_have_their_reasons(state: dict[str, object], reason: str, message:
 def test_what_no_container_can_be_is_refused(broken: objects_pb2.Task) -> None:
     with pytest.raises(container.Refused):
         container.create_request(run(), RunSpec(broken, ()), NODE)
+
+
+def test_images_are_named_in_one_spelling_and_bounded_newest_first() -> None:
+    listed = [
+        {"Created": 2, "RepoTags": ["nginx:1.27", "<none>:<none>"], "RepoDigests": ["nginx@sha256:ab"]},
+        {"Created": 1, "RepoTags": None},
+        {"Created": 3, "RepoTags": ["acme/web:2", "x" * 300]},
+    ]
+    assert container.images_of(listed) == ("acme/web:2", "nginx:1.27", "nginx@sha256:ab")
+    many = [{"Created": at, "RepoTags": [f"i{at:03}:1"]} for at in range(300)]
+    assert container.images_of(many) == tuple(f"i{at:03}:1" for at in range(44, 300))

@@ -106,3 +106,14 @@ async def test_a_pull_is_told(node: Node) -> None:
     failed = await node.outcome()
     assert isinstance(failed, DriverStartFailed)
     assert failed.reason.startswith("ImageMissing: some/image:1 ")
+
+
+async def test_the_images_that_are_here_are_known(node: Node) -> None:
+    changed = asyncio.Event()
+    node.driver.watch_engine(changed.set)
+    node.driver.adopt()
+    async with asyncio.timeout(20):
+        while not node.driver.images:
+            await changed.wait()
+            changed.clear()
+    assert node.driver.images == ("some/image:1",)

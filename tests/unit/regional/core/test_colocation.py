@@ -151,3 +151,14 @@ def test_a_refused_binding_counts_nowhere(world: RegionalWorld) -> None:
     world.release_held()
     world.check()
     assert places(world, "db") == ["n1"] and not places(world, "web")
+
+
+def test_rings_of_nearness_add_up(world: RegionalWorld) -> None:
+    """The node, then its rack, then its zone, then what is left, whichever node comes first."""
+    for name, rack, zone in (("far", "r9", "b"), ("zone", "r2", "a"), ("rack", "r1", "a"), ("there", "r1", "a")):
+        world.join(name, labels={"rack": rack, "zone": zone, "name": name})
+    world.share("cache", task(cpu=1_000, node_selector=[objects_pb2.Label(key="name", value="there")]))
+    rings = [by("cache", within=within, weight=50) for within in ("node", "rack", "zone")]
+    world.share("web", task(replicas=4, cpu=3_000, colocate_with=rings))
+    entries = world.state.workloads["acme", "web"].tasks["main"].entries
+    assert [entries[index].record.node for index in range(4)] == ["there", "rack", "zone", "far"]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from atoll.api.v1 import objects_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model import strategies
 from atoll.model.resources import Vector
+from regional.core import events
 from tests.support.regional_world import RegionalWorld, task
 
 LARGE, MEDIUM, SMALL = Vector(8_000, 8_192), Vector(4_000, 4_096), Vector(2_000, 8_192)
@@ -35,6 +36,43 @@ def test_a_strategy_takes_the_node_it_is_named_for(world: RegionalWorld, strateg
     world.join("small", capacity=SMALL)
     world.share("web", task(replicas=3, cpu=1_000, memory=1_024, strategy=strategy))
     assert placed(world, "web") == nodes
+
+
+def say_images(world: RegionalWorld, session: int, *names: str) -> None:
+    report = agent_pb2.StatusReport(images=agent_pb2.Images(names=names))
+    world.tell(events.NodeStatus(session, report))
+
+
+def test_of_nodes_about_as_full_the_one_that_has_the_image_is_taken(world: RegionalWorld) -> None:
+    for name in ("n1", "n2"):
+        session = world.join(name)
+    say_images(world, session, "acme/web:2")
+    world.share("web", task(cpu=100, image="docker.io/acme/web:2"))
+    assert placed(world, "web") == ["n2"]
+    say_images(world, session)
+    world.share("api", task(cpu=100, image="acme/web:2", strategy=strategies.WARM_IMAGE))
+    assert placed(world, "api") == ["n2"], "the fuller one: no node has the image any more"
+
+
+def test_an_image_is_worth_a_sixteenth_of_a_node_unless_it_is_asked_for(world: RegionalWorld) -> None:
+    world.join("fuller")
+    world.share("sums", task(cpu=400, memory=400))
+    say_images(world, world.join("warm"), "acme/web:2")
+    web = {"cpu": 100, "memory": 1, "image": "acme/web:2"}
+    world.share("web", task(**web))
+    world.share("api", task(**web, strategy=strategies.WARM_IMAGE))
+    assert (placed(world, "web"), placed(world, "api")) == (["fuller"], ["warm"])
+
+
+def test_a_node_that_takes_a_row_over_has_no_images_of_the_one_before(world: RegionalWorld) -> None:
+    world.join("n1")
+    session = world.join("n2")
+    say_images(world, session, "acme/web:2")
+    world.tell(events.NodeSessionEnded(session))
+    world.remove_node("n2")
+    world.join("n3")
+    world.share("web", task(image="acme/web:2", strategy=strategies.WARM_IMAGE))
+    assert placed(world, "web") == ["n1"]
 
 
 def test_a_balanced_node_is_where_the_other_dimension_is_in_use(world: RegionalWorld) -> None:
