@@ -28,6 +28,7 @@ from atoll.errors import (
 )
 from atoll.identity import Identity, NodeCertificate, RegionIssuer, ca_digests, expiry_ms
 from atoll.lane import Plan
+from atoll.model.costs import mistake_in_cost
 from atoll.model.names import mistake_in_label_key, mistake_in_label_value, mistake_in_name, mistake_in_request_id
 from atoll.store import keys
 from atoll.store.store import Compare, Delete, KeyValue, Put, Store, StoreUnavailable, absent, mod_is, prefix_end
@@ -261,7 +262,8 @@ def _mistakes(request: regional_pb2.CreateJoinTokenRequest) -> list[Mistake]:
     if not 0 <= request.ttl_s <= LONGEST_TTL_S:
         found.append(Mistake("ttl_s", f"must be 1 to {LONGEST_TTL_S} seconds, or 0 for the longest"))
     for i, label in enumerate(request.labels):
-        if mistake := mistake_in_label_key(label.key) or mistake_in_label_value(label.value):
+        mistake = mistake_in_label_key(label.key) or mistake_in_label_value(label.value)
+        if mistake := mistake or mistake_in_cost(label.key, label.value):
             found.append(Mistake(f"labels[{i}]", mistake))
     if len({label.key for label in request.labels}) < len(request.labels):
         found.append(Mistake("labels", "a key stands twice"))

@@ -37,7 +37,7 @@ class Workload:
     deadline: str = ""  # of a job: RFC 3339 or "now+2h"
     estimate: str = ""  # how long a replica runs: "10m"
     regions: Sequence[str] = ()  # in order of preference; none = any
-    spread: str = ""  # preferred, even or fixed
+    spread: str = ""  # preferred, even, fixed or cheapest
     fixed: Mapping[str, int] = field(default_factory=dict)  # replicas by region
     residency: Sequence[str] = ()  # requirements on labels of regions: "jurisdiction in (eu)"
     requires: Sequence[str] = ()

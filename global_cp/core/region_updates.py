@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Invalid, Mistake
+from atoll.model.costs import mistake_in_cost
 from atoll.model.names import mistake_in_label_key, mistake_in_label_value
 
 MOST_LABELS = 64
@@ -58,6 +59,8 @@ def mistakes_in_labels(labels: Sequence[objects_pb2.Label], path: str) -> list[M
             found.append(Mistake(f"{path}[{index}]", f"key {mistake}"))
         if mistake := mistake_in_label_value(label.value):
             found.append(Mistake(f"{path}[{index}]", f"value {mistake}"))
+        elif mistake := mistake_in_cost(label.key, label.value):
+            found.append(Mistake(f"{path}[{index}]", mistake))
     return found
 
 

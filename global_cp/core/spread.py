@@ -6,15 +6,18 @@ the same plan; a plan is changed only by a new policy, a new count, a region tha
 region has said for a while it has no room for. Numbers of room alone move nothing that has a place.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.costs import COST_LABEL, cost_per_hour
 from atoll.model.selectors import matches
 
 Counts = Mapping[str, int]  # by region
 ACTIVE = objects_pb2.REGION_STATE_ACTIVE
 EVEN, FIXED = objects_pb2.SPREAD_STRATEGY_EVEN, objects_pb2.SPREAD_STRATEGY_FIXED
+CHEAPEST = objects_pb2.SPREAD_STRATEGY_CHEAPEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,13 @@ def places(
     spec: objects_pb2.WorkloadSpec, regions: Mapping[str, objects_pb2.Region], current: Sequence[str]
 ) -> list[Place]:
     """The regions that may have replicas, in order of preference; `current` are those that have. Any region will do:
-    where it is already comes first. A region outside the preferences, and one that drains, keeps nothing but jobs,
-    which run to their end where they are; one that residency forbids is no place at all."""
+    where it is already comes first; where the cheapest is asked for, that does, and preference decides between equals.
+    A region outside the preferences, and one that drains, keeps nothing but jobs, which run to their end where they
+    are; one that residency forbids is no place at all."""
     fixed = [count.region for count in spec.spread.fixed]
     wanted = list(spec.regions) or fixed or sorted(regions, key=lambda name: (name not in current, name))
+    if spec.spread.strategy == CHEAPEST:
+        wanted.sort(key=lambda name: _cost(regions.get(name)))
     resident = {name for name, region in regions.items() if meets(spec.spread.residency, region)}
     job = spec.type == objects_pb2.WORKLOAD_TYPE_JOB
     found = []
@@ -69,6 +75,12 @@ def places(
         takes = asked_for and not closed
         found.append(Place(name, takes, job or (asked_for and not region.draining)))
     return found
+
+
+def _cost(region: objects_pb2.Region | None) -> float:
+    """What the region's label says; the dearest where none does."""
+    said = [cost_per_hour(label.value) for label in region.metadata.labels if label.key == COST_LABEL] if region else []
+    return said[0] if said and said[0] is not None else math.inf
 
 
 def meets(residency: Sequence[objects_pb2.LabelRequirement], region: objects_pb2.Region) -> bool:

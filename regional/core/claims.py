@@ -7,6 +7,7 @@ store for its form, over and over, and hold up every other node.
 from collections.abc import Iterable
 
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.costs import mistake_in_cost
 from atoll.model.names import mistake_in_label_key, mistake_in_label_value
 from atoll.model.resources import vector
 from regional.core.gpus import MOST_GPUS, WHOLE_MILLI
@@ -35,6 +36,8 @@ def mistake_in_claims(hello: agent_pb2.Hello) -> str | None:
         if mistake := mistake_in_label_key(label.key):
             return f"a label's key {mistake}"
         if mistake := mistake_in_label_value(label.value):
+            return f"label {label.key}: {mistake}"
+        if mistake := mistake_in_cost(label.key, label.value):
             return f"label {label.key}: {mistake}"
     return None
 

@@ -12,6 +12,7 @@ from typing import cast
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import Conflict, Mistake, NotFound, require
+from atoll.model.costs import mistake_in_cost
 from atoll.model.names import (
     mistake_in_label_key,
     mistake_in_label_value,
@@ -61,7 +62,8 @@ def _named(request: Request) -> Iterable[tuple[str, str | None]]:
 def _mistakes_in_marks(request: regional_pb2.UpdateNodeRequest) -> list[Mistake]:
     found = []
     for i, label in enumerate(request.set_labels):
-        if mistake := mistake_in_label_key(label.key) or mistake_in_label_value(label.value):
+        mistake = mistake_in_label_key(label.key) or mistake_in_label_value(label.value)
+        if mistake := mistake or mistake_in_cost(label.key, label.value):
             found.append(Mistake(f"set_labels[{i}]", mistake))
     for name, taints in (("set_taints", request.set_taints), ("remove_taints", request.remove_taints)):
         for i, taint in enumerate(taints):

@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import strategies
+from atoll.model.costs import COST_LABEL, cost_per_hour
 from regional.core import gpu_scores
 from regional.core.filters import Request, satisfied, untolerated
 from regional.core.node_table import Integers, NodeTable, Rows, Scores, Values
 
+_HALVINGS = 40  # from 2^20 down to 2^-20 an hour
 SOFT_TAINTS = (objects_pb2.TAINT_EFFECT_PREFER_NO_SCHEDULE,)
 
 
@@ -102,6 +104,23 @@ def _warm(table: NodeTable, request: Request, rows: Rows, used: Integers, copies
     return table.images.holding(request.image, table.size)[rows].astype(np.float32)
 
 
+def _cheapness(table: NodeTable, request: Request, rows: Rows, used: Integers, copies: npt.NDArray[np.int32]) -> Scores:
+    """By the logarithm of what the request's part of the node costs an hour, its largest part in any dimension: each
+    halving is worth a fortieth, whatever the currency. 1: it costs nothing; 0: nobody says what it costs."""
+    column = table.label_column(COST_LABEL)
+    if column is None:
+        return np.zeros(len(rows), np.float32)
+    said, which = np.unique(column[rows], return_inverse=True)
+    prices = [cost_per_hour(table.values[value]) for value in said.tolist()]
+    price = np.array([np.nan if one is None else one for one in prices])[which.reshape(-1)]
+    asked = np.array(request.vector.amounts(), np.int64)
+    part = np.minimum(asked / np.maximum(table.capacity[rows], 1), 1.0).max(axis=1)
+    cost = price * part
+    halvings = 0.5 - np.log2(np.where(cost > 0, cost, 1.0)) / _HALVINGS
+    cheap = np.where(cost > 0, halvings, np.where(np.isnan(cost), 0.0, 1.0))
+    return np.clip(cheap, 0.0, 1.0).astype(np.float32)
+
+
 FULLNESS = Score("fullness", _fullness)
 EMPTINESS = Score("emptiness", _emptiness)
 APART = Score("apart", _apart)
@@ -109,6 +128,7 @@ PREFERRED = Score("preferred", _preferred)
 UNTAINTED = Score("untainted", _untainted)
 WARM = Score("warm", _warm)
 
+CHEAPNESS = Score("cheapness", _cheapness)
 TIGHTNESS = Score("tightness", _tightness)
 LOOSENESS = Score("looseness", _looseness)
 EVENNESS = Score("evenness", _evenness)
@@ -131,6 +151,7 @@ STRATEGIES: dict[str, tuple[tuple[Score, float], ...]] = {
     strategies.WORST_FIT: ((LOOSENESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
     strategies.FIRST_FIT: ((ALIKE, 1.0), *_WISHES),
     strategies.WARM_IMAGE: ((WARM, 1.0), (FULLNESS, 1.0), *_WISHES),
+    strategies.COST: ((CHEAPNESS, 1.0), (FULLNESS, 1 / 1024), *_WISHES),  # of those that cost the same the fuller one
     strategies.ROUND_ROBIN: ((APART, 1.0), *_WISHES),  # the n-th replica on every node before any gets one more
     strategies.FGD: ((WHOLENESS, 1.0), *_WISHES),
     strategies.EXPECTED_FILL: ((EXPECTED_FILL, 1.0), *_WISHES),

@@ -1,5 +1,6 @@
 """The definitions of filters, rules and scores in plain Python, one node at a time: what the vectorized ones equal."""
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain, strategies
+from atoll.model.costs import COST_LABEL
 from atoll.model.resources import DIMENSIONS
 from atoll.model.selectors import matches, tolerates
 from regional.core import gpu_scores, scores
@@ -217,7 +219,8 @@ def plain_terms(
 ) -> dict[str, tuple[float, float]]:
     """Value and weight of every term of the score of a node that would then have `used` in use, and has `copies`
     already: the definitions, one node at a time. `tainted`: a node has a taint."""
-    asked = [(i, amount) for i, amount in enumerate(request_of(task).vector.amounts()) if amount]
+    all_asked = request_of(task).vector.amounts()
+    asked = [(i, amount) for i, amount in enumerate(all_asked) if amount]
     shares = [min(used[i] / max(node.capacity[i], 1), 1.0) for i, _ in asked]
     fullness = sum(shares) / len(shares) if shares else 0.0
     fits = [amount / (amount + max(node.capacity[i] - used[i], 0)) for i, amount in asked]
@@ -232,10 +235,16 @@ def plain_terms(
         strategies.BEST_FIT: {"tightness": (tightness, 1)} | warm,
         strategies.WORST_FIT: {"looseness": (1 - tightness, 1)} | warm,
         strategies.FIRST_FIT: {"alike": (0, 1)},
+        strategies.COST: {},
         strategies.WARM_IMAGE: {"warm": (held, 1)} if task.image else {},
         strategies.ROUND_ROBIN: {"apart": (1 / (1 + copies), 1)},
     }
     terms = dict(own[task.strategy or strategies.BIN_PACK])
+    if task.strategy == strategies.COST:
+        part = max(
+            min(amount / max(capacity, 1), 1.0) for amount, capacity in zip(all_asked, node.capacity, strict=True)
+        )
+        terms = {"cheapness": (plain_cheapness(node.labels.get(COST_LABEL), part), 1), "fullness": (fullness, 1 / 1024)}
     if task.strategy == strategies.WARM_IMAGE:
         terms["fullness"] = (fullness, 1)
     if task.prefers:
@@ -246,6 +255,13 @@ def plain_terms(
         count = sum(not any(tolerates(toleration, *taint) for toleration in task.tolerations) for taint in soft)
         terms["untainted"] = (1 / (1 + count), 4)
     return terms
+
+
+def plain_cheapness(price: str | None, part: float) -> float:
+    if price is None or not price.replace(".", "", 1).isdigit():
+        return 0.0
+    cost = float(price) * part
+    return min(1.0, max(0.0, 0.5 - math.log2(cost) / 40)) if cost else 1.0
 
 
 def name_of(rule: PlainNear | PlainRule) -> str:

@@ -269,6 +269,8 @@ class _SpreadStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Spread
     """as even as possible over the allowed regions"""
     SPREAD_STRATEGY_FIXED: _SpreadStrategy.ValueType  # 3
     """as many of each task as `fixed` says"""
+    SPREAD_STRATEGY_CHEAPEST: _SpreadStrategy.ValueType  # 4
+    """as preferred, in the order of what the regions cost"""
 
 class SpreadStrategy(_SpreadStrategy, metaclass=_SpreadStrategyEnumTypeWrapper): ...
 
@@ -280,6 +282,8 @@ SPREAD_STRATEGY_EVEN: SpreadStrategy.ValueType  # 2
 """as even as possible over the allowed regions"""
 SPREAD_STRATEGY_FIXED: SpreadStrategy.ValueType  # 3
 """as many of each task as `fixed` says"""
+SPREAD_STRATEGY_CHEAPEST: SpreadStrategy.ValueType  # 4
+"""as preferred, in the order of what the regions cost"""
 Global___SpreadStrategy: _TypeAlias = SpreadStrategy  # noqa: Y015
 
 class _Driver:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import strategies
+from atoll.model.costs import COST_LABEL
 from atoll.model.resources import DIMENSIONS, Vector
 from regional.core import gpu_scores, scores
 from regional.core.class_row import ClassRow
@@ -29,7 +30,7 @@ from tests.support.plain_placement import (
     table_of,
 )
 
-KEYS, VALUES = ("zone", "disk", "slots"), ("a", "b", "7", "12", "-3")
+KEYS, VALUES = ("zone", "disk", "slots", COST_LABEL), ("a", "b", "7", "12", "-3", "0.02", "0")
 
 
 Effect = objects_pb2.TaintEffect

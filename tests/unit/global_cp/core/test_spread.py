@@ -1,6 +1,7 @@
 """Where the replicas of a task should run."""
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.costs import COST_LABEL
 from global_cp.core.spread import Outlook, Place, Task, places, plan
 
 ACTIVE, LOST = objects_pb2.REGION_STATE_ACTIVE, objects_pb2.REGION_STATE_LOST
@@ -32,6 +33,18 @@ def test_places_are_in_order_of_preference_and_what_residency_forbids_is_none() 
     assert _names(places(objects_pb2.WorkloadSpec(), regions, ["b"])) == ["b", "a", "c"]
     resident = objects_pb2.WorkloadSpec(spread=objects_pb2.Spread(residency=[_in("eu")]))
     assert _names(places(resident, regions, ["b"])) == ["a", "c"]
+
+
+def test_the_cheapest_region_comes_first_and_preference_decides_between_equals() -> None:
+    regions = {name: _region() for name in "abcd"}
+    for name, cost in (("a", "1.2"), ("b", "0.9"), ("c", "0.9")):
+        regions[name].metadata.labels.add(key=COST_LABEL, value=cost)
+    spec = objects_pb2.WorkloadSpec(regions=["a", "c", "b", "d"])
+    spec.spread.strategy = objects_pb2.SPREAD_STRATEGY_CHEAPEST
+    assert _names(places(spec, regions, ["a"])) == ["c", "b", "a", "d"], "what nobody prices is the dearest"
+    spec.ClearField("regions")
+    assert _names(places(spec, regions, ["b"])) == ["b", "c", "a", "d"]
+    assert plan(Task(5, spec.spread.strategy), _open("c", "b"), {}, Outlook({"c": 3, "b": 9})) == {"c": 3, "b": 2}
 
 
 def test_what_a_region_takes_and_keeps() -> None:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.model import strategies
+from atoll.model.costs import COST_LABEL
 from atoll.model.resources import Vector
-from regional.core import events
+from regional.core import events, node_changes
 from tests.support.regional_world import RegionalWorld, task
 
 LARGE, MEDIUM, SMALL = Vector(8_000, 8_192), Vector(4_000, 4_096), Vector(2_000, 8_192)
@@ -62,6 +63,31 @@ def test_an_image_is_worth_a_sixteenth_of_a_node_unless_it_is_asked_for(world: R
     world.share("web", task(**web))
     world.share("api", task(**web, strategy=strategies.WARM_IMAGE))
     assert (placed(world, "web"), placed(world, "api")) == (["fuller"], ["warm"])
+
+
+def test_the_cheapest_node_is_where_the_replicas_part_costs_least(world: RegionalWorld) -> None:
+    """Half of a node for 0.50 costs less than a whole one for 0.30; what nobody prices comes last."""
+    for name, size, price in (("unpriced", LARGE, ""), ("whole", MEDIUM, "0.30"), ("half", LARGE, "0.50")):
+        world.join(name, capacity=size, labels={COST_LABEL: price} if price else {})
+    world.share("web", task(replicas=4, cpu=4_000, memory=4_096, strategy=strategies.COST))
+    assert placed(world, "web") == ["half", "half", "whole", "unpriced"]
+
+
+def test_of_nodes_that_cost_the_same_the_fuller_one_is_taken(world: RegionalWorld) -> None:
+    world.join("empty", labels={COST_LABEL: "0.3"})
+    world.join("busy", labels={COST_LABEL: "0.3", "pool": "busy"})
+    world.share("sums", task(cpu=400, node_selector=[objects_pb2.Label(key="pool", value="busy")]))
+    world.share("web", task(strategy=strategies.COST))
+    assert placed(world, "web") == ["busy"]
+
+
+def test_a_node_whose_cost_is_no_number_is_told_so(world: RegionalWorld) -> None:
+    world.join("n1", labels={COST_LABEL: "cheap"})
+    assert "NodeRefused" in world.kinds("node/n1")
+    mistakes = node_changes.mistakes(
+        regional_pb2.UpdateNodeRequest(name="n1", set_labels=[objects_pb2.Label(key=COST_LABEL, value="-1")])
+    )
+    assert "set_labels[0]" in [mistake.path for mistake in mistakes]
 
 
 def test_a_node_that_takes_a_row_over_has_no_images_of_the_one_before(world: RegionalWorld) -> None:
