@@ -1,11 +1,11 @@
 """What is deleted: zombies whose certificate has come (CLEAR), and records nobody wants any more (FORGET). Keeps I7."""
 
-from collections.abc import Iterable
-
 from regional.core import closing, gangs, interactive, transactions
-from regional.core.records import SlotEntry, WorkloadEntry
+from regional.core.records import WorkloadEntry
 from regional.core.state import State, Turn
-from regional.core.transactions import Clear, Forget
+from regional.core.transactions import Clear, Forget, Forgotten
+
+_FEWEST = 3  # operations that a workload with nothing left, or one slot, takes
 
 
 def next_clear(state: State, lane: int, turn: Turn) -> Clear | None:
@@ -34,33 +34,41 @@ def clear_rejected(state: State, operation: Clear, turn: Turn) -> None:
 
 
 def next_forget(state: State, lane: int, turn: Turn) -> Forget | None:
-    """Records nobody wants, of one workload; its own record goes with the last when it is removed."""
-    while state.forgettable:
+    """Records nobody wants, of as many workloads as one transaction takes. One that is doubted goes alone: its refusal
+    holds up no other."""
+    forgotten: list[Forgotten] = []
+    operations, slots = transactions.COMPARES, state.settings.forget_batch_slots
+    while state.forgettable and operations >= _FEWEST and slots > 0:
         key, workload = next(iter(state.forgettable.items()))
+        if forgotten and (workload.doubted or forgotten[0].workload.doubted):
+            break
         del state.forgettable[key]
         if workload.busy:
             continue  # `look_again` follows when that is settled
         _prune(state, workload)
-        ended = [
-            e
-            for e in workload.entries()
-            if not e.placed and not e.busy and not e.wanted and e.index not in e.task.in_flight
-        ]
-        if (
-            0 < len(ended) <= state.settings.forget_batch_slots
-            and _ends(state, workload, len(ended))
-            and not workload.doubted
-        ):
-            _mark(workload, ended)
-            return transactions.forget_range(state.root, lane, workload, ended)
-        batch = ended[: transactions.COMPARES - 1]
-        whole = _ends(state, workload, len(batch))
-        if len(batch) < len(ended):
-            state.forgettable[key] = workload
-        if batch or whole:
-            _mark(workload, batch)
-            return transactions.forget(lane, workload, batch, whole)
-    return None
+        one = _forgotten(state, workload, operations)
+        if one is None:
+            continue
+        _mark(one)
+        forgotten.append(one)
+        operations -= one.operations
+        slots -= len(one.entries)
+    return transactions.forget(state.root, lane, forgotten) if forgotten else None
+
+
+def _forgotten(state: State, workload: WorkloadEntry, operations: int) -> Forgotten | None:
+    """What goes of it: as a range where that is all there is and not too much, else as many slots as fit."""
+    most = state.settings.forget_batch_slots
+    ended = [
+        e
+        for e in workload.entries()
+        if not e.placed and not e.busy and not e.wanted and e.index not in e.task.in_flight
+    ]
+    if 0 < len(ended) <= most and _ends(state, workload, len(ended)) and not workload.doubted:
+        return Forgotten(workload, tuple(ended), whole=True, ranged=True)
+    batch = tuple(ended[: operations - 2])
+    whole = _ends(state, workload, len(batch))
+    return Forgotten(workload, batch, whole) if batch or whole else None
 
 
 def _prune(state: State, workload: WorkloadEntry) -> None:
@@ -73,9 +81,9 @@ def _prune(state: State, workload: WorkloadEntry) -> None:
             state.neighbours.forget(task)
 
 
-def _mark(workload: WorkloadEntry, entries: Iterable[SlotEntry]) -> None:
-    workload.busy = True
-    for entry in entries:
+def _mark(forgotten: Forgotten) -> None:
+    forgotten.workload.busy = True
+    for entry in forgotten.entries:
         entry.busy = True
 
 
@@ -91,30 +99,36 @@ def _ends(state: State, workload: WorkloadEntry, forgotten: int) -> bool:
 
 
 def forget_committed(state: State, operation: Forget, revision: int, turn: Turn) -> None:
-    workload = operation.workload
-    workload.busy = False
-    state.drop_slots(operation.entries)
-    if operation.whole:
-        workload.mod_revision = 0
-        gangs.forgotten(state, workload)
-        for task in workload.tasks.values():
-            state.speculating.pop(task, None)
-            if task.cls:
-                state.queue.drop(task.cls)
-            state.neighbours.forget(task)
-        if not workload.next_share:
-            del state.workloads[workload.tenant, workload.name]
-            state.drop_idle_account(workload.tenant)
-    state.mark_changed(workload)
-    look_again(state, workload)
+    for workload, entries, whole, _ in operation.forgotten:
+        workload.busy = False
+        state.drop_slots(entries)
+        if whole:
+            _drop(state, workload)
+        state.mark_changed(workload)
+        look_again(state, workload)
+
+
+def _drop(state: State, workload: WorkloadEntry) -> None:
+    """Its record is gone."""
+    workload.mod_revision = 0
+    gangs.forgotten(state, workload)
+    for task in workload.tasks.values():
+        state.speculating.pop(task, None)
+        if task.cls:
+            state.queue.drop(task.cls)
+        state.neighbours.forget(task)
+    if not workload.next_share:
+        del state.workloads[workload.tenant, workload.name]
+        state.drop_idle_account(workload.tenant)
 
 
 def forget_rejected(state: State, operation: Forget, turn: Turn) -> None:
-    operation.workload.busy = False
-    operation.workload.doubted |= operation.whole
-    for entry in operation.entries:
-        entry.busy = False
-    look_again(state, operation.workload)
+    for workload, entries, whole, _ in operation.forgotten:
+        workload.busy = False
+        workload.doubted |= whole
+        for entry in entries:
+            entry.busy = False
+        look_again(state, workload)
 
 
 def look_again(state: State, workload: WorkloadEntry) -> None:

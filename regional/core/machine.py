@@ -1,7 +1,7 @@
 """The regional scheduler: everything it can do, in two tables.
 
 `handle` takes what happened, returns what is to be done; `next_deadline` says when to wake it. A leader has a `State`,
-a standby none. Free lanes are filled after every event: `_SOURCES` says by what, `_SETTLED` what follows the answer.
+a standby none. Free lanes are filled after every event: `_TURNS` says by what, `_SETTLED` what follows the answer.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from regional.core.standby import Standby
 from regional.core.state import Handlers, State, Turn
 
 _Source = Callable[[State, int, Turn], tx.Operation | None]
-_SOURCES: tuple[_Source, ...] = (
+_URGENT: tuple[_Source, ...] = (
     global_plane.next_note,
     authority.next_asked,
     node_life.next_nodes,
@@ -42,15 +42,15 @@ _SOURCES: tuple[_Source, ...] = (
     removal.next_removal,
     releasing.next_replace,
     slices.next_slice,
-    forgetting.next_clear,
-    forgetting.next_forget,
-    gangs.next_step,
-    preemption.next_preemption,
 )
-_BULK: tuple[_Source, ...] = (shares.next_admission, releasing.next_release, binding.next_bind)  # take turns
 _MADE: tuple[_Source, ...] = (gangs.next_step, preemption.next_preemption)  # a turn that just came
 _LAST: tuple[_Source, ...] = (*_MADE, authority.next_touch)
-_PROMPT: tuple[_Source, ...] = (*_SOURCES, shares.next_prompt_admission, binding.next_prompt_bind, *_LAST)
+# for a lane that is for interactive work alone, and for others: what comes first, and what takes turns before the last
+_FIRST = {True: (*_URGENT, *_MADE), False: (*_URGENT, forgetting.next_clear, forgetting.next_forget, *_MADE)}
+_TURNS: dict[bool, tuple[_Source, ...]] = {
+    True: (shares.next_prompt_admission, binding.next_prompt_bind),
+    False: (shares.next_admission, releasing.next_release, binding.next_bind),
+}
 
 
 class Machine:
@@ -61,7 +61,7 @@ class Machine:
         self._lanes: list[int] = []  # the plan in flight, 0 = free
         self._paused_ms: list[int] = []  # a lane rests until then
         self._plans = 0
-        self._bulk = _BULK  # the one that had a lane last comes last
+        self._turns = dict(_TURNS)  # the one that had a lane last comes last
         self._checked_ms = self._handled_ms = 0
         self._reporter = Reporter(0)
 
@@ -125,8 +125,7 @@ class Machine:
 
     def _begin(self, state: State, turn: Turn) -> None:
         self.state = state
-        self._lanes = [0] * self.settings.lanes
-        self._paused_ms = [0] * self.settings.lanes
+        self._lanes, self._paused_ms = [0] * self.settings.lanes, [0] * self.settings.lanes
         self._reporter, self._checked_ms = Reporter(turn.now_ms), turn.now_ms
 
     def _lose(self, state: State, turn: Turn) -> None:
@@ -153,10 +152,11 @@ class Machine:
             turn.do(do.Commit(self._plans, lane, operation.plan))
 
     def _next_operation(self, state: State, lane: int, turn: Turn, *, prompt: bool) -> tx.Operation | None:
-        for source in _PROMPT if prompt else (*_SOURCES, *self._bulk, *_LAST):
+        turns = self._turns[prompt]
+        for source in (*_FIRST[prompt], *turns, *_LAST):
             if operation := source(state, lane, turn):
-                if source in self._bulk:
-                    self._bulk = (*(bulk for bulk in self._bulk if bulk is not source), source)
+                if source in turns:
+                    self._turns[prompt] = (*(other for other in turns if other is not source), source)
                 return operation
         return None
 

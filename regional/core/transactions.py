@@ -113,11 +113,23 @@ class RemoveNode(Operation):
     asked: "NodeChangeAsked | None"  # None: by itself
 
 
-@dataclass(frozen=True, slots=True)
-class Forget(Operation):
+class Forgotten(NamedTuple):
+    """What goes of one workload."""
+
     workload: "WorkloadEntry"
     entries: tuple["SlotEntry", ...]
     whole: bool  # the workload's record goes with them
+    ranged: bool = False  # all of them at once
+
+    @property
+    def operations(self) -> int:
+        """Of the store: compares or writes, whichever are more, at most."""
+        return (1 if self.ranged else len(self.entries)) + (2 if self.whole else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Forget(Operation):
+    forgotten: tuple[Forgotten, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,22 +273,22 @@ def remove_node(
     return RemoveNode(lane, plan, node, record, tuple(keys_of), asked)
 
 
-def forget(lane: int, workload: "WorkloadEntry", entries: Sequence["SlotEntry"], whole: bool) -> Forget:
-    """I7. Records of replicas that have ended and are wanted no more; the workload's own with the last of them."""
-    compares = [mod_is(workload.key, workload.mod_revision), *(mod_is(e.key, e.mod_revision) for e in entries)]
-    writes = [Delete(e.key) for e in entries]
-    if whole:
-        writes += [Delete(workload.key), *_gang_of(workload)]
-    return Forget(lane, Plan("FORGET", tuple(compares), tuple(writes)), workload, tuple(entries), whole)
-
-
-def forget_range(root: bytes, lane: int, workload: "WorkloadEntry", entries: Sequence["SlotEntry"]) -> Forget:
-    """I7. A removed workload whole, its slots as a range: none of them was written after the last that is known of."""
-    prefix = keys.slots(root, workload.tenant, workload.name)
-    newest = max(e.mod_revision for e in entries)
-    compares = (mod_is(workload.key, workload.mod_revision), not_written_since(prefix, newest))
-    writes = (Delete(prefix, prefix_end(prefix)), Delete(workload.key), *_gang_of(workload))
-    return Forget(lane, Plan("FORGET", compares, writes), workload, tuple(entries), whole=True)
+def forget(root: bytes, lane: int, forgotten: Sequence[Forgotten]) -> Forget:
+    """I7. Records of replicas that have ended and are wanted no more; a removed workload's own with the last of them.
+    A range goes only when none of its slots was written after the last that is known of."""
+    compares, writes = [], []
+    for workload, entries, whole, ranged in forgotten:
+        compares.append(mod_is(workload.key, workload.mod_revision))
+        if ranged:
+            prefix = keys.slots(root, workload.tenant, workload.name)
+            compares.append(not_written_since(prefix, max(e.mod_revision for e in entries)))
+            writes.append(Delete(prefix, prefix_end(prefix)))
+        else:
+            compares += [mod_is(e.key, e.mod_revision) for e in entries]
+            writes += [Delete(e.key) for e in entries]
+        if whole:
+            writes += [Delete(workload.key), *_gang_of(workload)]
+    return Forget(lane, Plan("FORGET", tuple(compares), tuple(writes)), tuple(forgotten))
 
 
 def _gang_of(workload: "WorkloadEntry") -> Iterable[Delete]:

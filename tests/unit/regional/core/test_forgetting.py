@@ -1,6 +1,7 @@
 """What nobody wants any more leaves memory too."""
 
-from tests.support.regional_world import RegionalWorld, task
+from regional.core.commands import Commit
+from tests.support.regional_world import ROOT, RegionalWorld, task
 
 
 def test_a_task_that_the_share_names_no_more_is_forgotten_with_its_last_slot(world: RegionalWorld) -> None:
@@ -21,3 +22,37 @@ def test_a_tenant_without_work_and_slice_is_forgotten(world: RegionalWorld) -> N
     world.share("web", task(), tenant="nobody", generation=2, removed=True)
     assert "nobody" not in world.state.accounts
     assert "acme" in world.state.accounts, "its slice is still in force"
+
+
+def remove_many(world: RegionalWorld, workloads: int) -> None:
+    """So many workloads are removed and their last slots end; what is committed from the first FORGET on is held."""
+    session = world.join("n1")
+    for i in range(workloads):
+        world.share(f"w{i}", task(replicas=2, cpu=1, memory=1))
+        world.share(f"w{i}", generation=2, removed=True)
+    world.hold = True
+    world.close(session, *world.slots())
+    while not forgets(world):
+        world.settle(world.held.pop(0))
+
+
+def forgets(world: RegionalWorld) -> list[Commit]:
+    return [c for c in world.issued if isinstance(c, Commit) and c.plan.operation == "FORGET"]
+
+
+def test_removed_workloads_are_forgotten_together_as_far_as_a_transaction_takes_them(world: RegionalWorld) -> None:
+    remove_many(world, 50)
+    world.release_held()
+    first, second = forgets(world)
+    assert sum(write.key.startswith(ROOT + b"workload/") for write in first.plan.writes) == 41, "three operations each"
+    assert len(first.plan.writes) == 82 and len(second.plan.writes) == 18
+    assert not world.slots() and not world.state.workloads
+
+
+def test_a_refused_forget_is_tried_again_one_workload_at_a_time_and_slot_by_slot(world: RegionalWorld) -> None:
+    remove_many(world, 5)
+    world.release_held(lose="before")
+    lost, *again = forgets(world)
+    assert len(lost.plan.writes) == 10
+    assert [len(one.plan.writes) for one in again] == [3] * 5, "its two slots and its own record"
+    assert not world.slots() and not world.state.workloads

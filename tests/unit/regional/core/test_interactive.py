@@ -98,3 +98,18 @@ def test_shares_are_admitted_together_as_far_as_they_fit(kib: int, first: int) -
     world.release_held()
     assert len(world.state.workloads) == 102 and not world.state.unsettled_shares
     assert all(workload.mod_revision for workload in world.state.workloads.values())
+
+
+def test_on_a_lane_of_their_own_admissions_do_not_hold_up_bindings() -> None:
+    world = world_of(lanes=2)
+    world.share("seen", small(1), priority=HIGH)
+    world.hold = True
+    done = []
+    for i in range(6):
+        world.share(f"one-{i}", small(1), priority=HIGH)
+        world.share(f"two-{i}", small(1), priority=HIGH)
+        commit = next(commit for commit in world.held if commit.lane == 0)
+        world.held.remove(commit)
+        done.append(commit.plan.operation)
+        world.settle(commit)
+    assert done == ["ADMIT-SHARE", "BIND"] * 3
