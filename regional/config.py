@@ -54,6 +54,7 @@ class CoreSettings:
     drain_deadline_s: int = 3_600  # of a drain that names none
     eviction_deadline_s: int = 300  # after a NO_EXECUTE taint is set
     disruption_percent: int = 10  # of a task that may be down while its replicas are moved; one replica always may
+    surge_wait_ms: int = 30_000  # for quota to make a replica elsewhere first; then it is stopped first
     forget_lost_after_s: int = 7 * 86_400
     node_certificate_s: int = 86_400  # the longest life of a node's certificate
 

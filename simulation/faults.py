@@ -35,6 +35,7 @@ class Faults:
     replica_exit_every_ms: int = 0
     start_failure: float = 0.0
     stale_share: float = 0.0  # a share or slice is delivered again, later, after newer ones
+    operator_every_ms: int = 15_000  # a change by an operator: no fault, and not drawn
     clock_rate: float = 0.0  # clocks run between 1 - rate and 1 + rate
 
 

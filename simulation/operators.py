@@ -32,6 +32,7 @@ class Operators:
     world: "World"
     _waiting: dict[int, regional_pb2.UpdateNodeRequest] = field(default_factory=dict)
     _requests: dict[str, regional_pb2.UpdateNodeRequest] = field(default_factory=dict)  # by id
+    _out: dict["Node", None] = field(default_factory=dict)  # asked to be cordoned or drained
     _done: set[str] = field(default_factory=set)
     _asked: int = 0
 
@@ -64,7 +65,13 @@ class Operators:
         )
         choice = rng.random()
         if choice < 0.8:
-            request.duty = rng.choice([SERVE, SERVE, CORDON, DRAIN])
+            # with two nodes of its region out of use there is rarely room to move to
+            crowded = sum(other.region == node.region for other in self._out) > 1
+            request.duty = SERVE if crowded or node in self._out else rng.choice([SERVE, CORDON, DRAIN, DRAIN])
+            if request.duty == SERVE:
+                self._out.pop(node, None)
+            else:
+                self._out[node] = None
             request.deadline_s = rng.randint(1, LONGEST_DRAIN_S)
         elif choice < 0.9:
             request.set_taints.add(key="broken", value="disk", effect=rng.choice(TAINTS))

@@ -96,7 +96,7 @@ class World:
         self.users.begin()
         self._repeat(EXPIRY_CHECK_MS, b"leases", self._expire)
         self._sometimes(2_000, b"users", self.users.act)
-        self._sometimes(15_000, b"operators", self.operators.act)
+        self._sometimes(self.faults.operator_every_ms, b"operators", self.operators.act)
         faults, planes, candidates, nodes = self.faults, self.planes, self.candidates, self.nodes
         self._sometimes(faults.session_break_every_ms, b"break", self.network.cut_some)
         self._sometimes(faults.session_stall_every_ms, b"stall", self.network.stall_some)

@@ -82,14 +82,14 @@ class Claim(NamedTuple):
     granted: Vector = NOTHING
     idle: Vector = NOTHING  # of what is needed: it found no room there
     used: Vector = NOTHING  # of what is granted: bound or reserved, as it last said
-    zombie: Vector = NOTHING  # charged beside what is needed: strict tenants pay for work that may still run
+    beside: Vector = NOTHING  # by zombies, for which strict tenants pay, and by surges
 
 
 def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector]:
     """How much of the quota each region should have, never more than it in all; each dimension by itself. First what is
     in use, so that of a lowered quota the idle surplus comes back before anything that cannot; then what a region can
     use, and of that what it already has, so that budget does not wander; then the rest of what it needs, and last what
-    zombies hold; in order of region."""
+    zombies and surges hold beside that; in order of region."""
     regions = sorted(claims)
     columns = [
         _divided(left, [[amounts[dimension] for amounts in claims[region]] for region in regions])
@@ -100,7 +100,7 @@ def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector
 
 def _divided(left: int, claims: Sequence[Sequence[int]]) -> Sequence[int]:
     """One dimension of `entitlements`; of each claim its amounts in the order of the fields of Claim."""
-    charged = [needed + zombie for needed, _, _, _, zombie in claims]
+    charged = [needed + beside for needed, _, _, _, beside in claims]
     if sum(charged) <= left:
         return charged
     had = [granted for _, granted, _, _, _ in claims]
@@ -285,7 +285,7 @@ class Budgets:
         needed = (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
         idle = self._idle.get(tenant, {}).get(region, NOTHING)
         used = used_in(self._records.acks.get(region, tenant))
-        return Claim(needed, granted(slice_), idle, used, self._records.zombie(tenant, region))
+        return Claim(needed, granted(slice_), idle, used, self._records.beside(tenant, region))
 
     def _forget(self, tenant: str, regions: list[str]) -> Proposal:
         """A tenant that is being deleted and has its whole budget back. Its users' tokens go first: a later tenant of

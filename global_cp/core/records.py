@@ -133,6 +133,12 @@ class Records:
             return NOTHING
         return total([vector(use.zombie) for use in ack.uses])
 
+    def beside(self, tenant: str, region: str) -> Vector:
+        """What the region last said that it charges, or has to, beside what its shares need."""
+        ack = self.acks.get(region, tenant)
+        surge = total([vector(use.surge) for use in ack.uses]) if ack else NOTHING
+        return surge + self.zombie(tenant, region)
+
     def workloads_of(self, tenant: str) -> list[tuple[str, str]]:
         """The paths of a tenant's workloads, in order of name."""
         return [(path[0], path[1]) for path, _ in self.workloads.items() if path[0] == tenant]

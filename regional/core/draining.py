@@ -1,10 +1,14 @@
 """Moves work off nodes: those that are draining, and those with a NO_EXECUTE taint that the work does not tolerate.
 
-A replica is moved by asking its agent to close it; only the certificate frees its slot, which then waits and is bound
-elsewhere. So the old one ends before the new one begins, within the disruption budget: a service's replica that is up
-is asked only while at most `disruption_percent` of its task (but one at least) would be down, and while another node
-has room for it. A job's replica is left to its end. After the deadline everything is asked at once. Wishes live in the
-node's record: a new leader goes on where the last one stopped. Keeps I1 and I2: nothing moves without a certificate.
+A service's replica of class `keep` that serves is moved make-before-break: another one is bound first (surging.py), and
+this one is stopped when that has been ready for its minimum time; at most `disruption_percent` of a task (but one at
+least) is on its way at a time. Where no node has room for both, or the tenant's quota none for `surge_wait_ms`, and for
+other classes, the old one ends before the new one begins: it is asked only while so few of its task would be down, and
+while another node has room for it. What serves nobody is moved at once. A job's replica is left to its end. After the
+deadline everything is asked at once.
+
+A replica is stopped by asking its agent to close it; only the certificate frees its slot. Wishes live in the node's
+record: a new leader goes on where the last one stopped. Keeps I1 and I2: nothing moves without a certificate.
 """
 
 from collections import Counter
@@ -13,45 +17,61 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from atoll.api.v1 import objects_pb2
-from regional.core import binding, closing, node_life
+from atoll.model.resources import NOTHING, Vector
+from regional.core import binding, closing, node_life, surging
 from regional.core.commands import Announce
-from regional.core.filters import untolerated
-from regional.core.records import NodeEntry, SlotEntry
+from regional.core.records import NodeEntry, SlotEntry, TaskEntry
 from regional.core.state import State, Turn
 from regional.core.tally import READY, UP
 from regional.core.transactions import Bind
 
-_NO_EXECUTE = (objects_pb2.TAINT_EFFECT_NO_EXECUTE,)
-
 STOPPING = "stopping"
+MAKING = "about to be made elsewhere first"
+MADE = "made elsewhere first: until that is ready"
+TURN = "held back: enough of its task are on their way"
+QUOTA = "held back: waits for quota for one more"
 UNHEARD = "not heard of since the leader changed"
 JOB = "of a job: until its end"
 BUDGET = "held back: too many of its task are down"
 ROOM = "held back: no other node has room"
+_NO_QUOTA = "stopped first, because the tenant's quota has no room for one more"
+_NO_ROOM = "stopped first, because no node takes one more"
 
 
 class _Round:
     """One look at all that leaves. Room is promised once: what was asked before counts against it."""
 
     def __init__(self, state: State, now_ms: int) -> None:
+        self.wishes: dict[str, Vector] = {}  # quota that is lacking for surges, by tenant
+        self.broken: dict[bytes, str] = {}  # why what may go now was not made elsewhere first, by slot
         self._state = state
         self._now_ms = now_ms
         self._promised: dict[int, npt.NDArray[np.int64]] = {}  # by row
+        self._beside: dict[str, Vector] = {}  # to be charged beside what is charged already, by tenant
+        self.moving: set[str] = {task.owner.tenant for task in state.surging}  # tenants whose work is on its way
+        self._wished: Counter[TaskEntry] = Counter()
         for node in state.leaving.values():
             for entry in node.slots.values():
                 if entry.closing and entry.wanted:
                     self._promise(entry)
+                elif entry.closing:
+                    self.moving.add(entry.task.owner.tenant)  # its quota comes back
+        for task in state.surging:
+            for new, old in task.surges.items():
+                surge, its = task.entries.get(new), task.entries.get(old)
+                if its and its.bound and not (surge and surge.bound) and new not in task.in_flight:
+                    self._make(its)
 
     def leaving(self, node: NodeEntry) -> Iterator[tuple[SlotEntry, str, str]]:
         """What has to leave a node: the entry, why, and what holds it back ("" = it may go now)."""
         for _, entry in sorted(node.slots.items()):
-            if why := why_leaves(self._state, node, entry, self._now_ms):
+            if why := surging.why_leaves(self._state, node, entry):
                 deadline_ms, reason = why
                 yield entry, reason, self._held(entry, deadline_ms)
 
     def _held(self, entry: SlotEntry, deadline_ms: int) -> str:
-        if entry.closing or entry.busy or entry.key in self._state.releases:
+        task = entry.task
+        if entry.closing or entry.busy or entry.key in self._state.releases or entry.index in task.surges:
             return STOPPING
         if self._now_ms >= deadline_ms or not entry.wanted:
             return ""
@@ -59,23 +79,61 @@ class _Round:
             return UNHEARD
         if entry.is_job:
             return JOB
-        task = entry.task
+        if (successor := surging.successor_of(entry)) is not None:
+            return "" if surging.is_up(task, successor) else MADE
         allowed = max(1, task.replicas * self._state.settings.disruption_percent // 100)
-        if entry.marks & (READY | UP) and task.replicas - task.tally.up >= allowed:
+        if not entry.marks & (READY | UP):
+            return "" if self._promise(entry) else ROOM
+        if surging.may_surge(entry) and (held := self._made_first(entry, allowed)):
+            return held
+        if task.replicas - task.tally.up >= allowed:
             return BUDGET
         return "" if self._promise(entry) else ROOM
 
-    def _promise(self, entry: SlotEntry) -> bool:
-        """Whether another node takes the replica beside all that was promised, and quota lets it be bound again."""
+    def _made_first(self, entry: SlotEntry, allowed: int) -> str:
+        """What is done, or waited for, so that another one is there first; empty when that cannot be."""
+        task, tenant = entry.task, entry.task.owner.tenant
+        if len(task.surges) + self._wished[task] >= allowed:
+            return TURN
+        if task.cls and task.cls.parked:
+            self.broken[entry.key] = _NO_ROOM
+        elif self._pays(entry):
+            if self._make(entry):
+                return MAKING
+            self.broken[entry.key] = _NO_ROOM
+        else:
+            self.wishes[tenant] = self.wishes.get(tenant, NOTHING) + task.request.vector
+            self._wished[task] += 1
+            since_ms = self._state.account(tenant).wishes_since_ms or self._now_ms
+            if tenant in self.moving or self._now_ms < since_ms + self._state.settings.surge_wait_ms:
+                return QUOTA
+            self.broken[entry.key] = _NO_QUOTA
+        return ""
+
+    def _pays(self, entry: SlotEntry) -> bool:
+        """Whether quota holds another one beside it."""
+        account = self._state.account(entry.task.owner.tenant)
+        beside = self._beside.get(account.tenant, NOTHING) + entry.task.request.vector
+        return (account.in_use() + beside).fits(account.ceiling())
+
+    def _make(self, entry: SlotEntry) -> bool:
+        """Promises room and quota to another one beside it, if a node takes that."""
+        tenant = entry.task.owner.tenant
+        self._beside[tenant] = self._beside.get(tenant, NOTHING) + entry.task.request.vector
+        return self._promise(entry, beside=True)
+
+    def _promise(self, entry: SlotEntry, *, beside: bool = False) -> bool:
+        """Whether another node takes the replica beside all that was promised. `beside`: while it runs on; else quota
+        has to let it be bound again."""
         state, task = self._state, entry.task
         account = state.account(task.owner.tenant)
-        if not account.in_use().fits(account.ceiling()):
+        if not beside and not account.in_use().fits(account.ceiling()):
             return False
         row = state.class_row(task)
         row.refresh(task.copies)
         amounts = np.array(task.request.vector.amounts(), np.int64)
         node = state.nodes[entry.record.node]
-        around = task.around.without(node.row)  # it stops before another one is placed
+        around = task.around if beside else task.around.without(node.row)  # else it stops before another is placed
         for candidate in row.allowed(around).tolist():
             promised = self._promised.get(candidate, np.zeros_like(amounts))
             if (state.table.capacity[candidate] - state.table.used[candidate] - promised >= amounts).all():
@@ -84,34 +142,33 @@ class _Round:
         return False
 
 
-def why_leaves(state: State, node: NodeEntry, entry: SlotEntry, now_ms: int) -> tuple[int, str] | None:
-    """By when a replica has to be gone, and why; None when it may stay."""
-    record = node.record
-    if record.draining:
-        return record.drain.deadline_ms, f"node {node.name} is drained: {record.drain.reason}"
-    taints = [t for t in record.taints if untolerated(((t.key, t.value, t.effect),), entry.task.request, _NO_EXECUTE)]
-    if not taints:
-        return None
-    since_ms = min(taint.since_ms for taint in taints)
-    deadline_ms = since_ms + state.settings.eviction_deadline_s * 1_000
-    return deadline_ms, f"node {node.name} has the taint {taints[0].key}"
-
-
 def check(state: State, turn: Turn) -> None:
     """Asks what may go now; called again and again. A node that cannot be told is left until it can."""
+    surging.check(state, turn)
     if not state.leaving:
+        surging.wish(state, {}, (), turn.now_ms)
         return
     look = _Round(state, turn.now_ms)
     for node in list(state.leaving.values()):
         for entry, reason, held in look.leaving(node) if node.welcomed else ():
-            if not held:
-                closing.stop(state, entry, reason, turn)
-                owner = entry.task.owner
-                text = f"{entry.task.name}/{entry.index}: {reason}"
-                binding.announce(turn, state, owner.tenant, owner.name, "Moved", text)
+            if held is MAKING:
+                surging.start(state, entry, turn)
+            elif not held:
+                _stop(state, entry, reason, look.broken.get(entry.key, ""), turn)
         if node.record.draining and not node.drained and is_empty(state, node):
             node.drained = True
             turn.do(Announce(node_life.event(state, node.name, "NodeDrained", node.record.drain.reason, turn)))
+    surging.wish(state, look.wishes, look.moving, turn.now_ms)
+
+
+def _stop(state: State, entry: SlotEntry, reason: str, broken: str, turn: Turn) -> None:
+    task = entry.task
+    if (successor := surging.successor_of(entry)) is not None:
+        surging.take_over(state, task, successor, entry.index)
+        broken = f"{task.name}/{successor} has taken its place"
+    closing.stop(state, entry, reason, turn)
+    text = f"{task.name}/{entry.index}: {reason}" + (f"; {broken}" if broken else "")
+    binding.announce(turn, state, task.owner.tenant, task.owner.name, "Moved", text)
 
 
 def is_empty(state: State, node: NodeEntry) -> bool:

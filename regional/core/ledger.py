@@ -14,7 +14,7 @@ from atoll.errors import require
 from atoll.model.resources import NOTHING, Vector, total, vector
 
 UNLIMITED = 1 << 30
-Standing = tuple[int, int, Vector, Vector, Vector]  # epoch, seq, limit, bound, zombie
+Standing = tuple[int, int, Vector, Vector, Vector, Vector]  # epoch, seq, limit, bound, zombie, surge
 
 
 @dataclass(slots=True)
@@ -30,6 +30,8 @@ class TenantAccount:
     reserved: Vector = NOTHING  # V, as committed
     charging: Vector = NOTHING  # sent and not settled
     zombie: Vector = NOTHING  # Z
+    surge: Vector = NOTHING  # asked of the global plane beside what shares need: see surging.py
+    wishes_since_ms: int = 0  # since when some of it is waited for, and nothing else; 0 = none is
     stamp: regional_pb2.SliceStamp | None = None  # newer than `record`, to be applied
     applying: objects_pb2.RegionSlice | None = None  # sent and not settled
     lane_use: dict[int, Vector] = field(default_factory=dict)  # as committed, by lane
@@ -152,10 +154,10 @@ class TenantAccount:
 
     def standing(self) -> Standing:
         """All that can change in an acknowledgement."""
-        return self.record.epoch, self.record.seq, self.limit, self.bound, self.zombie
+        return self.record.epoch, self.record.seq, self.limit, self.bound, self.zombie, self.surge
 
     def acknowledgement(self, region: str, term: int) -> objects_pb2.SliceAck:
-        """What the global plane is told; every number in it is committed."""
+        """What the global plane is told; every number in it is committed, but for what is asked for."""
         return objects_pb2.SliceAck(
             tenant=self.tenant,
             region=region,
@@ -169,6 +171,7 @@ class TenantAccount:
                     bound=self.bound.to_proto(),
                     reserved=self.reserved.to_proto(),
                     zombie=self.zombie.to_proto(),
+                    surge=self.surge.to_proto() if self.surge else None,
                 )
             ],
         )

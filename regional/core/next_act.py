@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.api.v1.regional_pb2 import NextAct
 from atoll.model import explain
-from regional.core import draining, preemption
+from regional.core import preemption, surging
 from regional.core.records import CLOSED, RESERVED, SlotEntry, TaskEntry
 from regional.core.releasing import moves_without_proof
 from regional.core.state import State
@@ -45,7 +45,10 @@ def _of_bound(state: State, entry: SlotEntry, now_ms: int) -> NextAct:
         return _act(AGENT, f"stops it: {entry.closing}")
     if not entry.wanted or entry.outdated:
         return _act(REGION, "has it stopped on its turn" if entry.wanted else "has it stopped")
-    leaves = draining.why_leaves(state, node, entry, now_ms)
+    leaves = surging.why_leaves(state, node, entry)
+    successor = surging.successor_of(entry)
+    if leaves and successor is not None:
+        return _act(REGION, f"stops it when {entry.task.name}/{successor}, made in its place, is up: {leaves[1]}")
     if leaves and not (entry.is_job and now_ms < leaves[0]):
         return _act(REGION, f"moves it when its task and another node allow it: {leaves[1]}")
     return _of_running(entry)

@@ -127,6 +127,7 @@ class TaskEntry:
     gang: bool = False  # of the spec: its replicas are members of the workload's gang
     entries: dict[int, SlotEntry] = field(default_factory=dict)
     wanted: Collection[int] = range(0)  # the indices of the replicas that this region runs
+    surges: dict[int, int] = field(default_factory=dict)  # wanted beyond the count → whose place they take
     in_flight: set[int] = field(default_factory=set)  # indices a BIND is under way for
     copies: dict[int, int] = field(default_factory=dict)  # bound, or about to be, by row of the node table
     counted: tuple[Counted, ...] = ()  # where they count beside; kept by neighbours.py, as is
@@ -292,7 +293,7 @@ def marks_of(entry: SlotEntry) -> int:
         return 0  # it counts only when it is the one that completes
     if bound and status and not entry.closing and status.phase == agent_pb2.ATTEMPT_PHASE_RUNNING:
         marks = tally.UP if status.healthy or entry.is_job else 0
-    if not entry.wanted or entry.outdated:
+    if not entry.wanted or entry.outdated or entry.index in entry.task.surges:
         return marks
     if bound:
         marks |= tally.BOUND

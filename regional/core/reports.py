@@ -120,7 +120,7 @@ def _task(task: TaskEntry) -> regional_pb2.TaskReport:
     waiting = max(0, task.replicas - tally.bound - ended)
     parked = cls is not None and cls.parked and not _full(cls)
     unpaid = cls is not None and Cure.QUOTA in cls.cures
-    tried = 0 if cls is None or not parked else waiting if cls.gang else cls.size
+    tried = 0 if cls is None or not parked else waiting if cls.gang else min(cls.size, waiting)
     return regional_pb2.TaskReport(
         task=task.name,
         desired=task.replicas,

@@ -156,15 +156,18 @@ def admission_rejected(state: State, operation: AdmitShares, turn: Turn) -> None
 def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, mod_revision: int, turn: Turn) -> None:
     """Makes the queue and the wishes of stopping agree with a share as stored; also the last step of a takeover."""
     require(bool(share.metadata.name), "I7: a share has a name")
+    known = workload.mod_revision > 0
     workload.admit(share, mod_revision)
     specs = {} if share.removed else {task.name: task for task in share.spec.tasks}
     templates = {template.task: template for template in share.templates}
     anew = objects_pb2.TaskTemplate(generation=share.metadata.generation)
     for name in dict.fromkeys((*workload.tasks, *specs)):
         task = state.task(workload, name)
-        before = task.replicas
+        before, template = task.replicas, task.template_generation
         task.admit(specs.get(name), templates.get(name, anew))
-        task.wanted = indices.wanted(task)
+        if known and template != task.template_generation:
+            task.surges.clear()  # they are made of another one than what follows
+        _want(state, task, first=not known)
         state.neighbours.admit(task)
         if task.replicas > before:
             state.table.demand.add(shape_of(task.request), task.replicas - before)
@@ -172,7 +175,7 @@ def open_slots(state: State, workload: WorkloadEntry, share: objects_pb2.Share, 
             state.speculating[task] = None
         else:
             state.speculating.pop(task, None)
-        _open_task(state, task, turn)
+        open_task(state, task, turn)
     gangs.opened(state, workload, turn)
     state.mark_changed(workload)
 
@@ -182,7 +185,18 @@ def shape_of(request: Request) -> Shape:
     return Shape(request.vector.cpu_milli, request.vector.gpu_milli, request.gpu_models)
 
 
-def _open_task(state: State, task: TaskEntry, turn: Turn) -> None:
+def _want(state: State, task: TaskEntry, *, first: bool) -> None:
+    """Which indices are wanted: those that make up the count, and surges for some of them (surging.py)."""
+    going = {i for i, entry in task.entries.items() if entry.bound and entry.record.node in state.leaving}
+    if first:
+        indices.pair(task)
+        if task.surges:
+            state.surging[task] = None
+    task.wanted = indices.wanted(task, going)
+
+
+def open_task(state: State, task: TaskEntry, turn: Turn) -> None:
+    """Queues and stops what is to be, of the indices that are wanted."""
     old, since_ms = task.cls, turn.now_ms
     if old:
         state.queue.drop(old)

@@ -91,9 +91,9 @@ class State:
         self.forgettable: dict[tuple[str, str], WorkloadEntry] = {}  # with ended, unwanted slots
         self._begin_reserving()
         self.asked: list[tuple[int, Plan]] = []
-        self.node_changes: list[NodeChangeAsked] = []
-        self.removals_asked: list[NodeChangeAsked] = []
+        self.node_changes, self.removals_asked = list[NodeChangeAsked](), list[NodeChangeAsked]()
         self.leaving: dict[str, NodeEntry] = {}  # nodes whose work, or part of it, has to go
+        self.surging: dict[TaskEntry, None] = {}  # tasks with surges
         self.speculating: dict[TaskEntry, None] = {}  # tasks whose stragglers get second copies
         self.resting: dict[str, int] = {}  # nodes that get no work until then
         self.going: dict[str, None] = {}  # nodes to be removed by themselves

@@ -1,4 +1,5 @@
-"""Nodes of a real cluster are drained and removed while users scale and leaders die: the budget holds all the time."""
+"""Nodes of a real cluster are drained and removed while users scale and leaders die: no replica is stopped before its
+successor runs."""
 
 import asyncio
 import contextlib
@@ -128,7 +129,7 @@ async def test_a_drain_while_a_user_scales_ends_with_what_was_asked_for(cluster:
     await running(cluster, REPLICAS)
     assert not on(cluster, FIRST)
     assert not overlaps.seen, overlaps.seen
-    assert fewest.seen >= REPLICAS - 1
+    assert fewest.seen >= REPLICAS
     await happened(client, FIRST, "NodeDraining", "NodeDrained")
     await assert_clean(cluster)
 
@@ -148,7 +149,7 @@ async def test_a_leader_that_dies_in_the_middle_of_a_drain_is_followed(cluster: 
         await drained(client, SECOND)
         assert await cluster.leader(ROOT) == STANDBY
         await client.workloads.wait("web", timeout=DONE_S)
-    assert fewest.seen >= REPLICAS - 1
+    assert fewest.seen >= REPLICAS
     await running(cluster, REPLICAS)
     # while no leader was there a node may have been given up, and its kept work overlaps with its successor's
     assert all(first.node != second.node for first, second in overlaps.seen.values()), overlaps.seen
@@ -179,6 +180,6 @@ async def test_no_execute_moves_work_off_a_node(cluster: Cluster, client: AsyncC
         await client.nodes.taint(THIRD, [taint])
         await drained(client, THIRD)
         await running(cluster, REPLICAS + 3)
-    assert fewest.seen >= REPLICAS + 3 - 1
-    assert on(cluster, FIRST) >= before
+    assert fewest.seen >= REPLICAS + 3
+    assert len(on(cluster, FIRST)) == REPLICAS + 3
     await assert_clean(cluster)

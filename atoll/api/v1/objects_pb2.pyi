@@ -1195,6 +1195,7 @@ class AccountUse(_message.Message):
     BOUND_FIELD_NUMBER: _builtins.int
     RESERVED_FIELD_NUMBER: _builtins.int
     ZOMBIE_FIELD_NUMBER: _builtins.int
+    SURGE_FIELD_NUMBER: _builtins.int
     account: Global___Account.ValueType
     @_builtins.property
     def limit(self) -> Global___Resources:
@@ -1212,6 +1213,10 @@ class AccountUse(_message.Message):
     def zombie(self) -> Global___Resources:
         """Z"""
 
+    @_builtins.property
+    def surge(self) -> Global___Resources:
+        """asked for, to have successors beside the replicas that leave their nodes"""
+
     def __init__(
         self,
         *,
@@ -1220,10 +1225,11 @@ class AccountUse(_message.Message):
         bound: Global___Resources | None = ...,
         reserved: Global___Resources | None = ...,
         zombie: Global___Resources | None = ...,
+        surge: Global___Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "limit", b"limit", "reserved", b"reserved", "zombie", b"zombie"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "limit", b"limit", "reserved", b"reserved", "surge", b"surge", "zombie", b"zombie"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bound", b"bound", "limit", b"limit", "reserved", b"reserved", "zombie", b"zombie"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bound", b"bound", "limit", b"limit", "reserved", b"reserved", "surge", b"surge", "zombie", b"zombie"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

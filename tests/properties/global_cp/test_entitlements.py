@@ -11,7 +11,7 @@ claims = st.dictionaries(st.sampled_from("abc"), st.builds(Claim, vectors, vecto
 
 
 def _asked(claim: Claim) -> Vector:
-    return claim.needed + claim.zombie
+    return claim.needed + claim.beside
 
 
 @given(quota=vectors, claims=claims)
@@ -25,7 +25,7 @@ def test_nobody_gets_more_than_it_asks_for_and_all_together_no_more_than_there_i
 
 
 @given(quota=vectors, claims=claims)
-def test_zombies_take_nothing_from_what_is_needed(quota: Vector, claims: dict[str, Claim]) -> None:
+def test_zombies_and_surges_take_nothing_from_what_is_needed(quota: Vector, claims: dict[str, Claim]) -> None:
     shares = entitlements(quota, claims)
     needed = total([claim.needed for claim in claims.values()])
     served = total([shares[name].at_most(claim.needed) for name, claim in claims.items()])

@@ -140,7 +140,7 @@ def test_of_a_lowered_quota_the_idle_surplus_comes_back_first() -> None:
 
 
 def test_what_zombies_hold_is_paid_after_what_is_needed() -> None:
-    claims = {"a": Claim(UNIT * 2, granted=UNIT * 3, zombie=UNIT), "b": Claim(UNIT * 2)}
+    claims = {"a": Claim(UNIT * 2, granted=UNIT * 3, beside=UNIT), "b": Claim(UNIT * 2)}
     assert entitlements(UNIT * 4, claims) == {"a": UNIT * 2, "b": UNIT * 2}
     assert entitlements(UNIT * 6, claims) == {"a": UNIT * 3, "b": UNIT * 2}
 
@@ -160,6 +160,18 @@ def test_a_strict_tenant_has_budget_for_its_zombies_while_quota_lasts(core: Glob
     assert granted(_slice(core)) == UNIT * 6
     core.say(1, slice_ack=ack(_slice(core), UNIT * 6, UNIT * 4))
     assert shrink_target(_slice(core)) == UNIT * 4, "they are gone"
+
+
+def test_a_region_has_budget_for_surges_while_it_asks_for_them_and_quota_lasts(core: GlobalCore) -> None:
+    core.apply(workload(replicas=4))
+    asks = ack(_slice(core), UNIT * 4, UNIT * 4)
+    asks.uses[0].surge.CopyFrom((UNIT * 20).to_proto())
+    core.say(1, slice_ack=asks)
+    assert granted(_slice(core)) == UNIT * 10, "as far as quota goes"
+    core.apply(workload("other", replicas=5))
+    assert granted(_slice(core)) == UNIT * 10, "what shares need comes first"
+    core.say(1, slice_ack=ack(_slice(core), UNIT * 10, UNIT * 9))
+    assert shrink_target(_slice(core)) == UNIT * 9, "it asks for none any more"
 
 
 def _two_regions(quota: int) -> GlobalCore:

@@ -5,41 +5,13 @@ from typing import Any
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
 from regional.core import events
+from regional.core.draining import MADE
 from regional.core.node_changes import CORDON, DRAIN
-from tests.support.regional_world import SMALL_NODE, RegionalWorld, task
+from tests.support.obedient import Agents
+from tests.support.regional_world import RegionalWorld, task
 
 NO_EXECUTE = objects_pb2.TAINT_EFFECT_NO_EXECUTE
 JOB, EXCLUSIVE = objects_pb2.WORKLOAD_TYPE_JOB, objects_pb2.RUN_CLASS_EXCLUSIVE
-
-
-class Agents:
-    """Sessions of nodes that obey: what is assigned runs and is ready, what is asked to stop is closed when told."""
-
-    def __init__(self, world: RegionalWorld, *names: str, capacity: Vector = SMALL_NODE) -> None:
-        self.world = world
-        self.sessions = {name: world.join(name, capacity=capacity) for name in names}
-
-    def run(self) -> None:
-        """Every bound replica that is not asked to stop runs and is ready."""
-        for name, session in self.sessions.items():
-            asked = self.asked(name)
-            self.world.run(session, [s for s in self.on(name) if s.attempt.n not in asked])
-
-    def on(self, name: str) -> list[objects_pb2.Slot]:
-        return [slot for slot in self.world.slots() if slot.node == name]
-
-    def asked(self, name: str) -> set[int]:
-        return {stop.token.attempt.n for stop in self.world.messages(self.sessions[name], "stop")}
-
-    def obey(self, name: str) -> int:
-        """Closes what was asked to stop; how many."""
-        asked = self.asked(name)
-        closing = [slot for slot in self.on(name) if slot.attempt.n in asked]
-        self.world.close(self.sessions[name], *closing)
-        return len(closing)
-
-    def pass_time(self, ms: int) -> None:
-        self.world.advance(ms, beating=self.sessions.values())
 
 
 def drain(world: RegionalWorld, name: str, **fields: Any) -> None:
@@ -61,13 +33,14 @@ def test_a_drain_moves_one_replica_after_the_other(world: RegionalWorld) -> None
     drain(world, "n1")
     moved = 0
     while agents.on("n1"):
-        agents.pass_time(1_000)
-        assert len(agents.asked("n1")) == moved + 1, "the next goes when the last one is ready elsewhere"
-        moved += agents.obey("n1")
-        agents.pass_time(1_000)
+        agents.pass_time(5_000)
+        assert len(world.slots()) == 4, "its successor is there, and not ready yet"
         assert len(agents.asked("n1")) == moved
         agents.run()
-    assert moved == 3
+        agents.pass_time(1_000)
+        assert len(agents.asked("n1")) == moved + 1
+        moved += agents.obey("n1")
+    assert moved == len(world.slots()) == 3
     agents.pass_time(1_000)
     assert world.kinds("node/n1")[-2:] == ["NodeDraining", "NodeDrained"]
     assert world.kinds("workload/acme/web").count("Moved") == 3
@@ -81,8 +54,13 @@ def test_the_budget_is_a_tenth_of_the_task(world: RegionalWorld) -> None:
     agents.sessions["n2"] = world.join("n2", capacity=Vector(40_000, 80_000))
     drain(world, "n1")
     agents.pass_time(5_000)
+    assert len(agents.on("n2")) == 3
+    assert progress(world, "n1") == "27 held back: enough of its task are on their way; 3 " + MADE
+    agents.run()
+    agents.pass_time(1_000)
     assert len(agents.asked("n1")) == 3
-    assert progress(world, "n1") == "27 held back: too many of its task are down; 3 stopping"
+    agents.pass_time(5_000)
+    assert len(agents.asked("n1")) == 3 and len(agents.on("n2")) == 6
 
 
 def test_nothing_is_stopped_that_no_other_node_could_run(world: RegionalWorld) -> None:
@@ -93,13 +71,10 @@ def test_nothing_is_stopped_that_no_other_node_could_run(world: RegionalWorld) -
     agents.sessions["n2"] = world.join("n2", capacity=Vector(3_500, 8_192))
     drain(world, "n1")
     agents.pass_time(5_000)
-    assert len(agents.asked("n1")) == 1, "n2 has room for one of the two, and is promised to one only"
+    assert len(agents.on("n2")) == 1, "n2 has room for one of the two, and is promised to one only"
     assert "no other node has room" in progress(world, "n1")
-    agents.obey("n1")
-    agents.run()
     agents.sessions["n3"] = world.join("n3")
-    agents.pass_time(1_000)
-    agents.obey("n1")
+    agents.settle("n1")
     assert not agents.on("n1")
 
 
@@ -172,7 +147,7 @@ def test_a_new_leader_goes_on_with_a_drain_when_it_has_heard_of_the_replicas(wor
     assert not agents.asked("n1"), "nobody knows yet what serves"
     agents.run()
     agents.pass_time(1_000)
-    assert len(agents.asked("n1")) == 1
+    assert len(agents.on("n2")) == 1
     assert world.node("n1").drain.reason == "kernel"
 
 
@@ -184,8 +159,7 @@ def test_no_execute_taints_evict_what_does_not_tolerate_them(world: RegionalWorl
     agents.run()
     agents.sessions["n2"] = world.join("n2")
     world.change_node("n1", set_taints=[objects_pb2.Taint(key="broken", value="disk", effect=NO_EXECUTE)])
-    agents.pass_time(1_000)
-    agents.obey("n1")
+    agents.settle("n1")
     assert {(slot.id.workload, slot.node) for slot in world.slots()} == {("web", "n2"), ("monitor", "n1")}
 
 
@@ -198,7 +172,5 @@ def test_a_node_that_cannot_be_told_is_drained_when_it_is_back(world: RegionalWo
     drain(world, "n1")
     world.advance(2_000, beating=[agents.sessions["n2"]])
     agents.sessions["n1"] = world.join("n1")
-    agents.run()
-    agents.pass_time(1_000)
-    agents.obey("n1")
+    agents.settle("n1")
     assert [slot.node for slot in world.slots()] == ["n2"]

@@ -88,7 +88,10 @@ def test_a_drain_is_the_regions_and_what_is_asked_to_stop_the_agents(world: Regi
     world.change_node("n1", duty=regional_pb2.NODE_DUTY_DRAIN, reason="kernel", deadline_s=60)
     drained = "node n1 is drained: kernel"
     assert acts(world) == ("region", f"moves it when its task and another node allow it: {drained}")
-    world.join("n2")
+    other = world.join("n2")
+    world.advance(1_000, beating=(session,))
+    assert acts(world) == ("region", f"stops it when main/1, made in its place, is up: {drained}")
+    world.run(other, [one for one in world.slots() if one.node == "n2"])
     world.advance(1_000, beating=(session,))
     assert acts(world) == ("agent", f"stops it: {drained}")
 

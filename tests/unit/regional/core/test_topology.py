@@ -111,4 +111,7 @@ def test_a_drain_moves_replicas_within_the_skew(world: RegionalWorld) -> None:
     world.run(sessions["n3"], [slot for slot in world.slots() if slot.node == "n3"])
     world.change_node("n1", duty=regional_pb2.NODE_DUTY_DRAIN, reason="repair")
     world.advance(1_000, beating=sessions.values())
+    for name, session in sessions.items():
+        world.run(session, [slot for slot in world.slots() if slot.node == name])
+    world.advance(1_000, beating=sessions.values())
     assert world.messages(sessions["n1"], "stop"), "its place in the other node of the zone is seen"
