@@ -8,8 +8,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
 
+from prometheus_client import Counter
+
 from atoll.api.v1 import objects_pb2
 
+ANNOUNCED = Counter(
+    "atoll_region_events", "Events of the timeline, by type: Preempts, Preempted, GangBound and so on.", ["type"]
+)
 REPEATED = frozenset({"NodeRefused", "NodeForged"})
 QUIET_MS = 60_000
 _QUIETED = 10_000  # objects remembered
@@ -24,6 +29,7 @@ class Timeline:
         self._told: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()  # when last, and how often since
 
     def announce(self, event: objects_pb2.Event) -> None:
+        ANNOUNCED.labels(event.type).inc()
         if event.type in REPEATED:
             quieted = self._quieted(event)
             if quieted is None:

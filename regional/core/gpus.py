@@ -56,14 +56,15 @@ class Gpus:
             self.model[row, number] = self._id(model)
         self.left[row] = np.where(self.model[row] > 0, WHOLE_MILLI, 0) - used
 
-    def charge(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
-        """`gpu_milli` in all, evenly from each of these devices."""
+    def charge(self, row: int, numbers: Sequence[int], gpu_milli: int, *, promised: bool = False) -> None:
+        """`gpu_milli` in all, evenly from each of these devices. `promised`: by a record, perhaps beside those who make
+        room for it."""
         self.grow(0, max(numbers) + 1)
         self.held[row, sort_of(gpu_milli)] += 1
         for number in numbers:
             self.left[row, number] -= gpu_milli // len(numbers)
             there = self.model[row, number] > 0
-            require(not there or self.left[row, number] >= 0, "I3: a GPU gives at most 1000 milli")
+            require(promised or not there or self.left[row, number] >= 0, "I3: a GPU gives at most 1000 milli")
 
     def credit(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
         self.held[row, sort_of(gpu_milli)] -= 1
@@ -103,6 +104,12 @@ def has_model(table: "NodeTable", request: "Request", rows: "Rows") -> "Mask":
         return np.ones(len(rows), np.bool_)
     enough: Mask = _of_model(table, request, rows).sum(axis=1) >= max(1, request.vector.gpu_milli // WHOLE_MILLI)
     return enough
+
+
+def may_have(table: "NodeTable", request: "Request", rows: "Rows") -> "Mask":
+    """Which devices a replica may get, whatever is left of them: (rows, numbers)."""
+    there: Mask = table.gpus.model[rows] > 0
+    return _of_model(table, request, rows) if request.gpu_models else there
 
 
 def _of_model(table: "NodeTable", request: "Request", rows: "Rows") -> "Mask":

@@ -220,9 +220,9 @@ class NodeTable:
             raise InvariantBroken(f"I3: node {self.names[row]} gives back more than it holds")
         self._touch(row)
 
-    def charge_gpus(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:
+    def charge_gpus(self, row: int, numbers: Sequence[int], gpu_milli: int, *, promised: bool = False) -> None:
         """Beside `charge`, which counts the sum."""
-        self.gpus.charge(row, numbers, gpu_milli)
+        self.gpus.charge(row, numbers, gpu_milli, promised=promised)
         self._touch(row)
 
     def credit_gpus(self, row: int, numbers: Sequence[int], gpu_milli: int) -> None:

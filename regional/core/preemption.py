@@ -8,28 +8,24 @@ late, unwanted, or on a node that gets no more work is swept.
 
 Only work of a lower priority, as it was asked for and not as it has aged, is stopped: so nothing that was preempted can
 preempt back, and since each preemption binds something of a higher priority, they end. A service is not brought below
-its disruption budget. Victims come back at the head of their class, after a pause. Which ones: victims.py.
+its disruption budget. Victims come back at the head of their class, after a pause. Which ones: making_room.py.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-
-import numpy as np
+from collections.abc import Iterable
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
-from atoll.model.resources import Vector
+from atoll.store import keys
 from regional.core import backfill, binding, closing, releasing, reservations
 from regional.core.commands import Journal
-from regional.core.filters import FIRST_OF_ROOM
 from regional.core.gangs import bound_record, look, swept_record, together
+from regional.core.making_room import Room, Search
 from regional.core.queue import SchedulingClass
-from regional.core.records import RESERVED, NodeEntry, SlotEntry, TaskEntry
+from regional.core.records import RESERVED, SlotEntry, TaskEntry
 from regional.core.reservations import BindPreempting, Preempt, SweepOne
 from regional.core.state import Handlers, State, Turn
-from regional.core.tally import UP
 from regional.core.transactions import Binding, Operation
-from regional.core.victims import Candidate, choose, cost
 
 _S_IN_MS = 1_000
 
@@ -67,95 +63,42 @@ def _preempt(state: State, lane: int, cls: SchedulingClass, turn: Turn) -> Preem
     task = workload.tasks.get(cls.task) if workload else None
     if task is None or task.cls is not cls or cls.gang or not cls.parked or cls.dropped or not cls.size:
         return None
-    if not task.owner.share.preempts or task.request.vector.gpu_milli or together(task):
+    if not task.owner.share.preempts or together(task):
         return None
     if task.parallel is not None and task.at_once >= task.parallel:
         return None
     if not state.account(cls.tenant).affordable(task.request.vector):
         return None
-    found = _best(state, task, cls.band, turn.now_ms)
-    if found is None:
-        return None
-    node, victims = found
-    return _reserve(state, lane, cls, task, node, victims, turn)
+    room = Search(state, cls.band, turn.now_ms).next_room(task)
+    return _reserve(state, lane, cls, task, room, turn) if room else None
 
 
-def _best(state: State, task: TaskEntry, band: int, now_ms: int) -> tuple[NodeEntry, list[SlotEntry]] | None:
-    """The node with the cheapest victims; the first few that have any are compared, those that lack least first."""
-    row, table = state.class_row(task), state.table
-    row.refresh(task.copies)
-    rows = np.flatnonzero(row.refusal >= FIRST_OF_ROOM)
-    rows = rows[row.topology(task.around).allowed(rows)] if row.ruled(task.around) and len(rows) else rows
-    asked = np.array(task.request.vector.amounts(), np.int64)
-    rows = rows[(table.capacity[rows] >= asked).all(axis=1)]
-    lacking = (asked - table.capacity[rows] + table.used[rows]).clip(min=0)
-    order = np.argsort((lacking / np.maximum(table.capacity[rows], 1)).max(axis=1, initial=0.0), kind="stable")
-    best: tuple[tuple[int, int, int], NodeEntry, list[SlotEntry]] | None = None
-    seen = 0
-    for position in order.tolist():
-        node = state.nodes[table.names[int(rows[position])]]
-        if node.reserved or not node.welcomed:
-            continue  # one at a time on a node; victims must hear of it
-        chosen = choose(candidates(state, node, band, now_ms), Vector(*lacking[position].tolist()))
-        if chosen:
-            seen += 1
-            if best is None or cost(chosen) < best[0]:
-                best = cost(chosen), node, [node.slots[one.key] for one in chosen]
-            if seen == state.settings.preemption_nodes:
-                break
-    return best[1:] if best else None
-
-
-def candidates(state: State, node: NodeEntry, band: int, now_ms: int) -> Iterator[Candidate]:
-    """What may be stopped there for a replica of this band: of each task no more than its budget allows."""
-    taken: Counter[TaskEntry] = Counter()
-    for key, entry in sorted(node.slots.items()):
-        task = entry.task
-        spec = task.owner.share.spec
-        if (spec.priority or objects_pb2.PRIORITY_DEFAULT) >= band:
-            continue
-        if entry.closing or entry.busy or key in state.releases or entry.status is None or task.gang:
-            continue
-        if not entry.is_job and entry.marks & UP:
-            allowed = max(1, task.replicas * state.settings.disruption_percent // 100)
-            if task.replicas - task.tally.up + taken[task] >= allowed:
-                continue
-            taken[task] += 1
-        started_ms = entry.status.started_ms if entry.is_job else 0
-        yield Candidate(
-            key, (task.owner.tenant, task.owner.name), entry.vector, now_ms - started_ms if started_ms else 0
-        )
-
-
-def _reserve(
-    state: State,
-    lane: int,
-    cls: SchedulingClass,
-    task: TaskEntry,
-    node: NodeEntry,
-    victims: list[SlotEntry],
-    turn: Turn,
-) -> Preempt:
+def _reserve(state: State, lane: int, cls: SchedulingClass, task: TaskEntry, room: Room, turn: Turn) -> Preempt:
     indices, _ = cls.take(1)
+    node, victims = room.node, room.victims
     decision = binding.new_decision(state, cls, turn)
     decision.slot.index = indices[0]
     record = binding.alike(state, task, decision.id)
     record.state, record.id.index = RESERVED, indices[0]
     record.node, record.node_incarnation = node.name, node.record.incarnation
+    record.gpus.extend(room.gpus)
     record.attempt.n = state.next_attempt()
     record.tries = binding.tries(task, indices[0])
-    grace_ms = max(grace_s(state, entry) for entry in victims) * _S_IN_MS
+    grace_ms = max((grace_s(state, entry) for entry in victims), default=0) * _S_IN_MS
     record.reservation.deadline_ms = turn.now_ms + grace_ms + state.settings.preemption_wait_ms
     for entry in victims:
         entry.busy = True
+        state.victims[entry.key] = entry
         record.reservation.victims.add(slot=entry.record.id, attempt=entry.record.attempt)
-    decision.placed.add(index=indices[0], node=node.name, attempt=record.attempt)
+    decision.placed.add(index=indices[0], node=node.name, attempt=record.attempt, gpus=room.gpus)
     decision.node, decision.nodes = node.name, len(state.nodes)
     decision.attempt.CopyFrom(record.attempt)
     decision.filters.extend(cls.reasons)
     decision.filters.append(explain.reason(explain.PREEMPTING, detail=_named(victims)))
     amount = task.request.vector
     state.table.charge(node.row, amount.amounts())
+    if room.gpus:
+        state.table.charge_gpus(node.row, room.gpus, amount.gpu_milli, promised=True)
     task.move_copies(node.row, 1)
     task.in_flight.add(indices[0])
     account = state.account(cls.tenant)
@@ -188,6 +131,8 @@ def pending(state: State, entry: SlotEntry) -> list[SlotEntry]:
 
 def _step(state: State, lane: int, entry: SlotEntry, turn: Turn) -> Operation | None:
     record, task = entry.record, entry.task
+    for named in record.reservation.victims:
+        state.victims.pop(keys.slot(state.root, named.slot), None)  # asked, or let go
     if not entry.reserved or entry.busy or record.reservation.gang:
         return None
     node = state.nodes[record.node]
@@ -248,6 +193,8 @@ def preempt_committed(state: State, operation: Preempt, revision: int, turn: Tur
 
 def preempt_rejected(state: State, operation: Preempt, turn: Turn) -> None:
     _let_go(state, operation)
+    for victim in operation.victims:
+        state.victims.pop(victim.key, None)
     binding.bind_rejected(state, operation, turn)
 
 

@@ -110,6 +110,7 @@ class State:
         self.preempted_ms = 0  # when all that finds no room was looked at
         self.gangs: dict[bytes, GangEntry] = {}  # that may have a step to take
         self.preempting: dict[bytes, SlotEntry] = {}  # reserved, with victims, and perhaps a step to take
+        self.victims: dict[bytes, SlotEntry] = {}  # to be stopped for others, and not asked yet
         self.roomless: dict[SchedulingClass, None] = {}  # parked for want of room since they were last looked at
 
     # ---- lookups
@@ -252,7 +253,7 @@ class State:
         for entry in entries:
             if entry.placed and entry.vector.gpu_milli and entry.record.gpus:
                 row = self.nodes[entry.record.node].row
-                self.table.charge_gpus(row, entry.record.gpus, entry.vector.gpu_milli)
+                self.table.charge_gpus(row, entry.record.gpus, entry.vector.gpu_milli, promised=True)
 
     def drop_slots(self, entries: Iterable[SlotEntry]) -> None:
         """The slots' records were deleted."""
@@ -370,7 +371,7 @@ class State:
         self.account(record.slot.tenant).zombie += amount
         self.table.charge(node.row, amount.amounts())
         if record.gpus:
-            self.table.charge_gpus(node.row, record.gpus, amount.gpu_milli)
+            self.table.charge_gpus(node.row, record.gpus, amount.gpu_milli, promised=True)
         return entry
 
     def drop_zombie(self, entry: ZombieEntry) -> None:

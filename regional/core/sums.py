@@ -1,12 +1,25 @@
 """The sums that hold between any two events: what a leader keeps by differences equals what its records say."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from atoll.errors import require
 from atoll.model.resources import Vector, total, vector
+from regional.core.gpus import WHOLE_MILLI
 
 if TYPE_CHECKING:
+    from regional.core.records import NodeEntry
     from regional.core.state import State
+
+
+def _on_devices(node: "NodeEntry") -> Counter[int]:
+    """What bound replicas and zombies hold; what is reserved may wait for room on them."""
+    held: Counter[int] = Counter()
+    slots, zombies = [e.record for e in node.slots.values()], [z.record for z in node.zombies.values()]
+    for gpus, amount in [(r.gpus, r.vector) for r in slots] + [(r.gpus, r.vector) for r in zombies]:
+        for number in gpus:
+            held[number] += amount.gpu_milli // len(gpus)
+    return held
 
 
 def check_sums(state: "State") -> None:
@@ -23,6 +36,8 @@ def check_sums(state: "State") -> None:
         require(sum(held, flying) == used, f"I3: node {node.name} is charged for what it holds")
         on_gpus = sum(state.table.gpus.used(node.row).values())
         require(on_gpus == used.gpu_milli, f"I3: the GPUs of node {node.name} are charged for what it holds")
+        for number, milli in _on_devices(node).items():
+            require(milli <= WHOLE_MILLI, f"I3: GPU {number} of node {node.name} gives at most {WHOLE_MILLI} milli")
     for tenant, account in state.accounts.items():
         slots = [e for (t, _), w in state.workloads.items() if t == tenant for e in w.entries()]
         bound, reserved = (total([e.vector for e in slots if getattr(e, x)]) for x in ("bound", "reserved"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from regional.core import gang_placing, gangs, preemption, reservations, takeover
+from regional.core import gang_placing, gangs, making_room, preemption, reservations, takeover
 from regional.core.state import State
 from tests.simulation.job_mutants import MUTANTS as MUTANTS
 from tests.simulation.mutants import mutant
@@ -62,8 +62,8 @@ def a_new_leader_sweeps_every_reservation(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("preemption", events=8_000)
 def equals_are_stopped_too(patch: pytest.MonkeyPatch) -> None:
-    candidates = preemption.candidates
-    patch.setattr(preemption, "candidates", lambda state, node, band, now_ms: candidates(state, node, band + 1, now_ms))
+    candidates = making_room.candidates
+    patch.setattr(making_room, "candidates", lambda state, node, band, now: candidates(state, node, band + 1, now))
 
 
 @mutant("capacity", events=8_000)

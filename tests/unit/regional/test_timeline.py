@@ -1,3 +1,5 @@
+from prometheus_client import REGISTRY
+
 from atoll.api.v1 import objects_pb2
 from regional.timeline import Timeline
 
@@ -63,3 +65,11 @@ def test_the_memory_of_what_is_repeated_is_bounded() -> None:
         timeline.announce(objects_pb2.Event(type="NodeForged", object=f"node/n{i}", at_ms=i))
     assert len(timeline.select(lambda _: True, after_seq=0, limit=100)) == 10
     assert len(timeline._told) <= 10_000
+
+
+def test_the_metrics_count_events_by_type() -> None:
+    count = lambda: REGISTRY.get_sample_value("atoll_region_events_total", {"type": "Preempted"}) or 0.0  # noqa: E731
+    before, timeline = count(), Timeline(10)
+    for _ in range(3):
+        timeline.announce(objects_pb2.Event(type="Preempted"))
+    assert count() - before == 3

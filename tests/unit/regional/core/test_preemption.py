@@ -207,3 +207,77 @@ def test_the_cheapest_node_is_taken(world: RegionalWorld) -> None:
     world.share("high", task(cpu=4_000), priority=REAL_TIME)
     assert stopped(world, first) == []
     assert [name for name, _ in stopped(world, second)] == ["c"] * 4
+
+
+# ---- GPUs
+
+
+def with_gpus(world: RegionalWorld, *tasks: objects_pb2.Task) -> int:
+    """A node with two devices of one model and one of another, filled by work of low priority."""
+    session = world.join("n0", capacity=ROOM, gpus=("A100", "A100", "T4"))
+    for number, one in enumerate(tasks):
+        world.share(f"low{number}", one, priority=LOW, type=JOB)
+    world.run(session, world.slots())
+    return session
+
+
+def devices(world: RegionalWorld) -> dict[int, int]:
+    world.check()
+    return world.state.table.gpus.used(0)
+
+
+def test_a_device_is_freed_by_those_who_hold_it(world: RegionalWorld) -> None:
+    """A whole A100: two halves share the first, one replica holds the second and one the T4."""
+    session = with_gpus(
+        world,
+        task(replicas=2, cpu=100, gpu=500, gpu_models=["A100"]),
+        task(cpu=100, gpu=1_000, gpu_models=["A100"]),
+        task(cpu=100, gpu=1_000, gpu_models=["T4"]),
+    )
+    world.share("high", task(cpu=100, gpu=1_000, gpu_models=["A100"]), priority=HIGH)
+    assert stopped(world, session) == [("low1", 0)], "one rather than two"
+    (reserved,) = world.slots(RESERVED)
+    assert list(reserved.gpus) == [1] and devices(world) == {0: 1_000, 1: 2_000, 2: 1_000}
+    world.share("other", task(cpu=100, gpu=1_000), priority=HIGH)
+    world.close(session, *of(world, "low1"))
+    assert [list(slot.gpus) for slot in of(world, "high")] == [[1]]
+    assert world.messages(session, "assign")[-1].gpus == [1]
+    world.advance(6_000, beating=[session])
+    assert stopped(world, session)[1:] == [("low2", 0)], "then the other one has its turn, on any model"
+    world.close(session, *of(world, "low2"))
+    assert [list(slot.gpus) for slot in of(world, "other")] == [[2]] and devices(world) == dict.fromkeys(
+        range(3), 1_000
+    )
+
+
+def test_a_part_of_a_device_needs_one_with_enough(world: RegionalWorld) -> None:
+    session = with_gpus(world, *[task(cpu=100, gpu=600)] * 3)
+    world.share("high", task(cpu=100, gpu=700), priority=HIGH)
+    assert len(stopped(world, session)) == 1, "though there is enough in sum"
+    world.close(session, *of(world, stopped(world, session)[0][0]))
+    assert len(of(world, "high")) == 1
+    devices(world)
+
+
+def test_another_leader_finds_the_promised_devices(world: RegionalWorld) -> None:
+    with_gpus(world, task(cpu=100, gpu=3_000))
+    share = world.share("high", task(cpu=100, gpu=2_000), priority=HIGH)
+    assert list(world.slots(RESERVED)[0].gpus) == [0, 1]
+    world.take_over()
+    session = world.join("n0", capacity=ROOM, gpus=("A100", "A100", "T4"))
+    world.tell(events.ShareArrived(share))
+    assert devices(world) == {0: 2_000, 1: 2_000, 2: 1_000}
+    world.run(session, of(world, "low0"))
+    world.advance(2_000, beating=[session])
+    assert stopped(world, session)
+    world.close(session, *of(world, "low0"))
+    assert [list(slot.gpus) for slot in of(world, "high")] == [[0, 1]] and devices(world)[0] == 1_000
+
+
+def test_nobody_is_stopped_where_what_stays_holds_the_devices(world: RegionalWorld) -> None:
+    session = with_gpus(world, task(cpu=100, gpu=500))
+    world.share("equal", task(replicas=3, cpu=100, gpu=600), priority=HIGH)
+    before = stopped(world, session)
+    world.share("high", task(cpu=100, gpu=1_000), priority=HIGH)
+    world.advance(6_000, beating=[session])
+    assert stopped(world, session) == before

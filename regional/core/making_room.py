@@ -1,0 +1,150 @@
+"""Room made by stopping bound replicas of lower priorities: on which node, and whom. Changes nothing but its own notes.
+
+Asked for one replica after the other: who is to be stopped for those before counts as gone. On a node one preemption at
+a time is under way. The cheapest node is taken of the first few that have victims, those that lack least first. Which
+victims of one node: victims.py.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from atoll.api.v1 import objects_pb2
+from atoll.model.resources import NOTHING, Vector, total
+from regional.core import gpus
+from regional.core.filters import FIRST_OF_ROOM, Request
+from regional.core.node_table import Integers, Rows
+from regional.core.records import NodeEntry, SlotEntry, TaskEntry
+from regional.core.state import State
+from regional.core.tally import UP
+from regional.core.victims import Candidate, Cost, Lacking, choose, cost, freed_gpus
+
+MOST_VICTIMS = 64  # of one replica: all are compared in one transaction
+
+
+class Room(NamedTuple):
+    """Where one replica may go when its victims are gone, and the devices that it gets then."""
+
+    node: NodeEntry
+    victims: tuple[SlotEntry, ...]
+    gpus: tuple[int, ...]
+
+
+class Search:
+    """For replicas of one priority. Whoever takes a room charges it before the next is asked for, and notes its victims
+    in `state.victims`."""
+
+    def __init__(self, state: State, band: int, now_ms: int) -> None:
+        self._state = state
+        self._band = band
+        self._now_ms = now_ms
+        self._taken = {entry.record.node for entry in state.victims.values()}  # by others
+        self._freed: dict[int, Vector] = {}  # by row
+        self._freed_gpus: dict[int, Counter[int]] = {}
+        self._known: dict[TaskEntry, dict[int, tuple[Candidate, ...] | None]] = {}  # victims by row; None: no way
+
+    def next_room(self, task: TaskEntry) -> Room | None:
+        """The cheapest for one more replica, which is taken then."""
+        rows = self._rows(task)
+        while (row := self._cheapest(task, rows)) is not None:
+            known = self._known[task]
+            victims, known[row] = known[row], self._victims(row, task.request)
+            if victims is not None and victims == known[row]:  # others may have used up the budget of a service
+                return self._take(row, task.request, victims)
+        return None
+
+    def _rows(self, task: TaskEntry) -> list[int]:
+        """Nodes that lack nothing but room, those that lack least first."""
+        state, table, request = self._state, self._state.table, task.request
+        row = state.class_row(task)
+        row.refresh(task.copies)
+        rows = np.flatnonzero(row.refusal >= FIRST_OF_ROOM)
+        rows = rows[row.topology(task.around).allowed(rows)] if row.ruled(task.around) and len(rows) else rows
+        rows = rows[(table.largest[rows] >= np.array(request.vector.amounts())).all(axis=1)]
+        capacity = np.maximum(table.capacity[rows], 1)
+        order = np.argsort((self._lacking(rows, request) / capacity).max(axis=1, initial=0.0), kind="stable")
+        found: list[int] = rows[order].tolist()
+        return found
+
+    def _lacking(self, rows: Rows, request: Request) -> Integers:
+        table = self._state.table
+        lacking: Integers = np.array(request.vector.amounts(), np.int64) - table.capacity[rows] + table.used[rows]
+        for row, freed in self._freed.items():
+            lacking[rows == row] -= freed
+        return lacking.clip(min=0)
+
+    def _cheapest(self, task: TaskEntry, rows: list[int]) -> int | None:
+        state, known = self._state, self._known.setdefault(task, {})
+        best: tuple[Cost, int] | None = None
+        seen = 0
+        for row in rows:
+            node = state.nodes[state.table.names[row]]
+            if node.reserved or node.name in self._taken or not node.welcomed:
+                continue  # victims must hear of it
+            if row not in known:
+                known[row] = self._victims(row, task.request)
+            victims = known[row]
+            if victims is None:
+                continue
+            seen += 1
+            if best is None or cost(victims) < best[0]:
+                best = cost(victims), row
+            if seen == state.settings.preemption_nodes:
+                break
+        return best[1] if best else None
+
+    def _victims(self, row: int, request: Request) -> tuple[Candidate, ...] | None:
+        amount = Vector(*self._lacking(np.array([row]), request)[0].tolist())._replace(gpu_milli=0)
+        lacking = Lacking(amount)
+        if request.vector.gpu_milli:
+            left, may_have = self._left(row), gpus.may_have(self._state.table, request, np.array([row]))[0]
+            devices = tuple((number, int(left[number])) for number in np.flatnonzero(may_have).tolist())
+            lacking = Lacking(amount, request.vector.gpu_milli, devices)
+        if lacking.met_by(()):
+            return ()
+        node = self._state.nodes[self._state.table.names[row]]
+        chosen = choose(candidates(self._state, node, self._band, self._now_ms), lacking)
+        return chosen if 0 < len(chosen) <= MOST_VICTIMS else None
+
+    def _left(self, row: int) -> Integers:
+        """Milli of each device; below zero where more is promised than there is."""
+        left: Integers = self._state.table.gpus.left[row].copy()
+        for number, milli in self._freed_gpus.get(row, Counter()).items():
+            left[number] += milli
+        return left
+
+    def _take(self, row: int, request: Request, victims: tuple[Candidate, ...]) -> Room:
+        state = self._state
+        for known in self._known.values():
+            known.pop(row, None)
+        self._freed[row] = self._freed.get(row, NOTHING) + total([one.vector for one in victims])
+        self._freed_gpus.setdefault(row, Counter()).update(freed_gpus(victims))
+        numbers: tuple[int, ...] = ()
+        if asked := request.vector.gpu_milli:
+            may_have = gpus.may_have(state.table, request, np.array([row]))[0]
+            numbers = gpus.choose(np.where(may_have, self._left(row), 0), asked)
+        node = state.nodes[state.table.names[row]]
+        return Room(node, tuple(node.slots[one.key] for one in victims), numbers)
+
+
+def candidates(state: State, node: NodeEntry, band: int, now_ms: int) -> Iterator[Candidate]:
+    """What may be stopped there for a replica of this band: of each task no more than its budget allows."""
+    taken = Counter(e.task for e in state.victims.values() if e.marks & UP)
+    for key, entry in sorted(node.slots.items()):
+        task = entry.task
+        spec = task.owner.share.spec
+        if (spec.priority or objects_pb2.PRIORITY_DEFAULT) >= band or key in state.victims:
+            continue
+        if entry.closing or entry.busy or key in state.releases or entry.status is None or task.gang:
+            continue
+        if not entry.is_job and entry.marks & UP:
+            allowed = max(1, task.replicas * state.settings.disruption_percent // 100)
+            if task.replicas - task.tally.up + taken[task] >= allowed:
+                continue
+            taken[task] += 1
+        started_ms = entry.status.started_ms if entry.is_job else 0
+        lost_ms = now_ms - started_ms if started_ms else 0
+        owner = (task.owner.tenant, task.owner.name)
+        yield Candidate(key, owner, entry.vector, lost_ms, tuple(entry.record.gpus))
