@@ -64,6 +64,8 @@ class Checkers:
             self._look_at(change)
         if batch.changes[0].key.startswith(keys.GLOBAL):
             self._world.preemptions.check_leaves()
+        else:
+            self._world.preemptions.check_nodes()
 
     def _look_at(self, change: Change) -> None:
         parts = change.key.split(b"/")

@@ -1,15 +1,16 @@
 """What must be true of preemptions at every revision, checked by code that shares nothing with the programs.
 
-A reservation names only attempts that are bound, on its own node, and of a workload of a lower priority; one region of
-a workload at a time has the leave to preempt; and no node ever has more bound to it than it has, so a preemptor is
-bound only when its victims are gone.
+A reservation names only attempts that are bound, on its own node, of a workload of a lower priority, and named by no
+other; one region of a workload at a time has the leave to preempt; no node ever has more bound to it than it has, so a
+preemptor is bound only when its victims are gone; and what is reserved there, by members of gangs too, fits when they
+are: so nobody is stopped for what finds no room then.
 """
 
 from typing import TYPE_CHECKING
 
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import NOTHING, Vector, total, vector
-from atoll.model.slots import SlotName, attempt_id, slot_name
+from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
 from atoll.store.store import Change
 from simulation.violated import Violated
 
@@ -26,8 +27,11 @@ class Preemptions:
         self._priorities: dict[tuple[str, str, str], int] = {}  # by region and workload
         self._bound: dict[tuple[str, SlotName], objects_pb2.Slot] = {}
         self._held: dict[str, Vector] = {}  # by node
+        self._reserved: dict[str, dict[tuple[str, SlotName], objects_pb2.Slot]] = {}  # by node
+        self._touched: set[str] = set()  # nodes, in this revision
         self._leaves: dict[tuple[str, str], set[str]] = {}  # regions that may preempt for a workload
-        self.count = 0
+        self.count = 0  # reservations with victims
+        self.of_gangs = 0
 
     def look_at_share(self, region: str, share: objects_pb2.Share) -> None:
         """As a region has admitted it."""
@@ -48,32 +52,58 @@ class Preemptions:
                 raise Violated(f"preemption: {path} may preempt in {sorted(leaves)} at once")
 
     def look_at_slot(self, region: str, slot: objects_pb2.Slot | None, name: SlotName) -> None:
-        before = self._bound.pop((region, name), None)
+        place = (region, name)
+        before = self._bound.pop(place, None)
         if before is not None:
             self._held[before.node] -= vector(before.vector)
-        if slot is None:
+            self._touched.add(before.node)
+        for reserved in self._reserved.values():
+            reserved.pop(place, None)
+        if slot is None or slot.state not in (BOUND, RESERVED):
             return
+        self._touched.add(slot.node)
         if slot.state == BOUND:
-            self._bound[region, name] = slot
+            self._bound[place] = slot
             self._held[slot.node] = self._held.get(slot.node, NOTHING) + vector(slot.vector)
             if not self._held[slot.node].fits(self._capacity[slot.node]):
                 raise Violated(
                     f"capacity: {slot.node} has {self._held[slot.node]} bound of {self._capacity[slot.node]}"
                 )
-        elif slot.state == RESERVED and slot.reservation.victims:
-            self._check_victims(region, slot, name)
+        else:
+            self._reserved.setdefault(slot.node, {})[place] = slot
+            if slot.reservation.victims:
+                self._check_victims(region, slot, name)
 
     def _check_victims(self, region: str, slot: objects_pb2.Slot, name: SlotName) -> None:
         self.count += 1
+        self.of_gangs += slot.reservation.gang
         own = self._priorities[region, name.tenant, name.workload]
-        victims = [(slot_name(victim.slot), attempt_id(victim.attempt)) for victim in slot.reservation.victims]
-        for victim, attempt in victims:
+        for victim, attempt in _named(slot):
             bound = self._bound.get((region, victim))
             if bound is None or attempt_id(bound.attempt) != attempt or bound.node != slot.node:
                 raise Violated(f"preemption: {name} takes the room of {victim}, which is not bound on {slot.node}")
             if self._priorities[region, victim.tenant, victim.workload] >= own:
                 raise Violated(f"preemption: {name} stops {victim}, whose priority is not lower")
-        room = self._capacity[slot.node] - self._held[slot.node]
-        freed = total([vector(self._bound[region, victim].vector) for victim, _ in victims])
-        if not vector(slot.vector).fits(room + freed):
-            raise Violated(f"preemption: {name} stops {victims} for nothing: it would not fit on {slot.node}")
+
+    def check_nodes(self) -> None:
+        """After a whole revision of a region's store."""
+        for node in self._touched:
+            reserved = self._reserved.get(node, {})
+            victims = [(region, *named) for (region, _), slot in reserved.items() for named in _named(slot)]
+            still = [
+                (region, name, attempt)
+                for region, name, attempt in victims
+                if (bound := self._bound.get((region, name))) and attempt_id(bound.attempt) == attempt
+            ]
+            if len(set(still)) < len(still):
+                raise Violated(f"preemption: two take the room of one on {node}: {still}")
+            freed = total([vector(self._bound[region, name].vector) for region, name, _ in still])
+            wanted = total([vector(slot.vector) for slot in reserved.values()])
+            room = self._capacity[node] - self._held.get(node, NOTHING)
+            if not wanted.fits(room + freed):
+                raise Violated(f"preemption: {still} are stopped for nothing: what is reserved on {node} would not fit")
+        self._touched.clear()
+
+
+def _named(slot: objects_pb2.Slot) -> list[tuple[SlotName, AttemptId]]:
+    return [(slot_name(victim.slot), attempt_id(victim.attempt)) for victim in slot.reservation.victims]

@@ -96,7 +96,7 @@ class Users:
         spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_SERVICE, tasks=[task])
         spec.priority = rng.choice([objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_DEFAULT, objects_pb2.PRIORITY_HIGH])
         spec.run_class = rng.choice([objects_pb2.RUN_CLASS_KEEP, objects_pb2.RUN_CLASS_EXCLUSIVE])
-        task.gang = rng.random() < GANGS
+        spec.tasks[0].gang = rng.random() < GANGS
         self._spread(spec)
         self._apply(objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec))
 

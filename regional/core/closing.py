@@ -94,6 +94,19 @@ def _adopt(state: State, entry: SlotEntry, status: agent_pb2.AttemptStatus, turn
         roll(state, entry.task, turn)
 
 
+def look_again(state: State, entry: SlotEntry) -> bool:
+    """A transaction on the slot is settled, and it is bound still. Whether its certificate has come meanwhile, or its
+    node was lost: nobody says so twice."""
+    node = state.nodes[entry.record.node]
+    if entry.status and entry.status.phase == CLOSED:
+        state.releases[entry.key] = entry
+        return True
+    if node.record.state == objects_pb2.NODE_STATE_LOST:
+        state.lost[node.name] = node
+        return True
+    return False
+
+
 def roll(state: State, task: TaskEntry, turn: Turn) -> None:
     """Stops outdated replicas: those that serve nobody at once, others while few enough of the task are down. What is
     ready and not for long yet serves somebody, and is not counted on."""

@@ -1,18 +1,19 @@
 """Where the members of a gang go: all at once, or none.
 
 Members are placed task by task, the largest first, each task as any class is (placement.py), and charged in memory at
-once, so that nothing else takes their room before they are reserved. Gives everything back when one does not fit.
+once, so that nothing else takes their room before they are reserved. Gives everything back when one does not fit. When
+room is made for them, the victims are named in the records of those that get it, and nobody is asked to go yet.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector, total, vector
-from regional.core import binding, gpu_scores, reservations, transactions
+from regional.core import binding, gpu_scores, making_way, reservations, transactions
 from regional.core.commands import Journal
 from regional.core.filters import Cure
+from regional.core.making_room import Room, Search
 from regional.core.placement import Refusals
 from regional.core.records import RESERVED, GangEntry, NodeEntry, TaskEntry
 from regional.core.reservations import Reserve
@@ -41,8 +42,8 @@ def _waits(task: TaskEntry, index: int) -> bool:
     return entry is None or (not entry.placed and entry.waits)
 
 
-def place(state: State, gang: GangEntry, members: Waiting, turn: Turn) -> Refusals | None:
-    """Plans all of `members`, or says why not; then nothing is planned."""
+def place(state: State, gang: GangEntry, members: Waiting, turn: Turn, search: Search | None = None) -> Refusals | None:
+    """Plans all of `members`, or says why not; then nothing is planned. With a `search` room is made for them."""
     if any(task.parallel is not None and task.at_once + len(indices) > task.parallel for task, indices in members):
         return Refusals((binding.AT_PARALLELISM,), binding.TURN_CURES)
     account = state.account(gang.owner.tenant)
@@ -53,15 +54,43 @@ def place(state: State, gang: GangEntry, members: Waiting, turn: Turn) -> Refusa
         return Refusals((known,), _QUOTA)
     capacity = state.total_capacity()
     for task, indices in sorted(members, key=lambda one: -_size(one[0].request.vector, capacity)):
+        placed, refusals = _place_task(state, gang, task, indices, turn, search)
+        if refusals:
+            placed += len(gang.planned)
+            _take_back(state, gang)
+            return _too_little_room(placed, members, refusals)
+    _set_deadline(state, gang, turn.now_ms)
+    return None
+
+
+def _place_task(
+    state: State, gang: GangEntry, task: TaskEntry, indices: list[int], turn: Turn, search: Search | None
+) -> tuple[int, Refusals | None]:
+    """Plans all of these, or as many as there is room for, and why not more; the number of those that would fit beside
+    what is planned."""
+    decision: objects_pb2.Decision | None = None
+    while indices:
         filling = fill(state.class_row(task), len(indices), task.around)
         rows = filling.take(len(indices), _UNLIMITED)
-        if len(rows) < len(indices):
-            placed = len(gang.planned) + len(rows)
-            give_back(state, gang)
-            gang.decisions.clear()
-            return _too_little_room(placed, members, filling.refusals)
-        _plan(state, gang, task, list(zip(indices, rows, strict=True)), filling.refusals.reasons, turn)
-    return None
+        rooms = [Room(state.nodes[state.table.names[row]], (), ()) for row in rows]
+        if len(rows) < len(indices) and not search:
+            return len(rows), filling.refusals
+        if not rows:
+            if not search or not (room := search.next_room(task)):
+                return 0, filling.refusals
+            rooms = [room]
+        decision = decision or _new_decision(state, gang, task, indices[0], filling.refusals.reasons, turn)
+        _plan(state, gang, task, list(zip(indices, rooms, strict=False)), decision)
+        indices = indices[len(rooms) :]
+    return 0, None
+
+
+def _set_deadline(state: State, gang: GangEntry, now_ms: int) -> None:
+    """The reservation expires as one: members that are placed anew do so with those that are reserved already."""
+    victims = [entry for b in gang.planned for entry in making_way.of(state, b.record)]
+    due_ms = making_way.deadline_ms(state, victims, now_ms) if victims else now_ms + state.settings.gang_reserve_ms
+    for b in gang.planned:
+        b.record.reservation.deadline_ms = gang.deadline_ms or due_ms
 
 
 def _size(amount: Vector, capacity: Vector) -> float:
@@ -75,47 +104,55 @@ def _too_little_room(placed: int, members: Waiting, refusals: Refusals) -> Refus
     return Refusals((reason, *refusals.reasons), refusals.cures | _ROOM)
 
 
+def _new_decision(
+    state: State,
+    gang: GangEntry,
+    task: TaskEntry,
+    index: int,
+    reasons: Iterable[objects_pb2.PendingReason],
+    turn: Turn,
+) -> objects_pb2.Decision:
+    assert gang.cls is not None
+    decision = binding.new_decision(state, gang.cls, turn)
+    decision.slot.task, decision.slot.index = task.name, index
+    decision.filters.extend(reasons)
+    decision.nodes, decision.next_owner = len(state.nodes), "agent"
+    gang.decisions.append(decision)
+    return decision
+
+
 def _plan(
     state: State,
     gang: GangEntry,
     task: TaskEntry,
-    places: list[tuple[int, int]],
-    reasons: Iterable[objects_pb2.PendingReason],
-    turn: Turn,
+    places: list[tuple[int, Room]],
+    decision: objects_pb2.Decision,
 ) -> None:
     """Charges the places, and notes the records to be."""
-    assert gang.cls is not None
-    decision = binding.new_decision(state, gang.cls, turn)
-    decision.slot.task, decision.slot.index = task.name, places[0][0]
-    decision.filters.extend(reasons)
-    decision.nodes = len(state.nodes)
     amount = task.request.vector
-    for row, count in Counter(row for _, row in places).items():
-        if not amount.gpu_milli:
-            state.table.charge(row, (amount * count).amounts())
-        task.move_copies(row, count)
     state.account(gang.owner.tenant).charging += amount * len(places)
     alike = binding.alike(state, task, decision.id)
     alike.state = RESERVED
     alike.reservation.gang = True
-    alike.reservation.deadline_ms = turn.now_ms + state.settings.gang_reserve_ms
-    for index, row in places:
-        node = state.nodes[state.table.names[row]]
+    for index, room in places:
+        node = room.node
         task.in_flight.add(index)
+        task.move_copies(node.row, 1)
         record = objects_pb2.Slot()
         record.CopyFrom(alike)
         record.id.index = index
         record.node, record.node_incarnation = node.name, node.record.incarnation
         record.attempt.n = state.next_attempt()
         record.tries = binding.tries(task, index)
-        if amount.gpu_milli:  # which devices the next one gets depends on this one
-            state.table.charge(row, amount.amounts())
-            record.gpus.extend(gpu_scores.take(state.table, task.request, row))
+        state.table.charge(node.row, amount.amounts())
+        if room.gpus:
+            state.table.charge_gpus(node.row, room.gpus, amount.gpu_milli, promised=True)
+        record.gpus.extend(room.gpus or gpu_scores.take(state.table, task.request, node.row))
+        making_way.name(state, record, room.victims)
         decision.placed.add(index=index, node=node.name, attempt=record.attempt, gpus=record.gpus)
-        gang.planned.append(Binding(task, index, row, record, ""))
-    decision.node, decision.next_owner = decision.placed[0].node, "agent"
+        gang.planned.append(Binding(task, index, node.row, record, ""))
+    decision.node = decision.placed[0].node
     decision.attempt.CopyFrom(decision.placed[0].attempt)
-    gang.decisions.append(decision)
 
 
 def reserve_some(state: State, lane: int, gang: GangEntry) -> Reserve:
@@ -124,7 +161,7 @@ def reserve_some(state: State, lane: int, gang: GangEntry) -> Reserve:
     compares = transactions.COMPARES - 2  # beside those of the workload and the slice
     chunk: list[Binding] = []
     for b in gang.planned[: state.settings.bind_batch_slots]:
-        compares -= 1 if b.record.node in nodes else 2
+        compares -= (1 if b.record.node in nodes else 2) + len(b.record.reservation.victims)
         if compares < 0:
             break
         nodes[b.record.node] = state.nodes[b.record.node]
@@ -132,7 +169,8 @@ def reserve_some(state: State, lane: int, gang: GangEntry) -> Reserve:
     del gang.planned[: len(chunk)]
     account = state.account(gang.owner.tenant)
     charge = total([vector(b.record.vector) for b in chunk])
-    return reservations.reserve(state.root, lane, gang, chunk, nodes.values(), account, charge)
+    victims = [entry for b in chunk for entry in making_way.of(state, b.record)]
+    return reservations.reserve(state.root, lane, gang, chunk, nodes.values(), account, charge, victims)
 
 
 def reserved(state: State, operation: Reserve, revision: int) -> None:
@@ -142,6 +180,7 @@ def reserved(state: State, operation: Reserve, revision: int) -> None:
         account.commit_on_lane(operation.lane, charge)
     for b in operation.bindings:
         b.task.in_flight.discard(b.replica)
+        making_way.settled(state, b.record)
     state.put_slots(((b.task, b.replica, b.record) for b in operation.bindings), revision, charged=True)
 
 
@@ -153,18 +192,32 @@ def give_back(state: State, gang: GangEntry) -> None:
 
 def uncharge(state: State, bindings: Iterable[Binding]) -> None:
     for b in bindings:
-        amount, tenant = vector(b.record.vector), b.task.owner.tenant
-        account = state.account(tenant)
-        account.charging -= amount
+        _uncharge(state, b)
+        tenant = b.task.owner.tenant
         state.freed_tenants[tenant] = None
-        state.unsettled_slices[tenant] = account  # a draining limit may have stopped at this charge
-        state.table.credit(b.row, amount.amounts())
-        if b.record.gpus:
-            state.table.credit_gpus(b.row, b.record.gpus, b.record.vector.gpu_milli)
+        state.unsettled_slices[tenant] = state.account(tenant)  # a draining limit may have stopped at this charge
         state.freed_rows[b.row] = None
-        b.task.move_copies(b.row, -1)
         state.note_freed(b.task)
-        b.task.in_flight.discard(b.replica)
+
+
+def _take_back(state: State, gang: GangEntry) -> None:
+    """What was planned a moment ago, when it does not fit whole: nothing has become free by that."""
+    for b in gang.planned:
+        _uncharge(state, b)
+    gang.planned.clear()
+    gang.decisions.clear()
+
+
+def _uncharge(state: State, b: Binding) -> None:
+    amount = vector(b.record.vector)
+    state.account(b.task.owner.tenant).charging -= amount
+    state.table.credit(b.row, amount.amounts())
+    if b.record.gpus:
+        state.table.credit_gpus(b.row, b.record.gpus, b.record.vector.gpu_milli)
+    b.task.move_copies(b.row, -1)
+    b.task.in_flight.discard(b.replica)
+    making_way.forget(state, b.record)
+    making_way.settled(state, b.record)
 
 
 def journal(gang: GangEntry, result: str, turn: Turn) -> None:

@@ -4,20 +4,20 @@ The gang of a workload is what its tasks with `gang` ask for; it stands in the q
 all members are placed at once, in memory, or none is. Then they are RESERVEd, in several transactions when there are
 many; when all are, one GANG-COMMIT binds them, and BIND-RESERVED only carries that out: whoever leads rolls it forward.
 Before the commit any trouble has everything swept, and the gang comes back after a pause: nobody waits for others
-while holding room, so no two gangs wait for each other.
+while holding room, so no two gangs wait for each other. Where room is made for it, the victims are asked to go when all
+members are reserved, and the commit waits for them; another leader goes on with what it finds reserved whole.
 
 A member that has to be placed again breaks the gang of a job: the others are stopped, and it starts again as one; what
 completed stays so. Of a service it is placed alone, as long as another is there. Leaves to others: where members go
 (gang_placing.py), releases and stops (releasing.py, closing.py), the order (queue.py).
 """
 
-from collections.abc import Iterator
 from zlib import crc32
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.store import keys
-from regional.core import binding, closing, gang_placing, reservations
+from regional.core import binding, closing, gang_placing, making_way, reservations
 from regional.core.classes import class_of, class_of_gang
 from regional.core.queue import SchedulingClass
 from regional.core.records import BOUND, WAITING, GangEntry, SlotEntry, TaskEntry, WorkloadEntry
@@ -43,14 +43,16 @@ def stands_as(task: TaskEntry) -> SchedulingClass | None:
     return task.owner.gang.cls if task.owner.gang and together(task) else task.cls
 
 
-def progress(gang: GangEntry) -> str:
+def progress(state: State, gang: GangEntry) -> str:
     """For people, while its members are being reserved; else empty."""
-    reserved = sum(1 for _ in _reserved(gang))
+    reserved = len(gang.reserved)
     if gang.record or not (reserved or gang.planned or gang.flying):
         return ""
     wanted = reserved + sum(len(indices) for _, indices in gang_placing.waiting(gang))
     wanted += sum(len(task.in_flight) for task in gang.tasks)
-    return f"{reserved} of {wanted} reserved" + (f"; given up: {gang.giving_up}" if gang.giving_up else "")
+    victims = [victim for entry in gang.reserved for victim in making_way.pending(state, entry)]
+    waits_for = f"; it gets the room of {making_way.told(victims)}" if victims else ""
+    return f"{reserved} of {wanted} reserved{waits_for}" + (f"; given up: {gang.giving_up}" if gang.giving_up else "")
 
 
 def look(state: State, workload: WorkloadEntry) -> None:
@@ -84,7 +86,8 @@ def opened(state: State, workload: WorkloadEntry, turn: Turn) -> None:
     gang.due, gang.cls = False, class_of_gang(gang) if gang.tasks else None
     if gang.cls:
         gang.cls.queued_ms = since_ms
-    if gang.record is None and (gang.planned or gang.flying or any(_reserved(gang))):
+    for_another = any(entry.mod_revision < workload.mod_revision for entry in gang.reserved)
+    if gang.record is None and (gang.planned or gang.flying or for_another):
         gang.giving_up = _CHANGED
     look(state, workload)
 
@@ -122,9 +125,11 @@ def _step(state: State, lane: int, gang: GangEntry, turn: Turn) -> Operation | N
     if gang.flying or _stop_all(state, gang, "its gang starts together", turn):
         return None
     waiting = gang_placing.waiting(gang)
-    if any(_reserved(gang)):
+    if gang.reserved:
         gang.giving_up = _trouble(state, gang, turn)
         if not gang.giving_up and not waiting:
+            if _victims_left(state, gang, turn):
+                return None
             return reservations.commit_gang(lane, gang, _record(gang, turn.now_ms))
         if not gang.giving_up and not gang_placing.place(state, gang, waiting, turn):
             return gang_placing.reserve_some(state, lane, gang)
@@ -140,13 +145,12 @@ def _step(state: State, lane: int, gang: GangEntry, turn: Turn) -> Operation | N
         state.queue.put(gang.cls, (0,), gang.cls.queued_ms)
         binding.park(state, gang.cls, refusals.cures, refusals.reasons, turn)
         return None
-    gang.deadline_ms = turn.now_ms + state.settings.gang_reserve_ms
     return gang_placing.reserve_some(state, lane, gang)
 
 
 def _after_commit(state: State, lane: int, gang: GangEntry, turn: Turn) -> Operation | None:
     """The members that are reserved are bound, in truth. When none is left the next start is all or none again."""
-    if members := [e for e in _reserved(gang) if not e.busy][: state.settings.release_batch_slots]:
+    if members := [e for e in gang.reserved if not e.busy][: state.settings.release_batch_slots]:
         for entry in members:
             entry.busy = True
         return reservations.bind_reserved(lane, gang, [(e, bound_record(e.record)) for e in members])
@@ -183,15 +187,26 @@ def _stop_all(state: State, gang: GangEntry, reason: str, turn: Turn) -> bool:
     return bool(bound)
 
 
-def _reserved(gang: GangEntry) -> Iterator[SlotEntry]:
-    return (e for e in gang.owner.entries() if e.reserved and e.record.reservation.gang)
+def _victims_left(state: State, gang: GangEntry, turn: Turn) -> bool:
+    """Whether any still is where a member is to be. All are asked to go, unless the gang may be another one in a
+    moment."""
+    asked = [victim for entry in gang.reserved for victim in making_way.pending(state, entry) if not victim.closing]
+    if asked and gang.owner.next_share:
+        return True
+    left = [victim for entry in gang.reserved for victim in making_way.ask(state, entry, turn)]
+    if asked:
+        owner = gang.owner
+        binding.announce(
+            turn, state, owner.tenant, owner.name, "Preempts", f"it gets the room of {making_way.told(asked)}"
+        )
+    return bool(left)
 
 
 def _trouble(state: State, gang: GangEntry, turn: Turn) -> str:
     """Why what is reserved is to be swept; empty when it may go on."""
     if turn.now_ms >= gang.deadline_ms:
         return _LATE
-    nodes = [state.nodes[entry.record.node].record for entry in _reserved(gang)]
+    nodes = [state.nodes[entry.record.node].record for entry in gang.reserved]
     leaves = any(n.state != objects_pb2.NODE_STATE_READY or n.cordoned or n.draining for n in nodes)
     return _LEAVES if leaves else ""
 
@@ -200,10 +215,11 @@ def _give_up(state: State, lane: int, gang: GangEntry, turn: Turn) -> Sweep | No
     gang_placing.give_back(state, gang)
     if gang.flying:
         return None
-    swept = [Released(e, swept_record(e.record)) for e in _reserved(gang)][: state.settings.release_batch_slots]
+    swept = [Released(e, swept_record(e.record)) for e in gang.reserved][: state.settings.release_batch_slots]
     if swept:
         for released in swept:
             released.entry.busy = True
+            making_way.forget(state, released.entry.record)
         account = state.account(gang.owner.tenant)
         return reservations.sweep(state.root, lane, gang, swept, account)
     gang_placing.journal(gang, "Refused", turn)

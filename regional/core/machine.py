@@ -43,7 +43,7 @@ _URGENT: tuple[_Source, ...] = (
     releasing.next_replace,
     slices.next_slice,
 )
-_MADE: tuple[_Source, ...] = (gangs.next_step, preemption.next_preemption)  # a turn that just came
+_MADE: tuple[_Source, ...] = (gangs.next_step, preemption.next_preemption, gangs.next_step)  # a turn that just came
 _LAST: tuple[_Source, ...] = (*_MADE, authority.next_touch)
 # for a lane that is for interactive work alone, and for others: what comes first, and what takes turns before the last
 _FIRST = {True: (*_URGENT, *_MADE), False: (*_URGENT, forgetting.next_clear, forgetting.next_forget, *_MADE)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.api.v1.regional_pb2 import NextAct
 from atoll.model import explain
-from regional.core import preemption, surging
+from regional.core import making_way, surging
 from regional.core.records import CLOSED, RESERVED, SlotEntry, TaskEntry
 from regional.core.releasing import moves_without_proof
 from regional.core.state import State
@@ -77,7 +77,7 @@ def _of_running(entry: SlotEntry) -> NextAct:
 
 
 def _of_reserved(state: State, entry: SlotEntry) -> NextAct:
-    if not entry.record.reservation.gang and (victims := preemption.pending(state, entry)):
+    if victims := making_way.pending(state, entry):
         count = explain.counted(len(victims), "replica")
         return _act(AGENT, f"stops {count} of lower priority on {entry.record.node}, which make room for it")
     return _act(REGION, "binds it when all of its gang is reserved" if entry.record.reservation.gang else "binds it")

@@ -202,13 +202,21 @@ class GangEntry:
     planned: "list[Binding]" = field(default_factory=list)  # placed and charged, to be reserved
     decisions: list[objects_pb2.Decision] = field(default_factory=list)  # about what is planned or reserved
     flying: int = 0  # transactions on it that are under way
-    deadline_ms: int = 0  # of its reservations
     giving_up: str = ""  # why its reservations are swept
     given_up: int = 0  # in a row
 
     @property
     def tasks(self) -> "list[TaskEntry]":
         return [task for _, task in sorted(self.owner.tasks.items()) if task.gang]
+
+    @property
+    def reserved(self) -> "list[SlotEntry]":
+        return [e for e in self.owner.entries() if e.reserved and e.record.reservation.gang]
+
+    @property
+    def deadline_ms(self) -> int:
+        """Of its reservations; 0: it has none."""
+        return min((e.record.reservation.deadline_ms for e in self.reserved), default=0)
 
     @property
     def committed(self) -> bool:

@@ -195,21 +195,8 @@ def release_rejected(state: State, operation: Release, turn: Turn) -> None:
             continue
         if r.zombie is None:
             state.releases[r.entry.key] = r.entry
-        elif not look_again(state, r.entry) and node.welcomed and not r.entry.closing:
+        elif not closing.look_again(state, r.entry) and node.welcomed and not r.entry.closing:
             turn.do(SendToNode(node.session, closing.assign_message(state, r.entry)))
-
-
-def look_again(state: State, entry: SlotEntry) -> bool:
-    """A transaction on the slot is settled, and it is bound still. Whether its certificate has come meanwhile, or its
-    node was lost: nobody says so twice."""
-    node = state.nodes[entry.record.node]
-    if entry.status and entry.status.phase == CLOSED:
-        state.releases[entry.key] = entry
-        return True
-    if node.record.state == objects_pb2.NODE_STATE_LOST:
-        state.lost[node.name] = node
-        return True
-    return False
 
 
 def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:

@@ -48,9 +48,7 @@ class Sweep(Release):
 
 @dataclass(frozen=True, slots=True)
 class Preempt(Bind):
-    """A RESERVE that names victims."""
-
-    victims: tuple["SlotEntry", ...]
+    """A RESERVE of one slot that is in no gang. It names its victims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +72,12 @@ def reserve(
     nodes: Iterable["NodeEntry"],
     account: "TenantAccount",
     charge: Vector,
+    victims: Iterable["SlotEntry"],
 ) -> Reserve:
-    """I3, I9, I12. As BIND, but nothing runs by it: some members of a gang are charged to their nodes."""
+    """I3, I9, I12. As BIND, but nothing runs by it: some members of a gang are charged to their nodes; and each victim
+    is bound as it was when it was chosen."""
     plan = charge_slots("RESERVE", root, lane, bindings, nodes, ((account, charge),))
+    plan = plan._replace(compares=(*plan.compares, *(mod_is(v.key, v.mod_revision) for v in victims)))
     return Reserve(lane, plan, tuple(bindings), ((account.tenant, charge),), (), gang)
 
 
@@ -133,7 +134,7 @@ def preempt(
     charges = ((account, vector(binding.record.vector)),)
     plan = charge_slots("RESERVE", root, lane, (binding,), (node,), charges)
     plan = plan._replace(compares=(*plan.compares, *(mod_is(v.key, v.mod_revision) for v in victims)))
-    return Preempt(lane, plan, (binding,), ((account.tenant, charges[0][1]),), (decision,), tuple(victims))
+    return Preempt(lane, plan, (binding,), ((account.tenant, charges[0][1]),), (decision,))
 
 
 def bind_preempting(

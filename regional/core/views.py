@@ -8,7 +8,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
-from regional.core import draining, gangs, headroom, preemption
+from regional.core import draining, gangs, headroom, making_way
 from regional.core.ailing import ailment
 from regional.core.next_act import next_act
 from regional.core.placement import explain_node, explain_refusals
@@ -161,20 +161,20 @@ def _why(state: State, task: TaskEntry, index: int, common: regional_pb2.SlotWhy
 def _reserved(state: State, task: TaskEntry, index: int) -> objects_pb2.PendingReason:
     entry = task.entries[index]
     if entry.record.reservation.gang:
-        return explain.reason(explain.GANG_RESERVING, detail=_gang_progress(task))
-    left, all_ = len(preemption.pending(state, entry)), len(entry.record.reservation.victims)
+        return explain.reason(explain.GANG_RESERVING, detail=_gang_progress(state, task))
+    left, all_ = len(making_way.pending(state, entry)), len(entry.record.reservation.victims)
     return explain.reason(explain.PREEMPTING, detail=f"{all_ - left} of {all_} have gone from {entry.record.node}")
 
 
-def _gang_progress(task: TaskEntry) -> str:
-    return gangs.progress(task.owner.gang) if task.owner.gang else ""
+def _gang_progress(state: State, task: TaskEntry) -> str:
+    return gangs.progress(state, task.owner.gang) if task.owner.gang else ""
 
 
 def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReason]:
     if task.parallel is not None and task.at_once >= task.parallel:
         return [explain.reason(explain.PARALLELISM)]
     if gangs.together(task):
-        if detail := _gang_progress(task):
+        if detail := _gang_progress(state, task):
             return [explain.reason(explain.GANG_RESERVING, detail=detail)]
         cls = gangs.stands_as(task)
         return list(cls.reasons) if cls and cls.parked else [explain.reason(explain.QUEUED)]

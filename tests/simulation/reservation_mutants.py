@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from regional.core import gang_placing, gangs, making_room, preemption, reservations, takeover
+from regional.core import gang_placing, gangs, making_room, making_way, reservations, takeover
 from regional.core.state import State
 from tests.simulation.job_mutants import MUTANTS as MUTANTS
 from tests.simulation.mutants import mutant
@@ -68,4 +68,4 @@ def equals_are_stopped_too(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("capacity", events=8_000)
 def a_preemptor_does_not_wait_for_its_victims(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(preemption, "pending", lambda state, entry: [])
+    patch.setattr(making_way, "pending", lambda state, entry: [])

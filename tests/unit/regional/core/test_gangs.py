@@ -191,8 +191,10 @@ def test_the_workload_may_be_deleted_at_any_moment(world: RegionalWorld) -> None
     world.hold = False
     world.held.clear()
     world.take_over()
+    session = world.join("n0", capacity=ROOM)
     world.share("g", member(2), type=JOB, generation=2, removed=True)
-    world.advance(5_000)
+    world.close(session, *world.slots())
+    world.advance(5_000, beating=[session])
     assert not world.slots() and not world.slots(RESERVED) and not is_committed(world)
     assert ("acme", "g") not in world.state.workloads
 
