@@ -96,6 +96,8 @@ def replay(seed: int, events: int) -> None:
 def day(seed: int, as_json: bool) -> None:
     """A day of 1,400 satellite passes over three regions, a node and a region lost, beside first come, first fit.
 
+    It takes about four minutes.
+
     \b
     Examples:
       python -m simulation day

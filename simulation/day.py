@@ -1,72 +1,97 @@
 """A day of satellite passes: 1,400 jobs with windows and priorities over three regions, a node and a region lost.
 
-Each pass belongs to a region and has to be done before its window closes. The capacity is such that a single thread
+Each pass has a region of its own and has to be done before its window closes. The capacity is such that a single thread
 which takes passes first come, first fit, over all nodes of all regions, misses about 4 % of the windows, with nothing
-lost. The production queue and placement of each region decide the same day, with a node lost at noon and a whole region
-in the afternoon, each for an hour.
+lost. Here the production cores of all programs live through the same day in virtual time, with the auditor and every
+checker of the simulator looking on: the global plane spreads, regions queue, preempt, keep room and bind, agents run. A
+node is lost at noon and a whole region in the afternoon, its scheduler included, each for an hour.
 
-What is lost comes back as it can today: jobs of a lost node are placed again by their region once the node is taken for
-lost. A lost region is given up by the operator, and the ground segment submits its open passes to the others: failover
-by the global plane does not exist.
+The node's passes are placed again by their region. The lost region is cordoned after a minute, and the ground segment
+submits its open passes once more, under other names, for the other regions: what it asked for there is deleted, and
+ends when that region is back. Nothing else fails on this day: faults of every kind are history.py's.
 """
 
-import heapq
+import gc
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from atoll.api.v1 import objects_pb2
-from atoll.model.resources import Vector
-from regional.config import CoreSettings
-from simulation.replay import Job, Ran, Scheduler, first_come, jain, missed_percent
+from atoll.api.v1 import agent_pb2, global_pb2, objects_pb2
+from atoll.model.resources import Vector, total, vector
+from atoll.store import keys
+from atoll.store.store import Batch
+from global_cp.core.defaults import complete_workload
+from simulation.faults import NO_FAULTS
+from simulation.kernel import START_MS
+from simulation.node import Node
+from simulation.replay import Job, Ran, first_come, jain, missed_percent
+from simulation.users import Users
+from simulation.world import REGIONS, Shape, World
 
-REGIONS = ("north", "equator", "south")
 PASSES = 1_400
 NODES, MEMORY_MIB = 2, 65_536  # of a region; of a node
-DAY_MS, MINUTE_MS = 86_400_000, 60_000
-PEAKS_MS = (9 * 60 * MINUTE_MS, 18 * 60 * MINUTE_MS)
-URGENCY = (  # parts of the passes, their priority, and how long they can wait
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+DAY_MS = 24 * HOUR_MS
+PEAKS_MS = (9 * HOUR_MS, 18 * HOUR_MS)
+URGENCY: tuple[
+    tuple[float, objects_pb2.Priority.ValueType, int], ...
+] = (  # parts of the passes, their priority, and how long they can wait
     (0.1, objects_pb2.PRIORITY_REAL_TIME, 5 * MINUTE_MS),
     (0.4, objects_pb2.PRIORITY_HIGH, 15 * MINUTE_MS),
     (1.0, objects_pb2.PRIORITY_DEFAULT, 120 * MINUTE_MS),
 )
 FIFO_MISSES_PERCENT = 4.0
-NODE_LOST_MS, REGION_LOST_MS = 12 * 60 * MINUTE_MS, 14 * 60 * MINUTE_MS
-NODE_NOTICED_MS, REGION_GIVEN_UP_MS, AWAY_MS = 15_000, 60_000, 60 * MINUTE_MS
-AGEING_MS = 60 * MINUTE_MS  # the setting of these regions: passes may wait for so long as a matter of course
-LOST_REGION, LOST_NODE = "south", ("north", 0)
+DAWN_MS = MINUTE_MS  # before the first pass leaders are elected and tenants known
+GIVEN_UP_MS = MINUTE_MS  # after a region is lost
+LATEST_MS = 6 * HOUR_MS  # after the last arrival; what has not ended then is missed
+LOST_REGION, LOST_NODE = REGIONS[2], 0  # the node is one of the first region
+AGAIN = "-again"
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Which part of the day is played, and when what is lost."""
+
+    begin_ms: int = 0
+    end_ms: int = DAY_MS
+    node_lost_ms: int = 12 * HOUR_MS
+    region_lost_ms: int = 14 * HOUR_MS
+    away_ms: int = HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     passes: int
     node: Vector
-    fifo_missed_percent: float
+    fifo_missed_percent: float  # of the whole day
     in_window_percent: float
     missed: int
-    placed_again: int  # ran on what was lost
-    submitted_again: int  # waited in the lost region
     jain_of_regions: float
-    cpu_s: float
+    bindings: int
+    preemptions: int
+    submitted_again: int
+    events: int
+    cpu_s: float  # of all programs, the checkers and the simulator together
 
 
-def passes(seed: int) -> list[tuple[str, Job]]:
-    """Home regions and jobs. Half of the passes come around two peaks."""
+def passes(seed: int) -> list[Job]:
+    """By arrival; each of the tenant that is called as its region. Half of them come around two peaks."""
     dice = random.Random(seed)
     found = []
     for number in range(PASSES):
         peak = dice.choice(PEAKS_MS) + dice.gauss(0, 50 * MINUTE_MS)
         arrival_ms = round(min(max(peak if dice.random() < 0.5 else dice.uniform(0, DAY_MS), 0), DAY_MS))
         urgent = dice.random()
-        priority, slack_ms = next(kind for part, *kind in URGENCY if urgent < part)
+        _, priority, slack_ms = next(kind for kind in URGENCY if urgent < kind[0])
         run_ms = round(dice.uniform(4, 12) * MINUTE_MS)
         window_ms = run_ms + slack_ms
         request = Vector(250 * dice.randint(2, 8), 1_024 * dice.choice((2, 4, 8)))
         region = REGIONS[number % len(REGIONS)]
         job = Job(f"pass-{number:04d}", region, arrival_ms, run_ms, request, arrival_ms + window_ms, run_ms, priority)
-        found.append((region, job))
-    return sorted(found, key=lambda one: one[1].arrival_ms)
+        found.append(job)
+    return sorted(found, key=lambda job: job.arrival_ms)
 
 
 def sized_node(jobs: list[Job]) -> tuple[Vector, float]:
@@ -81,101 +106,133 @@ def sized_node(jobs: list[Job]) -> tuple[Vector, float]:
     return Vector(cpu_milli, MEMORY_MIB), missed
 
 
-class Day:
-    """The regions' schedulers, and what happens to them."""
+@dataclass(slots=True)
+class GroundSegment(Users):
+    """Submits each pass when it comes, and once more those of a region that is lost."""
 
-    def __init__(self, node: Vector, settings: CoreSettings) -> None:
-        self.regions = {name: Scheduler([node] * NODES, settings) for name in REGIONS}
-        self.away: set[str] = set()
-        self.ran: dict[str, Ran] = {}
-        self.again = self.resubmitted = 0
-        self._running: dict[str, tuple[str, Job, int]] = {}  # by name: region, row
-        self._waiting: dict[str, tuple[str, Job]] = {}
-        self._agenda: list[tuple[int, int, Callable[[int], None]]] = []
-        self._count = 0
+    gives_up: ClassVar[float] = 0.0
+    again: int = 0
 
-    def at(self, ms: int, act: Callable[[int], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._agenda, (ms, self._count, act))
+    def begin(self) -> None:
+        quota = total([vector(node.capacity) for node in self.world.nodes]).to_proto()
+        for region in REGIONS:
+            metadata, spec = objects_pb2.Metadata(name=region), objects_pb2.TenantSpec(quota=quota, weight=1)
+            self.want(global_pb2.ApplyTenantRequest(tenant=objects_pb2.Tenant(metadata=metadata, spec=spec)))
 
-    def run(self) -> None:
-        while self._agenda:
-            now_ms, _, act = heapq.heappop(self._agenda)
-            act(now_ms)
-            for name, region in self.regions.items():
-                if name not in self.away:
-                    for job, row in region.place(now_ms):
-                        self._start(name, job, row, now_ms)
+    def submit(self, job: Job, name: str) -> None:
+        self.want(global_pb2.ApplyWorkloadRequest(workload=_workload(job, name, self.world.kernel.now_ms)))
 
-    def submit(self, home: str, job: Job, now_ms: int) -> None:
-        """Preferred: at home; elsewhere when home has no room now and another region has."""
-        there = [name for name in (home, *REGIONS) if name not in self.away]
-        region = next((name for name in there if self.regions[name].has_room(job)), there[0])
-        self.ran.setdefault(job.name, Ran(job))
-        self._waiting[job.name] = region, job
-        self.regions[region].submit(job, now_ms)
-
-    def _start(self, region: str, job: Job, row: int, now_ms: int) -> None:
-        self._waiting.pop(job.name, None)
-        self._running[job.name] = place = (region, job, row)
-        self.ran[job.name].started_ms = now_ms
-        self.at(now_ms + job.run_ms, lambda end_ms: self._end(place, end_ms))
-
-    def _end(self, place: tuple[str, Job, int], now_ms: int) -> None:
-        region, job, row = place
-        if self._running.get(job.name) is place:
-            del self._running[job.name]
-            self.ran[job.name].ended_ms = now_ms
-            self.regions[region].end(job, row)
-
-    def lose_node(self, region: str, row: int, now_ms: int) -> None:
-        self.regions[region].set_ready(row, False)
-        lost = [place for place in self._running.values() if place[0] == region and place[2] == row]
-        for _, job, _ in lost:
-            del self._running[job.name]
-            self.regions[region].end(job, row)
-            self.again += 1
-            self.at(now_ms + NODE_NOTICED_MS, lambda ms, job=job: self.submit(region, job, ms))  # type: ignore[misc]
-
-    def lose_region(self, region: str, now_ms: int) -> None:
-        self.away.add(region)
-        open_ = [job for at, job, _ in self._running.values() if at == region]
-        self.again += len(open_)
-        waiting = [job for at, job in self._waiting.values() if at == region]
-        self.resubmitted += len(waiting)
-        for job in open_ + waiting:
-            self._running.pop(job.name, None)
-            self._waiting.pop(job.name, None)
-            self.at(now_ms + REGION_GIVEN_UP_MS, lambda ms, job=job: self.submit(region, job, ms))  # type: ignore[misc]
-
-    def bring_back(self, region: str, node: Vector, settings: CoreSettings) -> None:
-        self.regions[region] = Scheduler([node] * NODES, settings)
-        self.away.discard(region)
+    def give_up_on(self, region: str, open_passes: dict[str, Job]) -> None:
+        self.want(global_pb2.UpdateRegionRequest(name=region, cordoned=True))
+        for name, job in open_passes.items():
+            if self.world.global_state.get(keys.share(region, job.tenant, name)):
+                self.again += 1
+                self.want(global_pb2.DeleteWorkloadRequest(tenant=job.tenant, name=name))
+                self.submit(job, name + AGAIN)
 
 
-def run(seed: int, settings: CoreSettings | None = None) -> Outcome:
-    settings = settings or CoreSettings(ageing_ms=AGEING_MS)
-    day = passes(seed)
-    node, fifo = sized_node([job for _, job in day])
+def _workload(job: Job, name: str, now_ms: int) -> objects_pb2.Workload:
+    """With its defaults written out, as it will be stored: that nobody asked for anything else is checked."""
+    spec = objects_pb2.WorkloadSpec(
+        type=objects_pb2.WORKLOAD_TYPE_JOB,
+        priority=job.priority,
+        regions=[job.tenant, *(region for region in REGIONS if region != job.tenant)],
+        estimate_ms=job.run_ms,
+        time_to_live_s=60,
+    )
+    if job.deadline_ms >= now_ms + job.run_ms:  # what is late is done all the same
+        spec.deadline_ms = job.deadline_ms
+    task = spec.tasks.add(name="main", replicas=1, command=["pass"], args=[str(job.run_ms)], termination_grace_s=1)
+    task.resources.requests.CopyFrom(job.request.to_proto())
+    return complete_workload(
+        objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=job.tenant, name=name), spec=spec)
+    )
+
+
+class Day(World):
+    """Its times are those of the kernel."""
+
+    def __init__(self, jobs: list[Job], node: Vector) -> None:
+        self._node = node
+        super().__init__(0, NO_FAULTS, Shape(regions=len(REGIONS), nodes=NODES, stores_apart=True, jobs=True))
+        self.users = self.ground = GroundSegment(self)
+        self.ran = {job.name: Ran(job) for job in jobs}
+        for state in self.state_of.values():
+            state.listen(self._look)
+        for job in jobs:
+            self._at(job.arrival_ms, lambda job=job: self.ground.submit(job, job.name))  # type: ignore[misc]
+
+    def _capacity(self) -> objects_pb2.Resources:
+        return self._node.to_proto()
+
+    def run_ms(self, assign: agent_pb2.Assign) -> int:
+        return int(assign.task.args[0])
+
+    def _look(self, batch: Batch) -> None:
+        for change in batch.changes:
+            if change.item and change.key.split(b"/")[3] == b"slot":
+                slot = objects_pb2.Slot.FromString(change.item.value)
+                one = self.ran[slot.id.workload.removesuffix(AGAIN)]
+                if slot.state == objects_pb2.SLOT_STATE_BOUND:
+                    one.started_ms = one.started_ms or self.kernel.now_ms
+                elif slot.state == objects_pb2.SLOT_STATE_DONE and slot.exit.reason == "Completed":
+                    one.ended_ms = one.ended_ms or self.kernel.now_ms
+
+    def _open(self) -> dict[str, Job]:
+        now_ms = self.kernel.now_ms
+        return {name: one.job for name, one in self.ran.items() if one.job.arrival_ms <= now_ms and not one.ended_ms}
+
+    def _at(self, at_ms: int, act: Callable[[], None]) -> None:
+        self.kernel.after(at_ms - self.kernel.now_ms, b"day", act)
+
+    def lose(self, node_ms: int, region_ms: int, away_ms: int) -> None:
+        node = self.nodes_of[REGIONS[0]][LOST_NODE]
+        self._at(node_ms, node.reboot)
+        self._at(node_ms + away_ms, node.start)
+        schedulers, nodes = self.candidates_of[LOST_REGION], self.nodes_of[LOST_REGION]
+        for process in (*schedulers, *nodes):
+            self._at(region_ms, process.reboot if isinstance(process, Node) else process.kill)
+            self._at(region_ms + away_ms, process.start)
+        self._at(region_ms + GIVEN_UP_MS, lambda: self.ground.give_up_on(LOST_REGION, self._open()))
+        back = global_pb2.UpdateRegionRequest(name=LOST_REGION, cordoned=False)
+        self._at(region_ms + away_ms, lambda: self.ground.want(back))
+
+    def play(self, until_ms: int) -> None:
+        """Until all passes are over."""
+        self.begin()
+        while self.kernel.now_ms < until_ms and not all(one.ended_ms for one in self.ran.values()):
+            self.kernel.run(until_ms=self.kernel.now_ms + MINUTE_MS)
+
+
+def run(seed: int, hours: Hours = Hours()) -> Outcome:
+    every = passes(seed)
+    node, fifo = sized_node(every)
+    shift_ms = START_MS + DAWN_MS - hours.begin_ms
+    jobs = [
+        replace(job, arrival_ms=job.arrival_ms + shift_ms, deadline_ms=job.deadline_ms + shift_ms)
+        for job in every
+        if hours.begin_ms <= job.arrival_ms < hours.end_ms
+    ]
     began = time.process_time()
-    world = Day(node, settings)
-    for home, job in day:
-        world.at(job.arrival_ms, lambda ms, home=home, job=job: world.submit(home, job, ms))  # type: ignore[misc]
-    world.at(NODE_LOST_MS, lambda ms: world.lose_node(*LOST_NODE, ms))
-    world.at(NODE_LOST_MS + AWAY_MS, lambda ms: world.regions[LOST_NODE[0]].set_ready(LOST_NODE[1], True))
-    world.at(REGION_LOST_MS, lambda ms: world.lose_region(LOST_REGION, ms))
-    world.at(REGION_LOST_MS + AWAY_MS, lambda ms: world.bring_back(LOST_REGION, node, settings))
-    world.run()
-    ran = [replace(one) for one in world.ran.values()]
-    by_region = [[one.in_time for one in ran if one.job.tenant == name] for name in REGIONS]
+    world = Day(jobs, node)
+    world.lose(hours.node_lost_ms + shift_ms, hours.region_lost_ms + shift_ms, hours.away_ms)
+    gc.disable()  # as in history.py
+    try:
+        world.play(hours.end_ms + shift_ms + LATEST_MS)
+    finally:
+        gc.enable()
+    ran = list(world.ran.values())
+    by_region = [[one.in_time for one in ran if one.job.tenant == region] for region in REGIONS]
     return Outcome(
         passes=len(ran),
         node=node,
         fifo_missed_percent=round(fifo, 2),
         in_window_percent=round(100 - missed_percent(ran), 2),
         missed=sum(not one.in_time for one in ran),
-        placed_again=world.again,
-        submitted_again=world.resubmitted,
         jain_of_regions=round(jain([sum(done) / len(done) for done in by_region]), 5),
+        bindings=world.checkers.bindings,
+        preemptions=world.preemptions.count,
+        submitted_again=world.ground.again,
+        events=world.kernel.delivered,
         cpu_s=round(time.process_time() - began, 1),
     )

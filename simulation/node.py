@@ -189,7 +189,7 @@ class Node(End):
         self.after(self.kernel.between(5, 50), b"started", lambda: self._tell_start(name))
         if assign.type == objects_pb2.WORKLOAD_TYPE_JOB:
             boot = self._incarnation
-            self.kernel.after(self.kernel.between(100, JOB_MS), b"job ends", lambda: self._job_ends(boot, name))
+            self.kernel.after(self.world.run_ms(assign), b"job ends", lambda: self._job_ends(boot, name))
 
     def _tell_start(self, name: RunName) -> None:
         run = self.runs[name]

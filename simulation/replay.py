@@ -8,7 +8,7 @@ in the order they came, puts the first one on the first node with room, and wait
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from regional.core.filters import Cure, Request
 from regional.core.node_table import NodeTable
 from regional.core.queue import NEVER_MS, Queue, SchedulingClass
 
-_RESOURCES = frozenset({Cure.RESOURCES})
+_RESOURCES, _QUOTA = frozenset({Cure.RESOURCES}), frozenset({Cure.QUOTA})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Job:
     request: Vector
     deadline_ms: int = 0  # 0 = none
     estimate_ms: int = 0
-    priority: int = objects_pb2.PRIORITY_DEFAULT
+    priority: objects_pb2.Priority.ValueType = objects_pb2.PRIORITY_DEFAULT
 
 
 @dataclass(slots=True)
@@ -53,31 +53,33 @@ class Ran:
         return self.started_ms - self.job.arrival_ms
 
 
-class Scheduler:
-    """What one region decides with. All in virtual time; nothing fails."""
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    weight: float = 1.0
+    quota: Vector | None = None
 
-    def __init__(self, nodes: Sequence[Vector], settings: CoreSettings, strategy: str = "") -> None:
+
+EQUAL = Tenant()
+
+
+class Scheduler:
+    """What one region decides with. All in virtual time; nothing fails. Tenants that are not named are `EQUAL`."""
+
+    def __init__(
+        self, nodes: Sequence[Vector], settings: CoreSettings, strategy: str = "", tenants: Mapping[str, Tenant] = {}
+    ) -> None:
         self._table = NodeTable()
         self._queue = Queue(settings.ageing_ms, settings.overdue_turn)
-        self._strategy = strategy
+        self._strategy, self._tenants = strategy, tenants
         self._rows: dict[Request, ClassRow] = {}
         self._jobs: dict[SchedulingClass, Job] = {}
         self._held: defaultdict[str, Vector] = defaultdict(Vector)
-        self._freed = False
+        self._freed: set[str] = set()  # tenants of which work has ended
         for number, capacity in enumerate(nodes):
             row = self._table.add(f"n{number:04d}")
             self._table.describe(row, capacity, {}, (), False)
             self._table.set_ready(row, True)
         self._total = self._table.total.tolist()
-
-    def set_ready(self, row: int, ready: bool) -> None:
-        """A node is gone, or back; what ran there is the caller's to end, and to submit again."""
-        self._table.set_ready(row, ready)
-        self._freed = True
-
-    def has_room(self, job: Job) -> bool:
-        row = self._row(Request(job.request, strategy=self._strategy))
-        return row.feasible_count > 0
 
     def _row(self, request: Request) -> ClassRow:
         row = self._rows.get(request)
@@ -96,16 +98,20 @@ class Scheduler:
     def end(self, job: Job, row: int) -> None:
         self._table.credit(row, job.request)
         self._held[job.tenant] -= job.request
-        self._freed = True
+        self._freed.add(job.tenant)
 
     def place(self, now_ms: int) -> list[tuple[Job, int]]:
         """All that can start now, in the queue's order, with the rows it got."""
         queue, placed = self._queue, []
         if self._freed and queue.parked:
             queue.wake(Cure.RESOURCES, lambda cls: True)
-        self._freed = False
+            queue.wake(Cure.QUOTA, lambda cls: cls.tenant in self._freed)
+        self._freed.clear()
         queue.age(now_ms)
         while cls := queue.pick(self._share):
+            if not self._affordable(cls):
+                queue.park(cls, _QUOTA, ())
+                continue
             row = self._row(cls.request)
             if not row.feasible_count:
                 if len(self._rows) == 1:
@@ -120,16 +126,25 @@ class Scheduler:
             placed.append((job, at))
         return placed
 
+    def _affordable(self, cls: SchedulingClass) -> bool:
+        quota = self._tenants.get(cls.tenant, EQUAL).quota
+        return quota is None or (self._held[cls.tenant] + cls.request.vector).fits(quota)
+
     def _share(self, tenant: str) -> float:
         held = self._held[tenant]
-        return max((h / t for h, t in zip(held, self._total, strict=True) if t), default=0.0)
+        dominant = max((h / t for h, t in zip(held, self._total, strict=True) if t), default=0.0)
+        return dominant / self._tenants.get(tenant, EQUAL).weight
 
 
 def replay(
-    jobs: Sequence[Job], nodes: Sequence[Vector], settings: CoreSettings | None = None, strategy: str = ""
+    jobs: Sequence[Job],
+    nodes: Sequence[Vector],
+    settings: CoreSettings | None = None,
+    strategy: str = "",
+    tenants: Mapping[str, Tenant] = {},
 ) -> list[Ran]:
     """In the order of arrival; all have ended."""
-    scheduler = Scheduler(nodes, settings or CoreSettings(), strategy)
+    scheduler = Scheduler(nodes, settings or CoreSettings(), strategy, tenants)
     coming = sorted(jobs, key=lambda job: (job.arrival_ms, job.name))
     ran = {id(job): Ran(job) for job in coming}
     ends: list[tuple[int, int, Job, int]] = []

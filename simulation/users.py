@@ -5,7 +5,7 @@ again though they have one. Decides what users want in this history. What they w
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from google.protobuf.message import Message
 
@@ -45,6 +45,7 @@ class Call:
 
 @dataclass(slots=True)
 class Users:
+    gives_up: ClassVar[float] = 0.05  # when nobody answers; and how often
     world: "World"
     calls: dict[str, Call] = field(default_factory=dict)  # by request id
     _tries: dict[int, Call] = field(default_factory=dict)  # those a user still listens to
@@ -172,7 +173,7 @@ class Users:
         call = self._tries.pop(number, None)
         if call is None or not call.waits:
             return
-        call.given_up = self.world.kernel.chance(0.05)
+        call.given_up = self.world.kernel.chance(self.gives_up)
         if call.waits:
             self._send(call)
 

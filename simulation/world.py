@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from atoll.api.v1 import objects_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.resources import Vector
 from atoll.store.memory_state import MemoryState
 from global_cp.config import CoreSettings as GlobalSettings
@@ -18,7 +18,7 @@ from simulation.checkers import Checkers
 from simulation.faults import NO_FAULTS, Faults
 from simulation.kernel import Kernel
 from simulation.network import Network
-from simulation.node import Node
+from simulation.node import JOB_MS, Node
 from simulation.operators import Operators
 from simulation.plane import GlobalCandidate
 from simulation.preemptions import Preemptions
@@ -82,6 +82,10 @@ class World:
     def _capacity(self) -> objects_pb2.Resources:
         cpus = self.kernel.random.choice([2, 4, 8])
         return Vector(cpu_milli=cpus * 1000, memory_mib=cpus * 2048).to_proto()
+
+    def run_ms(self, assign: agent_pb2.Assign) -> int:
+        """How long a replica of a job runs."""
+        return self.kernel.between(100, JOB_MS)
 
     @staticmethod
     def leading(candidates: Sequence[C]) -> list[C]:

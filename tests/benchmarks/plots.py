@@ -15,6 +15,7 @@ class Panel(NamedTuple):
     x: str
     y: str
     lines: Mapping[str, Points]
+    scale: str = "linear"  # of y
 
 
 class Table(NamedTuple):
@@ -53,7 +54,7 @@ def _draw(path: Path, panels: Sequence[Panel]) -> None:
     for axis, panel in zip(axes[0], panels, strict=True):
         for name, points in panel.lines.items():
             axis.plot([point[0] for point in points], [point[1] for point in points], label=name)
-        axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+        axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, yscale=panel.scale)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.tight_layout()

@@ -5,8 +5,10 @@ first fit.
 
 surf: a month of jobs with deadlines (`surf_month.tasks.csv.gz`, github.com/atlarge-research/opendc); the capacity is
 the largest with which first come, first fit misses 4 % of them. A job that runs longer than the trace gives it has no
-deadline here, for either: nobody could meet it. Estimates are the real durations. `ageing_ms` is 6 h, as an operator of
-jobs with a day of slack would set it.
+deadline here, for either: nobody could meet it. Such jobs are 1 % of all and nearly two thirds of the work. Estimates
+are the real durations. Two configurations: one tenant and `ageing_ms` of 6 h; and what an operator does for whom
+deadlines matter most: the jobs without are a tenant of their own, with a quota of 60 % of the nodes and a tenth of the
+weight, and work ages after four days.
 lcg: eleven days of the LHC grid (`LCG.swf.gz`, Parallel Workloads Archive); its sites are laid onto regions by their
 number, its users are tenants, and every region has just the processors its jobs need in the mean. How fair a policy is:
 Jain's index over the tenants of 1 / mean bounded slowdown, and slowdowns themselves.
@@ -18,18 +20,19 @@ import gzip
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from atoll.model.resources import Vector
 from regional.config import CoreSettings
-from simulation.replay import Job, Ran, first_come, jain, missed_percent, replay, sized
+from simulation.replay import Job, Ran, Tenant, first_come, jain, missed_percent, replay, sized
 from tests.benchmarks import plots
 
-AGEING_MS = 6 * 3_600_000
 REGIONS, SITE, USER = 4, 15, 11  # fields of the Standard Workload Format
 SHORT_MS = 60_000  # slowdowns are bounded: a job counts as that long at least
 HOUR_MS = 3_600_000
+LONG, LONG_PERCENT = "without-deadline", 60
 
 
 def surf(folder: Path) -> tuple[list[Job], Vector]:
@@ -61,24 +64,41 @@ def lcg(folder: Path) -> list[list[Job]]:
 def run_surf(folder: Path) -> tuple[dict[str, Any], list[plots.Panel]]:
     jobs, node = surf(folder)
     count = sized(jobs, node, 4.0)
-    fifo, ours = first_come(jobs, [node] * count), replay(jobs, [node] * count, CoreSettings(ageing_ms=AGEING_MS))
-    found = {
+    nodes = [node] * count
+    apart = [job if job.deadline_ms else replace(job, tenant=LONG) for job in jobs]
+    most = Vector(*(LONG_PERCENT * count // 100 * amount for amount in node.amounts()))
+    tenants = {"surf": Tenant(weight=10), LONG: Tenant(quota=most)}
+    ran = {
+        "first come, first fit": first_come(jobs, nodes),
+        "one tenant": replay(jobs, nodes, CoreSettings(ageing_ms=6 * HOUR_MS)),
+        "two tenants": replay(apart, nodes, CoreSettings(ageing_ms=96 * HOUR_MS), tenants=tenants),
+    }
+    found: dict[str, Any] = {
         "jobs": len(jobs),
         "without_possible_deadline": sum(not job.deadline_ms for job in jobs),
         "nodes": count,
-        "first_come_in_time_percent": round(100 - missed_percent(fifo), 3),
-        "in_time_percent": round(100 - missed_percent(ours), 3),
-        "first_come_missed": sum(not one.in_time for one in fifo if one.job.deadline_ms),
-        "missed": sum(not one.in_time for one in ours if one.job.deadline_ms),
     }
-    lines = {"first come, first fit": _missed_by_day(fifo), "queue and placement": _missed_by_day(ours)}
+    for name, ones in ran.items():
+        waits_h = [one.waited_ms / HOUR_MS for one in ones if not one.job.deadline_ms]
+        found[name] = {
+            "in_time_percent": round(100 - missed_percent(ones), 3),
+            "missed": sum(not one.in_time for one in ones if one.job.deadline_ms),
+            "mean_wait_without_deadline_h": round(sum(waits_h) / len(waits_h), 1),
+            "longest_wait_without_deadline_h": round(max(waits_h), 1),
+        }
+    lines = {name: _missed_by_day(ones) for name, ones in ran.items()}
     return found, [plots.Panel("SURF month", "day", "deadlines missed so far", lines)]
 
 
 def _missed_by_day(ran: Sequence[Ran]) -> list[tuple[float, float]]:
     missed = sorted(one.job.deadline_ms for one in ran if one.job.deadline_ms and not one.in_time)
-    first = min(one.job.arrival_ms for one in ran)
-    return [((ms - first) / (24 * HOUR_MS), number) for number, ms in enumerate(missed, 1)] or [(0, 0), (30, 0)]
+    first, last = min(one.job.arrival_ms for one in ran), max(one.job.deadline_ms for one in ran)
+    ends = [(0.0, 0.0), *((_days(ms - first), number) for number, ms in enumerate(missed, 1))]
+    return [*ends, (_days(last - first), len(missed))]
+
+
+def _days(ms: int) -> float:
+    return ms / (24 * HOUR_MS)
 
 
 def run_lcg(folder: Path) -> tuple[dict[str, Any], list[plots.Panel]]:
@@ -104,7 +124,7 @@ def run_lcg(folder: Path) -> tuple[dict[str, Any], list[plots.Panel]]:
             "worst_mean_slowdown": round(means[-1], 1),
         }
         lines[name] = [(100 * number / len(means), mean) for number, mean in enumerate(means, 1)]
-    return found, [plots.Panel("LCG: tenants", "% of tenants", "mean bounded slowdown", lines)]
+    return found, [plots.Panel("LCG: tenants", "% of tenants", "mean bounded slowdown", lines, "log")]
 
 
 def main() -> None:
@@ -120,9 +140,12 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(text + "\n")
     if arguments.plot:
-        rows = [(name, value) for name, value in found.items()]
-        table = plots.Table("Figures", ("", ""), rows)
-        plots.write(arguments.plot, arguments.trace, f"Trace {arguments.trace}", "In virtual time.", panels, [table])
+        policies = {name: figures for name, figures in found.items() if isinstance(figures, dict)}
+        header = ("", *next(iter(policies.values())))
+        rows = [(name, *figures.values()) for name, figures in policies.items()]
+        facts = [(name, value) for name, value in found.items() if name not in policies]
+        tables = [plots.Table("Figures", header, rows), *([plots.Table("Trace", ("", ""), facts)] if facts else [])]
+        plots.write(arguments.plot, arguments.trace, f"Trace {arguments.trace}", "In virtual time.", panels, tables)
 
 
 if __name__ == "__main__":
