@@ -7,6 +7,8 @@ of docs/failure-model.md.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atoll.model import strategies
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreSettings:
@@ -57,6 +59,14 @@ class CoreSettings:
     surge_wait_ms: int = 30_000  # for quota to make a replica elsewhere first; then it is stopped first
     forget_lost_after_s: int = 7 * 86_400
     node_certificate_s: int = 86_400  # the longest life of a node's certificate
+
+    # evening out the nodes
+    rebalance_percent: int = 30  # largest less mean utilization of the nodes, above which replicas move; 0 = never
+    rebalance_after_ms: int = 60_000  # it has been above that
+    rebalance_at_once: int = 2
+    rebalance_per_minute: int = 6
+    rebalance_rest_ms: int = 600_000  # that a replica has run before it moves, so also between two moves
+    rebalance_strategies: tuple[str, ...] = strategies.SPREADING  # of tasks whose replicas move
 
     # replicas
     retry_first_ms: int = 1_000

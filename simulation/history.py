@@ -15,6 +15,7 @@ CONVERGE_WITHIN_EVENTS = 50_000  # what runs in circles does not converge either
 STEP_MS = 2_000
 SHORT_VALIDITY_MS = 240_000  # of slices, in some histories: they freeze when the global plane is long away
 WITH_JOBS = 0.5  # of the histories have jobs
+EVENING_OUT = 0.4  # of the histories have regions that move replicas to even out their nodes
 ALONE = 0.3  # of the histories have their regions converge once while the global plane is away
 
 
@@ -41,7 +42,8 @@ def run(seed: int, events: int, *, regions: int = 0, jobs: bool | None = None, *
     shape = _shape(rng)
     alone = rng.random() < ALONE
     with_jobs = rng.random() < WITH_JOBS if jobs is None else jobs
-    world = World(seed, faults, replace(shape, regions=regions or shape.regions, jobs=with_jobs))
+    evens_out = random.Random(seed ^ 0xE7E4).random() < EVENING_OUT
+    world = World(seed, faults, replace(shape, regions=regions or shape.regions, jobs=with_jobs, evens_out=evens_out))
     failure = ""
     gc.disable()  # a history is short, and most of what it makes stays until its end
     try:

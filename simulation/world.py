@@ -5,11 +5,12 @@ store, or each has one of its own.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.resources import Vector
+from atoll.model.strategies import STRATEGIES
 from atoll.store.memory_state import MemoryState
 from global_cp.config import CoreSettings as GlobalSettings
 from regional.config import CoreSettings
@@ -29,6 +30,14 @@ from simulation.users import Users
 
 REGIONS = ("eu-west", "eu-east", "us-east")
 EXPIRY_CHECK_MS = 500
+EVENING_OUT: dict[str, Any] = {
+    "rebalance_percent": 4,
+    "rebalance_after_ms": 2_000,
+    "rebalance_per_minute": 60,
+    "rebalance_rest_ms": 10_000,
+    "surge_wait_ms": 5_000,
+    "rebalance_strategies": STRATEGIES,
+}
 C = TypeVar("C", bound=Candidate)
 
 
@@ -43,6 +52,9 @@ class Shape:
     slice_validity_ms: int = GlobalSettings().slice_validity_ms
     jobs: bool = False  # users want jobs, too
     headroom_percent: int = 0
+    evens_out: bool = (
+        False  # regions move replicas from full nodes to empty ones, sooner and more than they do by default
+    )
 
 
 class World:
@@ -62,6 +74,8 @@ class World:
         for state in self.states:
             self.checkers.watch(state)
         rate, settings = self._rate, CoreSettings(lanes=shape.lanes, headroom_percent=shape.headroom_percent)
+        if shape.evens_out:
+            settings = replace(settings, **EVENING_OUT)
         global_settings = GlobalSettings(lanes=shape.lanes, slice_validity_ms=shape.slice_validity_ms)
         self.planes = [GlobalCandidate(self, n, self.global_state, global_settings, rate()) for n in (1, 2)]
         self.candidates_of = {

@@ -41,6 +41,7 @@ class Workload:
     fixed: Mapping[str, int] = field(default_factory=dict)  # replicas by region
     residency: Sequence[str] = ()  # requirements on labels of regions: "jurisdiction in (eu)"
     requires: Sequence[str] = ()
+    migratable: bool | None = None  # of a service: its replicas may be moved to even out nodes; true when left out
 
     def to_proto(self) -> objects_pb2.Workload:
         """Raises Invalid with every mistake."""
@@ -57,7 +58,7 @@ class Workload:
                 mistakes.append(errors.Mistake(f"spec.tasks[0].resources.requests.{name}", str(error)))
         task.requires.extend(_requirements(self.requires, "spec.tasks[0].requires", mistakes))
         self._publish(task, mistakes)
-        spec = objects_pb2.WorkloadSpec(tasks=[task], regions=self.regions)
+        spec = objects_pb2.WorkloadSpec(tasks=[task], regions=self.regions, migratable=self.migratable)
         self._spread(spec.spread, mistakes)
         self._times(spec, mistakes)
         if self.job:

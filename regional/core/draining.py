@@ -14,13 +14,10 @@ record: a new leader goes on where the last one stopped. Keeps I1 and I2: nothin
 from collections import Counter
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
-
-from atoll.model.resources import NOTHING, Vector
 from regional.core import binding, closing, node_life, surging
 from regional.core.commands import Announce
-from regional.core.records import NodeEntry, SlotEntry, TaskEntry
+from regional.core.promises import Promises
+from regional.core.records import NodeEntry, SlotEntry
 from regional.core.state import State, Turn
 from regional.core.tally import READY, UP
 from regional.core.transactions import Bind
@@ -38,34 +35,19 @@ _NO_QUOTA = "stopped first, because the tenant's quota has no room for one more"
 _NO_ROOM = "stopped first, because no node takes one more"
 
 
-class _Round:
-    """One look at all that leaves. Room is promised once: what was asked before counts against it."""
+class _Look:
+    """One look at what leaves a node."""
 
-    def __init__(self, state: State, now_ms: int) -> None:
-        self.wishes: dict[str, Vector] = {}  # quota that is lacking for surges, by tenant
+    def __init__(self, state: State, promises: Promises, now_ms: int) -> None:
         self.broken: dict[bytes, str] = {}  # why what may go now was not made elsewhere first, by slot
         self._state = state
+        self._promises = promises
         self._now_ms = now_ms
-        self._promised: dict[int, npt.NDArray[np.int64]] = {}  # by row
-        self._beside: dict[str, Vector] = {}  # to be charged beside what is charged already, by tenant
-        self.moving: set[str] = {task.owner.tenant for task in state.surging}  # tenants whose work is on its way
-        self._wished: Counter[TaskEntry] = Counter()
-        for node in state.leaving.values():
-            for entry in node.slots.values():
-                if entry.closing and entry.wanted:
-                    self._promise(entry)
-                elif entry.closing:
-                    self.moving.add(entry.task.owner.tenant)  # its quota comes back
-        for task in state.surging:
-            for new, old in task.surges.items():
-                surge, its = task.entries.get(new), task.entries.get(old)
-                if its and its.bound and not (surge and surge.bound) and new not in task.in_flight:
-                    self._make(its)
 
     def leaving(self, node: NodeEntry) -> Iterator[tuple[SlotEntry, str, str]]:
         """What has to leave a node: the entry, why, and what holds it back ("" = it may go now)."""
         for _, entry in sorted(node.slots.items()):
-            if why := surging.why_leaves(self._state, node, entry):
+            if why := surging.must_leave(self._state, node, entry):
                 deadline_ms, reason = why
                 yield entry, reason, self._held(entry, deadline_ms)
 
@@ -81,74 +63,36 @@ class _Round:
             return JOB
         if (successor := surging.successor_of(entry)) is not None:
             return "" if surging.is_up(task, successor) else MADE
-        allowed = max(1, task.replicas * self._state.settings.disruption_percent // 100)
         if not entry.marks & (READY | UP):
-            return "" if self._promise(entry) else ROOM
+            return "" if self._promises.instead(entry) else ROOM
+        allowed = max(1, task.replicas * self._state.settings.disruption_percent // 100)
         if surging.may_surge(entry) and (held := self._made_first(entry, allowed)):
             return held
         if task.replicas - task.tally.up >= allowed:
             return BUDGET
-        return "" if self._promise(entry) else ROOM
+        return "" if self._promises.instead(entry) else ROOM
 
     def _made_first(self, entry: SlotEntry, allowed: int) -> str:
         """What is done, or waited for, so that another one is there first; empty when that cannot be."""
-        task, tenant = entry.task, entry.task.owner.tenant
-        if len(task.surges) + self._wished[task] >= allowed:
+        task, promises = entry.task, self._promises
+        if len(task.surges) + promises.wished[task] >= allowed:
             return TURN
         if task.cls and task.cls.parked:
             self.broken[entry.key] = _NO_ROOM
-        elif self._pays(entry):
-            if self._make(entry):
+        elif promises.pays(entry):
+            if promises.beside(entry):
                 return MAKING
             self.broken[entry.key] = _NO_ROOM
+        elif promises.awaits_quota(entry):
+            return QUOTA
         else:
-            self.wishes[tenant] = self.wishes.get(tenant, NOTHING) + task.request.vector
-            self._wished[task] += 1
-            since_ms = self._state.account(tenant).wishes_since_ms or self._now_ms
-            if tenant in self.moving or self._now_ms < since_ms + self._state.settings.surge_wait_ms:
-                return QUOTA
             self.broken[entry.key] = _NO_QUOTA
         return ""
 
-    def _pays(self, entry: SlotEntry) -> bool:
-        """Whether quota holds another one beside it."""
-        account = self._state.account(entry.task.owner.tenant)
-        beside = self._beside.get(account.tenant, NOTHING) + entry.task.request.vector
-        return (account.in_use() + beside).fits(account.ceiling())
 
-    def _make(self, entry: SlotEntry) -> bool:
-        """Promises room and quota to another one beside it, if a node takes that."""
-        tenant = entry.task.owner.tenant
-        self._beside[tenant] = self._beside.get(tenant, NOTHING) + entry.task.request.vector
-        return self._promise(entry, beside=True)
-
-    def _promise(self, entry: SlotEntry, *, beside: bool = False) -> bool:
-        """Whether another node takes the replica beside all that was promised. `beside`: while it runs on; else quota
-        has to let it be bound again."""
-        state, task = self._state, entry.task
-        account = state.account(task.owner.tenant)
-        if not beside and not account.in_use().fits(account.ceiling()):
-            return False
-        row = state.class_row(task)
-        row.refresh(task.copies)
-        amounts = np.array(task.request.vector.amounts(), np.int64)
-        node = state.nodes[entry.record.node]
-        around = task.around if beside else task.around.without(node.row)  # else it stops before another is placed
-        for candidate in row.allowed(around).tolist():
-            promised = self._promised.get(candidate, np.zeros_like(amounts))
-            if (state.table.capacity[candidate] - state.table.used[candidate] - promised >= amounts).all():
-                self._promised[candidate] = promised + amounts
-                return True
-        return False
-
-
-def check(state: State, turn: Turn) -> None:
+def check(state: State, promises: Promises, turn: Turn) -> None:
     """Asks what may go now; called again and again. A node that cannot be told is left until it can."""
-    surging.check(state, turn)
-    if not state.leaving:
-        surging.wish(state, {}, (), turn.now_ms)
-        return
-    look = _Round(state, turn.now_ms)
+    look = _Look(state, promises, turn.now_ms)
     for node in list(state.leaving.values()):
         for entry, reason, held in look.leaving(node) if node.welcomed else ():
             if held is MAKING:
@@ -158,7 +102,6 @@ def check(state: State, turn: Turn) -> None:
         if node.record.draining and not node.drained and is_empty(state, node):
             node.drained = True
             turn.do(Announce(node_life.event(state, node.name, "NodeDrained", node.record.drain.reason, turn)))
-    surging.wish(state, look.wishes, look.moving, turn.now_ms)
 
 
 def _stop(state: State, entry: SlotEntry, reason: str, broken: str, turn: Turn) -> None:
@@ -181,7 +124,8 @@ def is_empty(state: State, node: NodeEntry) -> bool:
 
 def progress(state: State, node: NodeEntry, now_ms: int) -> str:
     """For people: what is left of a drain, and what each part waits for."""
-    held = Counter(held or STOPPING for _, _, held in _Round(state, now_ms).leaving(node))
+    look = _Look(state, Promises(state, now_ms), now_ms)
+    held = Counter(held or STOPPING for _, _, held in look.leaving(node))
     parts = [f"{count} {reason}" for reason, count in sorted(held.items())]
     parts += [f"{len(node.zombies)} may still run"] if node.zombies else []
     return "; ".join(parts) or "drained"

@@ -13,6 +13,7 @@ from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
 from regional.core import closing, gangs, indices, interactive, liveness, transactions
 from regional.core.commands import SendToNode
+from regional.core.indices import UNKNOWN
 from regional.core.ledger import TenantAccount
 from regional.core.records import (
     CLOSED,
@@ -212,6 +213,9 @@ def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
         return
     failed = record.state == WAITING and not entry.outdated and entry.exit_reason not in ("", STOPPED, NODE_LOST)
     avoid = record.node if failed else ""
+    if UNKNOWN in task.surges.values():  # which may take its place: see surging.py
+        state.queue.delay(task.cls, entry.index, now_ms + 2 * state.settings.node_check_ms, avoid)
+        return
     preempted = record.state == WAITING and record.not_before_ms > 0 and entry.exit_reason == STOPPED
     task.cls.front |= preempted
     if (failed or preempted) and record.not_before_ms > now_ms:

@@ -10,7 +10,7 @@ Keeps I7.
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import AtollError, Conflict
 from atoll.model import explain
-from regional.core import draining, node_changes, node_life, resting, transactions
+from regional.core import draining, node_changes, node_life, relocation, resting, transactions
 from regional.core.commands import Announce, CloseSession, Reply
 from regional.core.events import NodeChangeAsked
 from regional.core.records import NodeEntry
@@ -24,7 +24,7 @@ _S_IN_MS = 1_000
 def check(state: State, turn: Turn) -> None:
     """Work leaves first; then what goes by itself is noted: destroyed machines once they are empty, and nodes lost
     long ago. Removals whose certificates have expired are forgotten with the next one that is written."""
-    draining.check(state, turn)
+    relocation.check(state, turn)
     resting.check(state, turn)
     for node in state.nodes.values():
         record = node.record

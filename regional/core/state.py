@@ -17,6 +17,7 @@ from atoll.store import keys
 from regional.config import CoreSettings
 from regional.core import overcommit
 from regional.core.ailing import ails
+from regional.core.balance import Balance
 from regional.core.class_row import ClassRow
 from regional.core.commands import Command
 from regional.core.events import NodeChangeAsked
@@ -57,9 +58,7 @@ class Turn:
 
 class State:
     def __init__(self, region: str, settings: CoreSettings, authority: Authority, now_ms: int) -> None:
-        self.region = region
-        self.settings = settings
-        self.authority = authority
+        self.region, self.settings, self.authority = region, settings, authority
         self.root, self.revision, self.epoch = authority.root, 0, 0  # everything committed up to here is known
         self.table = NodeTable()
         self.neighbours = Neighbours()
@@ -93,7 +92,7 @@ class State:
         self.asked: list[tuple[int, Plan]] = []
         self.node_changes, self.removals_asked = list[NodeChangeAsked](), list[NodeChangeAsked]()
         self.leaving: dict[str, NodeEntry] = {}  # nodes whose work, or part of it, has to go
-        self.surging: dict[TaskEntry, None] = {}  # tasks with surges
+        self.balance, self.surging, self.wishing = Balance(), dict[TaskEntry, None](), dict[str, TenantAccount]()
         self.speculating: dict[TaskEntry, None] = {}  # tasks whose stragglers get second copies
         self.resting: dict[str, int] = {}  # nodes that get no work until then
         self.going: dict[str, None] = {}  # nodes to be removed by themselves
@@ -238,6 +237,7 @@ class State:
             task.entries[index] = entry
             entries.append(entry)
             entry.bound, entry.reserved = record.state == BOUND, record.state == RESERVED
+            entry.exit_reason = "" if entry.bound else record.exit.reason
             if entry.placed:
                 node = self._enter_node(entry)[0]
                 rows.append(node.row)

@@ -9,8 +9,8 @@ A surge needs quota beside the replica it is for. What the region lacks for that
 acknowledgement (`wish`), which grants it where the quota has room.
 
 A surge is given up when what it is for stays where it is or is not wanted any more, when its own node is to be left,
-and when no node or no quota takes it. Decides nothing about who leaves: draining.py. Keeps I1 and I3: to the store it
-is a slot like any other.
+and when no node or no quota takes it. Decides nothing about who leaves: draining.py, rebalancing.py. Keeps I1 and I3:
+to the store it is a slot like any other.
 """
 
 from collections.abc import Collection, Mapping
@@ -31,6 +31,12 @@ _KEEP = (objects_pb2.RUN_CLASS_UNSPECIFIED, objects_pb2.RUN_CLASS_KEEP)
 
 
 def why_leaves(state: State, node: NodeEntry, entry: SlotEntry) -> tuple[int, str] | None:
+    """Why a replica goes elsewhere, and until when that is tried; None when it stays."""
+    migration = state.balance.migrations.get(entry.key)
+    return must_leave(state, node, entry) or ((migration.until_ms, migration.reason) if migration else None)
+
+
+def must_leave(state: State, node: NodeEntry, entry: SlotEntry) -> tuple[int, str] | None:
     """By when a replica has to be gone, and why; None when it may stay."""
     record = node.record
     if record.draining:
@@ -90,12 +96,15 @@ def check(state: State, turn: Turn) -> None:
 def wish(state: State, beside: Mapping[str, Vector], moving: Collection[str], now_ms: int) -> None:
     """What each tenant would need for surges beside its replicas: for those there are, and for what waits for quota;
     and since when nothing but that is waited for."""
+    if not (state.surging or state.wishing or beside):
+        return
     wishes = dict(beside)
     for task in state.surging:
         tenant = task.owner.tenant
         wishes[tenant] = wishes.get(tenant, NOTHING) + task.request.vector * len(task.surges)
-    for account in state.accounts.values():
-        tenant = account.tenant
+    accounts = {**state.wishing, **{tenant: state.account(tenant) for tenant in wishes}}
+    state.wishing = {tenant: accounts[tenant] for tenant in wishes}
+    for tenant, account in accounts.items():
         account.surge = wishes.get(tenant, NOTHING)
         since_ms = now_ms if tenant in moving else account.wishes_since_ms or now_ms
         account.wishes_since_ms = since_ms if tenant in beside else 0
@@ -124,7 +133,7 @@ def _find_whose(state: State, task: TaskEntry, new: int, turn: Turn) -> None:
     if any(e is not None and e.bound and e.status is None for e in (*others.values(), task.entries.get(new))):
         return
     ending = next((i for i, entry in others.items() if entry is None or _is_ending(entry)), None)
-    leaving = (i for i, e in others.items() if e and e.bound and why_leaves(state, state.nodes[e.record.node], e))
+    leaving = (i for i, e in others.items() if e and e.bound and must_leave(state, state.nodes[e.record.node], e))
     paired = task.surges.values()
     if ending is not None:
         entry = others[ending]
@@ -154,7 +163,7 @@ def _settle(state: State, task: TaskEntry, new: int, old: int, turn: Turn) -> No
 def _cannot_be_had(state: State, task: TaskEntry, new: int) -> bool:
     entry = task.entries.get(new)
     if entry is not None and entry.bound:
-        return why_leaves(state, state.nodes[entry.record.node], entry) is not None
+        return must_leave(state, state.nodes[entry.record.node], entry) is not None
     return new not in task.in_flight and task.cls is not None and task.cls.parked
 
 

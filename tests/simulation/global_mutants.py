@@ -163,7 +163,10 @@ def nothing_is_bound_while_the_global_plane_is_away(patch: pytest.MonkeyPatch) -
     def with_uplink_only(state: Any, lane: int, turn: Any) -> Any:
         return next_bind(state, lane, turn) if state.uplink else None
 
-    patch.setattr(machine, "_BULK", tuple(with_uplink_only if s is next_bind else s for s in machine._BULK))
+    turns = {
+        kept: tuple(with_uplink_only if s is next_bind else s for s in machine._TURNS[kept]) for kept in machine._TURNS
+    }
+    patch.setattr(machine, "_TURNS", turns)
 
 
 @mutant("I11", regions=2)
@@ -204,6 +207,11 @@ def a_surge_takes_nobodys_place(patch: pytest.MonkeyPatch) -> None:
     """It is one of those wanted, and so is what it was made for, elsewhere."""
     patch.setattr(users, "GANGS", 0)  # they are never moved so
     patch.setattr(surging, "take_over", lambda state, task, new, old: task.surges.pop(new))
+
+
+@mutant("are wanted", "bound", events=10_000, operator_every_ms=2_000)
+def a_surge_that_is_given_up_is_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(surging, "_give_up", lambda state, task, new, turn: task.surges.pop(new))
 
 
 @mutant("residency", events=8_000, regions=2, jobs=False)

@@ -1,8 +1,14 @@
 """Agents of a regional core under test that do what they are told, when the test lets them."""
 
-from atoll.api.v1 import objects_pb2
+from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.resources import Vector
-from tests.support.regional_world import SMALL_NODE, RegionalWorld
+from tests.support.regional_world import SMALL_NODE, RegionalWorld, status
+
+Key = tuple[int, int]  # of an attempt
+
+
+def _key(attempt: objects_pb2.Attempt) -> Key:
+    return attempt.term, attempt.n
 
 
 class Agents:
@@ -11,23 +17,30 @@ class Agents:
     def __init__(self, world: RegionalWorld, *names: str, capacity: Vector = SMALL_NODE) -> None:
         self.world = world
         self.sessions = {name: world.join(name, capacity=capacity) for name in names}
+        self.began_ms: dict[Key, int] = {}  # by attempt
 
     def run(self) -> None:
         """Every bound replica that is not asked to stop runs and is ready."""
         for name, session in self.sessions.items():
             asked = self.asked(name)
-            self.world.run(session, [s for s in self.on(name) if s.attempt.n not in asked])
+            running = [self._running(slot) for slot in self.on(name) if _key(slot.attempt) not in asked]
+            self.world.report(session, *running)
+
+    def _running(self, slot: objects_pb2.Slot) -> agent_pb2.AttemptStatus:
+        found = status(slot, agent_pb2.ATTEMPT_PHASE_RUNNING, ready=True, healthy=True)
+        found.started_ms = self.began_ms.setdefault(_key(slot.attempt), self.world.now_ms)
+        return found
 
     def on(self, name: str) -> list[objects_pb2.Slot]:
         return [slot for slot in self.world.slots() if slot.node == name]
 
-    def asked(self, name: str) -> set[int]:
-        return {stop.token.attempt.n for stop in self.world.messages(self.sessions[name], "stop")}
+    def asked(self, name: str) -> set[Key]:
+        return {_key(stop.token.attempt) for stop in self.world.messages(self.sessions[name], "stop")}
 
     def obey(self, name: str) -> int:
         """Closes what was asked to stop; how many."""
         asked = self.asked(name)
-        closing = [slot for slot in self.on(name) if slot.attempt.n in asked]
+        closing = [slot for slot in self.on(name) if _key(slot.attempt) in asked]
         self.world.close(self.sessions[name], *closing)
         return len(closing)
 

@@ -1476,6 +1476,7 @@ class WorkloadSpec(_message.Message):
     SPREAD_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     ESTIMATE_MS_FIELD_NUMBER: _builtins.int
+    MIGRATABLE_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
     NOT_AFTER_MS_FIELD_NUMBER: _builtins.int
     ACTIVE_DEADLINE_S_FIELD_NUMBER: _builtins.int
@@ -1492,6 +1493,8 @@ class WorkloadSpec(_message.Message):
     """wall clock: a job's replicas are to have ended by then; 0 = none"""
     estimate_ms: _builtins.int
     """how long one replica runs, as far as the user knows"""
+    migratable: _builtins.bool
+    """of a service: its replicas may be moved to even out nodes; default true"""
     not_before_ms: _builtins.int
     """Of jobs only:
     wall clock: nothing of it starts earlier; 0 = at once
@@ -1532,6 +1535,7 @@ class WorkloadSpec(_message.Message):
         spread: Global___Spread | None = ...,
         deadline_ms: _builtins.int = ...,
         estimate_ms: _builtins.int = ...,
+        migratable: _builtins.bool | None = ...,
         not_before_ms: _builtins.int = ...,
         not_after_ms: _builtins.int = ...,
         active_deadline_s: _builtins.int = ...,
@@ -1540,11 +1544,13 @@ class WorkloadSpec(_message.Message):
         resumed: _builtins.int = ...,
         schedule: Global___Schedule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule", "spread", b"spread"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_migratable", b"_migratable", "migratable", b"migratable", "schedule", b"schedule", "spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_deadline_s", b"active_deadline_s", "bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "not_after_ms", b"not_after_ms", "not_before_ms", b"not_before_ms", "on_failure", b"on_failure", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "resumed", b"resumed", "run_class", b"run_class", "schedule", b"schedule", "spread", b"spread", "tasks", b"tasks", "time_to_live_s", b"time_to_live_s", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_migratable", b"_migratable", "active_deadline_s", b"active_deadline_s", "bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "migratable", b"migratable", "not_after_ms", b"not_after_ms", "not_before_ms", b"not_before_ms", "on_failure", b"on_failure", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "resumed", b"resumed", "run_class", b"run_class", "schedule", b"schedule", "spread", b"spread", "tasks", b"tasks", "time_to_live_s", b"time_to_live_s", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__migratable: _TypeAlias = _typing.Literal["migratable"]  # noqa: Y015
+    _WhichOneofArgType__migratable: _TypeAlias = _typing.Literal["_migratable", b"_migratable"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__migratable) -> _WhichOneofReturnType__migratable | None: ...
 
 Global___WorkloadSpec: _TypeAlias = WorkloadSpec  # noqa: Y015
 

@@ -47,3 +47,11 @@ spec:
     )
     assert isinstance(document.message, objects_pb2.Workload)
     assert box.to_proto().spec.tasks == document.message.spec.tasks
+
+
+def test_what_is_not_migratable_is_written_and_read_so() -> None:
+    assert not Workload(name="a").to_proto().spec.HasField("migratable"), "the server decides"
+    kept = Workload(name="a", command=["run"], migratable=False).to_proto()
+    (read,) = manifest.parse(manifest.to_yaml([manifest.tree(kept, "Workload")]))
+    assert isinstance(read.message, objects_pb2.Workload)
+    assert read.message.spec.HasField("migratable") and not read.message.spec.migratable

@@ -1,0 +1,77 @@
+"""Room and quota for replicas that are on their way to another node, each promised once in a look at all that moves.
+
+`beside`: a replica's successor is made while it runs on, so it needs room and quota of its own. `instead`: it ends
+first. Quota that is lacking for successors is added up, to be asked of the global plane (surging.py). Changes nothing.
+"""
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+from atoll.model.resources import NOTHING, Vector
+from regional.core.colocation import Around
+from regional.core.records import SlotEntry, TaskEntry
+from regional.core.state import State
+
+
+class Promises:
+    def __init__(self, state: State, now_ms: int) -> None:
+        self.wishes: dict[str, Vector] = {}  # quota that is lacking, by tenant
+        self.wished: Counter[TaskEntry] = Counter()  # successors that it is lacking for
+        self.moving: set[str] = {task.owner.tenant for task in state.surging}  # tenants whose quota is on its way
+        self._state = state
+        self._now_ms = now_ms
+        self._rows: dict[int, npt.NDArray[np.int64]] = {}  # promised, by row
+        self._charges: dict[str, Vector] = {}  # likewise of quota, by tenant
+        for node in state.leaving.values():
+            for entry in node.slots.values():
+                if entry.closing and entry.wanted:
+                    self.instead(entry)
+                elif entry.closing:
+                    self.moving.add(entry.task.owner.tenant)  # its quota comes back
+        for task in state.surging:
+            for new, old in task.surges.items():
+                surge, its = task.entries.get(new), task.entries.get(old)
+                if its and its.bound and not (surge and surge.bound) and new not in task.in_flight:
+                    self.beside(its)
+
+    def pays(self, entry: SlotEntry) -> bool:
+        """Whether quota holds a successor beside it."""
+        account = self._state.account(entry.task.owner.tenant)
+        more = self._charges.get(account.tenant, NOTHING) + entry.task.request.vector
+        return (account.in_use() + more).fits(account.ceiling())
+
+    def awaits_quota(self, entry: SlotEntry) -> bool:
+        """Asks for what it lacks; whether that is still worth waiting for."""
+        tenant = entry.task.owner.tenant
+        self.wishes[tenant] = self.wishes.get(tenant, NOTHING) + entry.task.request.vector
+        self.wished[entry.task] += 1
+        since_ms = self._state.account(tenant).wishes_since_ms or self._now_ms
+        return tenant in self.moving or self._now_ms < since_ms + self._state.settings.surge_wait_ms
+
+    def beside(self, entry: SlotEntry) -> bool:
+        """Whether another node takes a successor; quota is promised too."""
+        tenant = entry.task.owner.tenant
+        self._charges[tenant] = self._charges.get(tenant, NOTHING) + entry.task.request.vector
+        return self._takes(entry, entry.task.around)
+
+    def instead(self, entry: SlotEntry) -> bool:
+        """Whether another node takes it, and quota lets it be bound again."""
+        account = self._state.account(entry.task.owner.tenant)
+        node = self._state.nodes[entry.record.node]
+        return account.in_use().fits(account.ceiling()) and self._takes(entry, entry.task.around.without(node.row))
+
+    def _takes(self, entry: SlotEntry, around: Around) -> bool:
+        task, table = entry.task, self._state.table
+        row = self._state.class_row(task)
+        row.refresh(task.copies)
+        amounts = np.array(task.request.vector.amounts(), np.int64)
+        own = self._state.nodes[entry.record.node].row
+        for candidate in row.allowed(around).tolist():
+            promised = self._rows.get(candidate, np.zeros_like(amounts))
+            free = table.capacity[candidate] - table.used[candidate] - promised
+            if candidate != own and (free >= amounts).all():
+                self._rows[candidate] = promised + amounts
+                return True
+        return False
