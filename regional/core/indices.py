@@ -32,8 +32,7 @@ def wanted(task: TaskEntry, going: Set[int] = frozenset()) -> Collection[int]:
     taken = placed | task.surges.keys()
     others = (i for i in range(task.replicas + len(taken)) if i not in taken)
     first = frozenset([*kept, *islice(others, task.replicas - len(kept))])
-    for new in [new for new, old in task.surges.items() if old not in first and old != UNKNOWN]:
-        del task.surges[new]
+    task.surges = {new: old for new, old in task.surges.items() if old in first or (first and old == UNKNOWN)}
     if task.surges:
         return first.union(task.surges)
     return first if task.speculation is None else _with_copies(task, first, won)

@@ -68,6 +68,15 @@ def test_a_new_leader_goes_on_with_it(world: RegionalWorld, agents: Agents) -> N
     assert nodes_of(world) == ["n2", "n2", "n2"]
 
 
+def test_a_new_leader_keeps_none_of_what_is_removed(world: RegionalWorld, agents: Agents) -> None:
+    world.take_over()
+    world.share("web", removed=True)
+    for name in ("n1", "n2"):
+        agents.sessions[name] = world.join(name)
+        (sync,) = world.messages(agents.sessions[name], "sync")
+        assert len(sync.stops) == len(agents.on(name)) and not sync.assignments
+
+
 def test_a_smaller_count_takes_first_what_leaves(world: RegionalWorld, agents: Agents) -> None:
     world.share("web", task(replicas=2, cpu=100), generation=2)
     agents.settle("n1")
