@@ -3,13 +3,23 @@
 from dataclasses import replace
 
 from atoll.api.v1 import objects_pb2
+from atoll.model import strategies
+from atoll.model.resources import Vector
 from regional.core.filters import Request
 from regional.core.queue import NEVER_MS, SchedulingClass
 from regional.core.records import GangEntry, TaskEntry
 
 
 def class_of(task: TaskEntry) -> SchedulingClass:
-    return _class(task, task.request)
+    cls = _class(task, task.request)
+    cls.decreasing = _size(task.request.vector) if task.request.strategy in strategies.DECREASING else 0
+    return cls
+
+
+def _size(amount: Vector) -> int:
+    """The largest of its dimensions, in processors' milli: a GPU counts as 8 processors, 4 GiB of memory and 64 GiB of
+    disk as one."""
+    return max(amount.cpu_milli, amount.memory_mib * 1_000 // 4_096, amount.disk_mib // 64, 8 * amount.gpu_milli, 1)
 
 
 def class_of_gang(gang: GangEntry) -> SchedulingClass:

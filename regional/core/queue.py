@@ -3,7 +3,7 @@
 A class is one task of one generation of a workload: all its replicas ask alike. Waiting replicas are ranges of indices,
 not objects. Order (docs/scheduling.md): priority band, raised by one each time the class has waited `ageing_ms`; then
 the tenant with the lowest weighted dominant share (DRF); then what must start first to meet its deadline (EDF), as long
-as it still can; then age. One turn in `overdue_turn` goes round among the
+as it still can; then age, or, of what asks for it and began to wait in the same second, the larger. One turn in `overdue_turn` goes round among the
 classes that have waited past the highest band: so each class has its turn within a bound, whatever others ask. A class
 that no node takes, or no quota, leaves the order until an event of a kind in its `cures` comes; its age goes on.
 Replicas that failed come back at their time, and are kept off the node they failed on where another takes them.
@@ -20,9 +20,10 @@ from regional.core.filters import Cure, Request
 
 NEVER_MS = 1 << 62
 TOP_BAND = int(PRIORITY_REAL_TIME)
+BATCH_MS = 1_000  # what begins to wait within it is one batch to the strategies that place the larger first
 _DEAD_RAISES = 1_000  # at least so many before they are swept
 
-_Key = tuple[int, int, int]  # latest start, queued, ticket
+_Key = tuple[int, int, int, int]  # latest start, queued, size (negative), ticket
 _Heap = list[tuple[_Key, "SchedulingClass"]]
 
 
@@ -36,6 +37,7 @@ class SchedulingClass:
     band: int
     request: Request
     latest_start_ms: int = NEVER_MS  # deadline - estimate
+    decreasing: int = 0  # how large it is, where of a batch the larger comes first; 0 = by age alone
     front: bool = False  # some of it was preempted: it comes before its like
     gang: bool = False  # all members of a gang, as one item: its only index is 0
     queued_ms: int = 0
@@ -163,8 +165,8 @@ class Queue:
     def _key(self, cls: SchedulingClass) -> _Key:
         """What cannot meet its deadline any more stands with what has none: else it would make others miss theirs."""
         latest_ms = cls.latest_start_ms
-        queued_ms = -1 if cls.front else cls.queued_ms
-        return latest_ms if latest_ms >= self._now_ms else NEVER_MS, queued_ms, cls.ticket
+        queued_ms = -1 if cls.front else cls.queued_ms - (cls.queued_ms % BATCH_MS if cls.decreasing else 0)
+        return latest_ms if latest_ms >= self._now_ms else NEVER_MS, queued_ms, -cls.decreasing, cls.ticket
 
     def age(self, now_ms: int) -> None:
         """Raises what has waited long enough; to be called before `pick`, after classes were offered."""
@@ -229,7 +231,7 @@ class Queue:
 
     def _head(self, heap: _Heap) -> SchedulingClass | None:
         while heap:
-            (latest_ms, _, ticket), cls = heap[0]
+            (latest_ms, _, _, ticket), cls = heap[0]
             if _stands(cls, ticket):
                 if latest_ms >= self._now_ms:
                     return cls
@@ -271,7 +273,7 @@ class Queue:
             return 0
         heap = self._bands[cls.level][cls.tenant]
         own = self._key(cls)
-        return 1 + sum(_stands(other, key[2]) and self._key(other) < own for key, other in heap)
+        return 1 + sum(_stands(other, key[-1]) and self._key(other) < own for key, other in heap)
 
 
 def _stands(cls: SchedulingClass, ticket: int) -> bool:

@@ -150,6 +150,9 @@ STRATEGIES: dict[str, tuple[tuple[Score, float], ...]] = {
     strategies.BEST_FIT: ((TIGHTNESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
     strategies.WORST_FIT: ((LOOSENESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
     strategies.FIRST_FIT: ((ALIKE, 1.0), *_WISHES),
+    strategies.BEST_FIT_DECREASING: ((TIGHTNESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
+    strategies.WORST_FIT_DECREASING: ((LOOSENESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
+    strategies.FIRST_FIT_DECREASING: ((ALIKE, 1.0), *_WISHES),
     strategies.WARM_IMAGE: ((WARM, 1.0), (FULLNESS, 1.0), *_WISHES),
     strategies.COST: ((CHEAPNESS, 1.0), (FULLNESS, 1 / 1024), *_WISHES),  # of those that cost the same the fuller one
     strategies.ROUND_ROBIN: ((APART, 1.0), *_WISHES),  # the n-th replica on every node before any gets one more

@@ -239,7 +239,7 @@ def plain_terms(
         strategies.WARM_IMAGE: {"warm": (held, 1)} if task.image else {},
         strategies.ROUND_ROBIN: {"apart": (1 / (1 + copies), 1)},
     }
-    terms = dict(own[task.strategy or strategies.BIN_PACK])
+    terms = dict(own[(task.strategy or strategies.BIN_PACK).removesuffix("-decreasing")])
     if task.strategy == strategies.COST:
         part = max(
             min(amount / max(capacity, 1), 1.0) for amount, capacity in zip(all_asked, node.capacity, strict=True)

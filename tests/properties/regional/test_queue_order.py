@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from atoll.model.resources import Vector
 from regional.core.filters import Request
-from regional.core.queue import NEVER_MS, TOP_BAND, Queue, SchedulingClass
+from regional.core.queue import BATCH_MS, NEVER_MS, TOP_BAND, Queue, SchedulingClass
 
 AGEING_MS, OVERDUE_TURN, STEP_MS = 1_000, 4, 100
 TENANTS = ("acme", "best", "corp")
@@ -100,6 +100,28 @@ def test_what_can_meet_its_deadline_comes_in_the_order_of_slack_and_the_rest_by_
     while found := queue.pick(lambda _: 0.0):
         assert queue.position(found) == 1
         found.take(1)
+        order.append(found.workload)
+    assert order == sorted(keys, key=keys.__getitem__)
+
+
+waiting = st.tuples(st.integers(0, 3_000), st.sampled_from((0, 0, 1, 2, 3)), st.sampled_from((NEVER_MS, 9_000)))
+
+
+@settings(deadline=None)
+@given(st.lists(waiting, max_size=20))
+def test_of_a_batch_the_larger_come_first_where_that_is_asked_for(arrivals: list[tuple[int, int, int]]) -> None:
+    """The plain definition: by latest start, then by age, which is the same for those of one batch that ask for it."""
+    queue = Queue(1 << 40, OVERDUE_TURN)
+    keys: dict[str, tuple[int, int, int, int]] = {}
+    for number, (queued_ms, size, latest_ms) in enumerate(sorted(arrivals)):
+        one = cls(number, "acme", 3)
+        one.decreasing, one.latest_start_ms = size, latest_ms
+        queue.put(one, range(1 + number % 2), queued_ms)
+        keys[one.workload] = (latest_ms, queued_ms // BATCH_MS * BATCH_MS if size else queued_ms, -size, number)
+    queue.age(3_000)
+    order = []
+    while found := queue.pick(lambda _: 0.0):
+        found.take(9)
         order.append(found.workload)
     assert order == sorted(keys, key=keys.__getitem__)
 
