@@ -1,8 +1,9 @@
 """When to probe one run, and what the answers mean: live, ready, serving.
 
 Liveness and readiness are apart: a failed liveness probe ends the run, a failed readiness probe only takes it out of
-service. Serving = ready, and probed once through its first port when it has one. The shell makes single checks; the
-intervals, thresholds and the start period are decided here. A check is in flight at most once per kind.
+service. Serving = ready, and probed once through its first port when it has one; what nothing asks serves once it has
+run for a while (replica.py). The shell makes single checks; the intervals, thresholds and the start period are decided
+here. A check is in flight at most once per kind.
 """
 
 from dataclasses import dataclass
@@ -61,6 +62,11 @@ class Health:
     def serving(self) -> bool:
         port = self._checks.get(Kind.PORT)
         return self.ready and (port is None or port.passing)
+
+    @property
+    def unasked(self) -> bool:
+        """No answer of its own says that it serves."""
+        return not {Kind.READINESS, Kind.PORT} & self._checks.keys()
 
     @property
     def message(self) -> str:

@@ -118,7 +118,7 @@ class Replica:
             generation=self.assign.generation if self.assign else 0,
             phase=STOPPING if self.closing and self.alive else self.phase,
             ready=bool(health and health.ready),
-            serving=bool(health and health.serving),
+            serving=bool(health and health.serving and self._stands(health)),
             healthy=self.healthy,
             restarts=self.restarts,
             exit=self.exit.to_proto() if self.exit else None,
@@ -126,6 +126,11 @@ class Replica:
             ready_ms=self.ready_ms,
             message=self.closing or delayed or self.unhealthy or (health.message if health else ""),
         )
+
+    def _stands(self, health: Health) -> bool:
+        """A service that nothing asks has to run for its minimum time: its command may end at once."""
+        job = self.assign is not None and self.assign.type == objects_pb2.WORKLOAD_TYPE_JOB
+        return job or self.healthy or not health.unasked
 
     def next_deadline(self) -> int | None:
         if self.phase == BACKOFF:

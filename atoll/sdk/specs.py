@@ -9,6 +9,15 @@ from atoll.api.v1 import objects_pb2
 from atoll.manifest import scalars, selectors
 from atoll.model import resources
 
+_TIMES = (  # name here, field, as in a manifest, whether it is a span
+    ("deadline", "deadline_ms", "deadline", False),
+    ("not_before", "not_before_ms", "notBefore", False),
+    ("not_after", "not_after_ms", "notAfter", False),
+    ("active_deadline", "active_deadline_s", "activeDeadline", True),
+    ("time_to_live", "time_to_live_s", "timeToLive", True),
+    ("estimate", "estimate_ms", "estimate", True),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
@@ -22,7 +31,7 @@ class Workload:
     tenant: str = ""
     image: str = ""
     command: Sequence[str] = ()
-    replicas: int | None = None  # 1, or the sum of `fixed`
+    replicas: int | None = None  # 1, or the sum of `fixed`, or `completions`
     cpu: str = ""
     memory: str = ""
     disk: str = ""
@@ -33,9 +42,17 @@ class Workload:
     ports: Sequence[int] = ()
     http: str = ""
     job: bool = False
-    priority: str = ""
-    deadline: str = ""  # of a job: RFC 3339 or "now+2h"
+    parallelism: int = 0  # of a job, here and below: so many replicas at once; 0 = all
+    completions: int = 0  # so many must succeed; 0 = all
+    retries: int | None = None  # of a replica after its first try
+    deadline: str = ""  # RFC 3339 or "now+2h"
+    not_before: str = ""  # likewise
+    not_after: str = ""
+    active_deadline: str = ""  # "30m" from its begin
+    time_to_live: str = ""  # after its end
     estimate: str = ""  # how long a replica runs: "10m"
+    priority: str = ""
+    strategy: str = ""  # of placement
     regions: Sequence[str] = ()  # in order of preference; none = any
     spread: str = ""  # preferred, even, fixed or cheapest
     fixed: Mapping[str, int] = field(default_factory=dict)  # replicas by region
@@ -46,8 +63,11 @@ class Workload:
     def to_proto(self) -> objects_pb2.Workload:
         """Raises Invalid with every mistake."""
         mistakes: list[errors.Mistake] = []
-        replicas = (0 if self.fixed else 1) if self.replicas is None else self.replicas
+        replicas = (0 if self.fixed else self.completions or 1) if self.replicas is None else self.replicas
         task = objects_pb2.Task(replicas=replicas, image=self.image, command=self.command, env=_labels(self.env))
+        task.strategy, task.parallelism, task.completions = self.strategy, self.parallelism, self.completions
+        if self.retries is not None:
+            task.retries.CopyFrom(objects_pb2.RetryPolicy(limit=self.retries))
         task.gpu_models.extend(self.gpu_models)
         for name in ("cpu", "memory", "disk", "gpu"):
             text = getattr(self, name)
@@ -75,14 +95,16 @@ class Workload:
         return objects_pb2.Workload(metadata=metadata, spec=spec)
 
     def _times(self, spec: objects_pb2.WorkloadSpec, mistakes: list[errors.Mistake]) -> None:
-        for name, text in (("deadline", self.deadline), ("estimate", self.estimate)):
+        now_ms = round(time.time() * 1000)
+        for name, field_name, written, is_span in _TIMES:
+            text: str = getattr(self, name)
             try:
-                if text and name == "deadline":
-                    spec.deadline_ms = scalars.parse_instant(text, round(time.time() * 1000))
+                if text and is_span:
+                    setattr(spec, field_name, scalars.parse_duration(text, field_name))
                 elif text:
-                    spec.estimate_ms = scalars.parse_duration(text, "_ms")
+                    setattr(spec, field_name, scalars.parse_instant(text, now_ms))
             except scalars.ScalarError as error:
-                mistakes.append(errors.Mistake(f"spec.{name}", str(error)))
+                mistakes.append(errors.Mistake(f"spec.{written}", str(error)))
 
     def _spread(self, spread: objects_pb2.Spread, mistakes: list[errors.Mistake]) -> None:
         for region, replicas in self.fixed.items():

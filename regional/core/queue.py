@@ -3,10 +3,11 @@
 A class is one task of one generation of a workload: all its replicas ask alike. Waiting replicas are ranges of indices,
 not objects. Order (docs/scheduling.md): priority band, raised by one each time the class has waited `ageing_ms`; then
 the tenant with the lowest weighted dominant share (DRF); then what must start first to meet its deadline (EDF), as long
-as it still can; then age, or, of what asks for it and began to wait in the same second, the larger. One turn in `overdue_turn` goes round among the
-classes that have waited past the highest band: so each class has its turn within a bound, whatever others ask. A class
-that no node takes, or no quota, leaves the order until an event of a kind in its `cures` comes; its age goes on.
-Replicas that failed come back at their time, and are kept off the node they failed on where another takes them.
+as it still can; then age, or, of what asks for it and began to wait in the same second, the larger. One turn in
+`overdue_turn` goes round among the classes that have waited past the highest band: so each class has its turn within a
+bound, whatever others ask. A class that no node takes, or no quota, leaves the order until an event of a kind in its
+`cures` comes; its age goes on. Replicas that failed come back at their time, and are kept off the node they failed on
+where another takes them.
 """
 
 import heapq

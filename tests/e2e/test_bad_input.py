@@ -369,6 +369,10 @@ def test_over_quota_waits_when_it_is_told_to(world: World) -> None:
     assert (done.returncode, done.stdout) == (3, "workload/queued created\n")
     assert "Error E2103: 1 of 11 replicas of queued are not placed in r1" in done.stderr
     assert "ask for cpu 100m more than its quota" in done.stderr
+    (line,) = run(world, "queue", "list", who="sam").stdout.splitlines()[1:]
+    assert line.split()[:5] == ["r1", "small", "default", "1", "1"], "one waits, and is parked"
+    stands = run(world, "queue", "get", "queued", who="sam").stdout
+    assert "cpu 100m missing" in stands.splitlines()[1], stands
     assert run(world, "scale", "queued", "10", who="sam").returncode == 0
     assert run(world, "delete", "queued", "--yes", who="sam").returncode == 0
 

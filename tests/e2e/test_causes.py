@@ -116,6 +116,8 @@ async def test_a_command_that_ends_at_once(cluster: Cluster, client: AsyncClient
     cure = tmp_path / "cure"
     await client.workloads.apply(document("web", f"[ -e {cure} ] || exit 7; exec sleep 1000000"))
     await told(cluster, "web", "Failed", "it ended with code 7", "restarted")
+    ran = await atoll(cluster, "run", "ran", "--timeout", "2s", "--", "sh", "-c", "exit 7")
+    assert (ran.returncode, "Error E2103: 1 of 1 replicas of ran are not serving" in ran.stderr) == (3, True), ran
     (slot,) = await client.slots.list(workload="web")
     assert (slot.attempt.exit.code, slot.attempt.exit.reason) == (7, "Failed")
     cure.touch()

@@ -6,6 +6,7 @@ On the machine's own engine; every container there is known by the cluster's fol
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -133,6 +134,11 @@ async def test_what_keeps_a_container_from_starting(cluster: Containers, client:
         await client.workloads.apply(workload("none", sleep, image="NOT-A-NAME"))
         await told(cluster, "missing", "ImageMissing", missing)
         await told(cluster, "none", "ImageInvalid", "'NOT-A-NAME' is not the name of an image")
+        (port,) = free_ports(1)
+        with socket.create_server(("127.0.0.1", port)):
+            ports = f"    ports: [{port}]"
+            await client.workloads.apply(workload("taken", f"exec httpd -f -p {port}", more=ports))
+            await told(cluster, "taken", "PortTaken", f"a port of {port} is taken on this node")
         assert not docker.containers(cluster.folder), "nothing of them is left between two tries"
         with docker.client() as engine:
             engine.tag(docker.image(), missing)
@@ -140,7 +146,7 @@ async def test_what_keeps_a_container_from_starting(cluster: Containers, client:
         mended = await client.workloads.get("none")
         mended.spec.tasks[0].image = docker.image()
         await client.workloads.apply(mended)
-        for name in ("missing", "none"):
+        for name in ("missing", "none", "taken"):
             await serves(client, name)
             await client.workloads.delete(name)
         await until(lambda: not docker.containers(cluster.folder), "something is left")

@@ -31,6 +31,22 @@ def test_without_a_probe_it_is_a_second_after_its_start_and_that_is_told() -> No
     assert (status.phase, status.ready, status.healthy) == (RUNNING, True, True)
 
 
+def serving(task: objects_pb2.Task, after_ms: int, *, job: bool = False) -> bool:
+    world = World().boot().running(assign(task=task, job=job))
+    world.wait(after_ms)
+    (replica,) = world.machine._slots.replicas(run().slot)
+    return replica.status().serving
+
+
+def test_what_nothing_asks_serves_once_it_has_run_for_its_minimum_time() -> None:
+    plain = objects_pb2.Task(command=["x"])
+    assert [serving(plain, after_ms) for after_ms in (900, 1_000)] == [False, True]
+    assert serving(plain, 0, job=True), "a job's replica may end at once"
+    assert not serving(objects_pb2.Task(command=["x"], min_ready_ms=5_000), 4_900)
+    ported = objects_pb2.Task(command=["x"], ports=[objects_pb2.Port(number=80)])
+    assert not serving(ported, 1_000), "its port has not answered"
+
+
 def test_a_crash_loop_is_never_healthy_between_two_crashes() -> None:
     task = objects_pb2.Task(command=["x"])
     task.restart.local_limit, task.restart.backoff_ms = 100, 500

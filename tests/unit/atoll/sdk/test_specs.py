@@ -28,6 +28,48 @@ def test_every_mistake_is_told() -> None:
     assert paths == ["spec.tasks[0].requires[0]", "spec.spread.residency[0]", "spec.spread.strategy"]
 
 
+def test_a_job_as_in_a_manifest() -> None:
+    text = """
+apiVersion: atoll/v1
+kind: Workload
+metadata: {name: parts}
+spec:
+  type: job
+  priority: low
+  deadline: "2030-01-01T00:00:00Z"
+  notBefore: "2029-01-01T00:00:00Z"
+  notAfter: "2031-01-01T00:00:00Z"
+  activeDeadline: 30m
+  timeToLive: 1h
+  estimate: 10m
+  task: {completions: 8, parallelism: 3, retries: 0, strategy: spread, resources: {requests: {cpu: 100m}}}
+"""
+    (document,) = manifest.parse(text, "parts.yaml")
+    made = Workload(
+        name="parts",
+        job=True,
+        priority="low",
+        deadline="2030-01-01T00:00:00Z",
+        not_before="2029-01-01T00:00:00Z",
+        not_after="2031-01-01T00:00:00Z",
+        active_deadline="30m",
+        time_to_live="1h",
+        estimate="10m",
+        cpu="100m",
+        completions=8,
+        parallelism=3,
+        retries=0,
+        strategy="spread",
+    ).to_proto()
+    assert isinstance(document.message, objects_pb2.Workload)
+    for spec in (made.spec, document.message.spec):
+        spec.spread.SetInParent()
+    assert made.spec == document.message.spec
+    with pytest.raises(errors.Invalid) as caught:
+        Workload(name="a", deadline="soon", active_deadline="1", estimate="x").to_proto()
+    assert [m.path for m in caught.value.mistakes] == ["spec.deadline", "spec.activeDeadline", "spec.estimate"]
+
+
 def test_an_image_with_ports_as_in_a_manifest() -> None:
     text = """
 apiVersion: atoll/v1
