@@ -30,7 +30,7 @@ def said(state: State, event: Said, turn: Turn) -> None:
         case _ if state.deaf:
             pass
         case events.ShareArrived():
-            shares.share_arrived(state, event.share)
+            shares.share_arrived(state, event.share, turn.now_ms)
         case events.SliceArrived():
             slices.slice_arrived(state, event.stamp, turn)
         case events.TokensTold():

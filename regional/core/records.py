@@ -239,6 +239,7 @@ class WorkloadEntry:
     busy: bool = False
     doubted: bool = False  # its slots' range was not as known: they are compared one by one
     report: bytes = b""  # as last sent up
+    asked_ms: int = -1  # nothing is told of it before a transaction that was sent later has applied
     ailments: set[str] = field(default_factory=set)  # codes that were announced since all of it was well
     # of the share, see `admit`
     uid: str = ""

@@ -40,9 +40,12 @@ class Reporter:
         self._stale = self._stale or bool(state.changed)
         if state.changed and turn.now_ms >= self._workloads_due_ms:
             self._workloads_due_ms = turn.now_ms + state.settings.report_period_ms
-            for workload in state.changed.values():
-                _report(state, workload, turn)
+            unproven = {key: w for key, w in state.changed.items() if w.asked_ms >= state.applied_sent_ms}
+            for key, workload in state.changed.items():
+                if key not in unproven:
+                    _report(state, workload, turn)
             state.changed.clear()
+            state.changed.update(unproven)
         if turn.now_ms >= self._summary_due_ms:
             self._summary_due_ms = turn.now_ms + state.settings.summary_period_ms
             self._summarize(state, turn)

@@ -42,20 +42,25 @@ def listed(state: State, listed: regional_pb2.GlobalListed) -> None:
             gone = objects_pb2.Share()
             gone.CopyFrom(known)
             gone.removed, gone.global_term, gone.global_revision = True, listed.term, listed.revision
-            share_arrived(state, gone)
+            note(state, gone)
     state.unlisted = {}
 
 
-def share_arrived(state: State, share: objects_pb2.Share) -> None:
-    """Notes a share to be admitted, unless what is known is as new."""
-    tenant, name = share.metadata.tenant, share.metadata.name
+def share_arrived(state: State, share: objects_pb2.Share, now_ms: int) -> None:
+    """A removed workload that nobody here knows is gone already: it is only to be reported so, once this leader has
+    proved that it still was one when it was asked. A deposed one does not know what was admitted after it."""
+    key = share.metadata.tenant, share.metadata.name
     state.heard = max(state.heard, (share.store_life, share.global_term))
-    state.unlisted.pop((tenant, name), None)
-    known = state.workloads.get((tenant, name))
-    if known is None and share.removed:
-        state.changed[tenant, name] = _forgotten(state, share)
-        return
-    workload = state.workload(tenant, name)
+    state.unlisted.pop(key, None)
+    if share.removed and key not in state.workloads:
+        state.changed[key] = WorkloadEntry(*key, b"", share, asked_ms=now_ms)
+    else:
+        note(state, share)
+
+
+def note(state: State, share: objects_pb2.Share) -> None:
+    """A share to be admitted, unless what is known is as new."""
+    workload = state.workload(share.metadata.tenant, share.metadata.name)
     if _order(share) <= max(_order(workload.share), _order(workload.next_share or workload.share)):
         workload.report = b""  # it asks because it does not know
         state.mark_changed(workload)
@@ -66,11 +71,6 @@ def share_arrived(state: State, share: objects_pb2.Share) -> None:
 
 def _order(share: objects_pb2.Share) -> tuple[int, int, int]:
     return share.store_life, share.global_term, share.global_revision
-
-
-def _forgotten(state: State, share: objects_pb2.Share) -> WorkloadEntry:
-    """A removed workload that is gone already: only to be reported so."""
-    return WorkloadEntry(share.metadata.tenant, share.metadata.name, b"", share)
 
 
 def next_prompt_admission(state: State, lane: int, turn: Turn) -> AdmitShares | None:

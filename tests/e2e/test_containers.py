@@ -135,7 +135,8 @@ async def test_what_keeps_a_container_from_starting(cluster: Containers, client:
         await told(cluster, "missing", "ImageMissing", missing)
         await told(cluster, "none", "ImageInvalid", "'NOT-A-NAME' is not the name of an image")
         (port,) = free_ports(1)
-        with socket.create_server(("127.0.0.1", port)):
+        with socket.socket() as taken:  # at every address; nobody listens there
+            taken.bind(("", port))
             ports = f"    ports: [{port}]"
             await client.workloads.apply(workload("taken", f"exec httpd -f -p {port}", more=ports))
             await told(cluster, "taken", "PortTaken", f"a port of {port} is taken on this node")

@@ -181,7 +181,7 @@ def work_is_given_up_when_the_global_plane_is_lost(patch: pytest.MonkeyPatch) ->
                 gone.CopyFrom(workload.share)
                 gone.removed = True
                 gone.global_revision += 1
-                shares.share_arrived(state, gone)
+                shares.note(state, gone)
 
     patch.setattr(machine.Machine, "_dispatch", give_up)
 

@@ -83,10 +83,17 @@ def test_removal_stops_everything_forgets_it_and_says_so(world: RegionalWorld) -
     assert not world.slots(objects_pb2.SLOT_STATE_DONE)
 
 
-def test_an_unknown_removed_share_is_reported_closed_at_once(world: RegionalWorld) -> None:
+def test_an_unknown_removed_share_is_reported_closed_by_who_has_proved_to_lead_since(world: RegionalWorld) -> None:
+    """A deposed leader may get it too, for a workload that was admitted after it."""
     world.uplink()
     world.share("gone", task(), removed=True)
-    world.advance(1_000)
+    asked_ms = world.now_ms
+    world.advance(world.state.settings.report_period_ms)
+    assert world.state.applied_sent_ms <= asked_ms and not world.reports("gone")
+    while not world.reports("gone"):
+        world.advance(100)
+        assert world.now_ms < asked_ms + 5_000
+    assert world.state.applied_sent_ms > asked_ms
     assert world.reports("gone")[-1].closed
 
 
