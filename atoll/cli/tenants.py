@@ -135,6 +135,7 @@ async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
     tenant = await client.tenants.get(name)
     status = tenant.status
     parts = {"quota": tenant.spec.quota, "effective": status.effective, "granted": status.granted, "used": status.used}
+    parts |= {f"protected in {part.region}": part.amount for part in tenant.spec.protected}
     if not output.is_table(style):
         written = {key: views.quantities(amount) for key, amount in parts.items()}
         output.write(output.documents([{"tenant": name, **written}], style, names=[f"tenant/{name}"], single=True))
@@ -161,6 +162,37 @@ async def set_(client: "AsyncClient", name: str, style: str, dry_run: bool, requ
     """Change a tenant's quota; what is not given stays. A lower one takes effect as work ends."""
     document = await client.tenants.get(name)
     _set(document.spec.quota, quota)
+    generation = document.metadata.generation
+    answer = await client.tenants.apply(document, request_id=request_id, dry_run=dry_run, if_generation=generation)
+    show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)
+
+
+@quota.command(
+    "protect",
+    examples="""\
+  atoll quota protect shop eu-west --cpu 4 --memory 8Gi
+  atoll quota protect shop eu-west --cpu 0 --memory 0        not any more
+  atoll quota get shop
+""",
+)
+@click.argument("name")
+@click.argument("region")
+@amounts
+@click.option("--dry-run", is_flag=True, help="Only let the server check it.")
+@output.result
+@mutation
+@connected
+async def protect(
+    client: "AsyncClient", name: str, region: str, style: str, dry_run: bool, request_id: str, **quota: str
+) -> None:
+    """Keep a part of a region for a tenant, used or not; what is not given stays."""
+    document = await client.tenants.get(name)
+    parts = {part.region: part for part in document.spec.protected}
+    part = parts.get(region) or document.spec.protected.add(region=region)
+    _set(part.amount, quota)
+    kept = [one for one in document.spec.protected if any(getattr(one.amount, d) for d in DIMENSIONS)]
+    del document.spec.protected[:]
+    document.spec.protected.extend(kept)
     generation = document.metadata.generation
     answer = await client.tenants.apply(document, request_id=request_id, dry_run=dry_run, if_generation=generation)
     show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)

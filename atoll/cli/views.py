@@ -184,6 +184,7 @@ TENANTS: View[objects_pb2.Tenant] = View(
         "GRANTED": lambda t: str(vector(t.status.granted)),
         "EFFECTIVE": lambda t: str(vector(t.status.effective)),
         "WEIGHT": lambda t: str(t.spec.weight or 1),
+        "PROTECTED": lambda t: " · ".join(f"{part.region} {vector(part.amount)}" for part in t.spec.protected),
         "MODE": lambda t: enum(t.spec.mode, objects_pb2.QuotaMode) or "available",
     },
 )

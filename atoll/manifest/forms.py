@@ -117,7 +117,9 @@ def rewrite(message: str, entries: list[Entry]) -> list[Entry]:
     if message == "Toleration":
         return _toleration(entries)
     if message == "Spread":
-        return [_fixed(entry) for entry in entries]
+        return [_by_region(entry, "fixed", "replicas") for entry in entries]
+    if message == "TenantSpec":
+        return [_by_region(entry, "protected", "amount") for entry in entries]
     if message == "Colocation":
         return [_labels_alike(entry) for entry in entries]
     return entries
@@ -171,19 +173,18 @@ def _requests_only(entries: list[Entry]) -> list[Entry]:
     return [*rest, Entry("requests", first.key, node, first.merged, written="")]
 
 
-def _fixed(entry: Entry) -> Entry:
+def _by_region(entry: Entry, field: str, what: str) -> Entry:
     """`fixed: {eu: 2, us: 1}`, a map of regions, becomes the list of regions and replicas."""
     node = entry.value
-    if entry.name != "fixed" or not isinstance(node, MappingNode):
+    if entry.name != field or not isinstance(node, MappingNode):
         return entry
     items = []
-    for region, replicas in node.value:
+    for region, value in node.value:
         names = [
-            ScalarNode("tag:yaml.org,2002:str", name, region.start_mark, region.end_mark)
-            for name in ("region", "replicas")
+            ScalarNode("tag:yaml.org,2002:str", name, region.start_mark, region.end_mark) for name in ("region", what)
         ]
-        pairs = [(names[0], region), (names[1], replicas)]
-        items.append(MappingNode("", pairs, region.start_mark, replicas.end_mark))
+        pairs = [(names[0], region), (names[1], value)]
+        items.append(MappingNode("", pairs, region.start_mark, value.end_mark))
     return replace(entry, value=SequenceNode("", items, node.start_mark, node.end_mark))
 
 

@@ -25,6 +25,7 @@ NOT_COLOCATED = "NotColocated"
 KEPT_APART = "KeptApart"
 TOPOLOGY_SPREAD = "TopologySpread"
 HEADROOM = "Headroom"
+PROTECTED = "ProtectedCapacity"
 NO_NODES = "NoNodes"
 QUOTA = "QuotaExhausted"
 SLICE_AWAITED = "SliceAwaited"
@@ -57,6 +58,7 @@ SENTENCES = {
     KEPT_APART: "where `avoidColocating` keeps replicas apart",
     TOPOLOGY_SPREAD: "where one more replica would break `topologySpread`",
     HEADROOM: "the rest of the region is kept free for replicas that are lost or fail",
+    PROTECTED: "the rest of the region is kept for tenants that have it protected",
     NO_NODES: "the region has no nodes",
     QUOTA: "the tenant's share of this region is used up",
     SLICE_AWAITED: "none of the tenant's quota has come to this region yet",

@@ -83,13 +83,14 @@ class Claim(NamedTuple):
     idle: Vector = NOTHING  # of what is needed: it found no room there
     used: Vector = NOTHING  # of what is granted: bound or reserved, as it last said
     beside: Vector = NOTHING  # by zombies, for which strict tenants pay, and by surges
+    protected: Vector = NOTHING  # of what is needed: the region has it before anybody asks for it
 
 
 def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector]:
     """How much of the quota each region should have, never more than it in all; each dimension by itself. First what is
-    in use, so that of a lowered quota the idle surplus comes back before anything that cannot; then what a region can
-    use, and of that what it already has, so that budget does not wander; then the rest of what it needs, and last what
-    zombies and surges hold beside that; in order of region."""
+    protected there, then what is in use, so that of a lowered quota the idle surplus comes back before anything that
+    cannot; then what a region can use, and of that what it already has, so that budget does not wander; then the rest
+    of what it needs, and last what zombies and surges hold beside that; in order of region."""
     regions = sorted(claims)
     columns = [
         _divided(left, [[amounts[dimension] for amounts in claims[region]] for region in regions])
@@ -100,15 +101,16 @@ def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector
 
 def _divided(left: int, claims: Sequence[Sequence[int]]) -> Sequence[int]:
     """One dimension of `entitlements`; of each claim its amounts in the order of the fields of Claim."""
-    charged = [needed + beside for needed, _, _, _, beside in claims]
+    charged = [needed + beside for needed, _, _, _, beside, _ in claims]
     if sum(charged) <= left:
         return charged
-    had = [granted for _, granted, _, _, _ in claims]
-    used = [min(used, needed) for needed, _, _, used, _ in claims]
-    usable = [max(needed - idle, 0) for needed, _, idle, _, _ in claims]
+    had = [granted for _, granted, *_ in claims]
+    protected = [min(protected, needed) for needed, *_, protected in claims]
+    used = [min(used, needed) for needed, _, _, used, *_ in claims]
+    usable = [max(needed - idle, 0) for needed, _, idle, *_ in claims]
     needed = [needed for needed, *_ in claims]
     shares = [0] * len(claims)
-    for wanted in (used, usable, needed, charged):
+    for wanted in (protected, used, usable, needed, charged):
         for goals in (map(min, wanted, had), wanted):
             for at, goal in enumerate(goals):
                 if (more := min(goal - shares[at], left)) > 0:
@@ -285,7 +287,8 @@ class Budgets:
         needed = (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
         idle = self._idle.get(tenant, {}).get(region, NOTHING)
         used = used_in(self._records.acks.get(region, tenant))
-        return Claim(needed, granted(slice_), idle, used, self._records.beside(tenant, region))
+        beside, protected = self._records.beside(tenant, region), self._records.protected(tenant, region)
+        return Claim(needed.at_least(protected), granted(slice_), idle, used, beside, protected)
 
     def _forget(self, tenant: str, regions: list[str]) -> Proposal:
         """A tenant that is being deleted and has its whole budget back. Its users' tokens go first: a later tenant of
@@ -314,12 +317,18 @@ class Budgets:
             return None
         slice_ = current or self._first_slice(tenant, region)
         due = now_ms + self._settings.slice_validity_ms // 2 > slice_.valid_until_ms
-        spec, same_terms = tenant.spec, (slice_.mode, slice_.weight) == (tenant.spec.mode, tenant.spec.weight)
+        spec = tenant.spec
+        protected = self._records.protected(tenant.metadata.name, region.metadata.name)
+        terms = (spec.mode, spec.weight, protected)
+        same_terms = (slice_.mode, slice_.weight, vector(slice_.protected)) == terms
         if not grant and target == shrink_target(slice_) and same_terms and not due:
             return None
         operation = "GRANT" if grant else "RENEW" if target == shrink_target(slice_) else "TARGET"
         changed = self._rewritten(slice_, after, target)
         changed.mode, changed.weight = spec.mode, spec.weight
+        changed.ClearField("protected")
+        if protected:
+            changed.protected.CopyFrom(protected.to_proto())
         changed.valid_until_ms = now_ms + self._settings.slice_validity_ms
         budget = money.paid(grant).to_proto(tenant.metadata.name) if grant else None
         return Proposal(transactions.move_budget(self._records, operation, budget, changed), None)

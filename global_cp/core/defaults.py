@@ -60,6 +60,7 @@ def complete_tenant(tenant: objects_pb2.Tenant) -> objects_pb2.Tenant:
         spec=tenant.spec,
     )
     result.spec.weight = result.spec.weight or 1
+    result.spec.protected.sort(key=lambda part: part.region)
     result.spec.mode = result.spec.mode or objects_pb2.QUOTA_MODE_AVAILABLE
     return result
 

@@ -24,6 +24,7 @@ from global_cp.core.admission import MOST_REPLICAS, mistakes_in_tenant, mistakes
 from global_cp.core.defaults import complete_tenant, complete_workload
 from global_cp.core.events import MutationAsked
 from global_cp.core.job_rules import missed, times
+from global_cp.core.protection_rules import mistakes_in_protection
 from global_cp.core.records import Records
 
 CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
@@ -271,7 +272,7 @@ def _update_region(world: World, request: global_pb2.UpdateRegionRequest, now_ms
 def _apply_tenant(world: World, request: global_pb2.ApplyTenantRequest, uid: str, now_ms: int) -> Decided | AtollError:
     wanted = complete_tenant(request.tenant)
     name = wanted.metadata.name
-    if mistakes := mistakes_in_tenant(wanted):
+    if mistakes := [*mistakes_in_tenant(wanted), *mistakes_in_protection(wanted, world.records, world.summaries)]:
         return Invalid(f"tenant {name[:63]!r} is not valid", mistakes=tuple(mistakes))
     before = world.records.tenants.get(name)
     if error := _stale(before, request.if_generation):

@@ -139,6 +139,13 @@ class Records:
         surge = total([vector(use.surge) for use in ack.uses]) if ack else NOTHING
         return surge + self.zombie(tenant, region)
 
+    def protected(self, tenant: str, region: str) -> Vector:
+        """What the tenant has protected there."""
+        document = self.tenants.get(tenant)
+        if document is None or document.metadata.deleted_ms:
+            return NOTHING
+        return total([vector(part.amount) for part in document.spec.protected if part.region == region])
+
     def workloads_of(self, tenant: str) -> list[tuple[str, str]]:
         """The paths of a tenant's workloads, in order of name."""
         return [(path[0], path[1]) for path, _ in self.workloads.items() if path[0] == tenant]

@@ -352,10 +352,12 @@ class Shares:
         )
 
     def _spare(self, tenant: str) -> Vector:
-        """What of the tenant's quota no share asks for and no zombie holds."""
+        """What of the tenant's quota no share asks for, no region protects and no zombie holds."""
         regions = [region.metadata.name for region in self._records.regions]
-        needed = [self._records.needed(tenant, name) + self._records.zombie(tenant, name) for name in regions]
-        return purse(self._records.budgets.get(tenant)).target - total(needed)
+        records = self._records
+        needed = [records.needed(tenant, name).at_least(records.protected(tenant, name)) for name in regions]
+        zombies = [records.zombie(tenant, name) for name in regions]
+        return purse(records.budgets.get(tenant)).target - total(needed) - total(zombies)
 
     def _is_closed(self, share: objects_pb2.Share) -> bool:
         metadata = share.metadata

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, vector
-from regional.core import backfill, closing, gpu_scores, headroom, interactive, transactions, waking
+from regional.core import backfill, closing, gpu_scores, headroom, interactive, protection, transactions, waking
 from regional.core.announcing import announce as announce
 from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
@@ -178,7 +178,12 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
         known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else SLICE_AWAITED
         park(state, cls, _QUOTA_CURES, (known,), turn)
         return
-    most = min(batch.slots_left, room, affordable, state.settings.class_turn_slots)
+    beside = protection.replicas(state, cls.tenant, cls.request.vector)
+    if not beside:
+        why = protection.reason(state, cls.tenant, cls.request.vector)
+        park(state, cls, protection.CURES, (why,), turn)
+        return
+    most = min(batch.slots_left, room, affordable, beside, state.settings.class_turn_slots)
     if unspoken := headroom.replicas(batch.new_room, cls):
         indices, avoid = cls.take(min(most, unspoken))
     else:
@@ -215,7 +220,7 @@ def park(
         if reasons != (SLICE_AWAITED,):  # which comes a moment after a tenant's first workload: no alarm
             announce(turn, state, cls.tenant, cls.workload, "NotPlaced", f"{cls.task}: {explain.summary(reasons)}")
     state.queue.park(cls, cures, reasons)
-    if cls.short_of_room:
+    if cls.may_preempt:
         state.roomless[cls] = None
     state.mark_changed(state.workloads[cls.tenant, cls.workload])
 

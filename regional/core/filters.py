@@ -35,6 +35,7 @@ class Cure(Enum):
     NODES = "nodes"  # a node came, became ready, or changed its labels or taints
     RESOURCES = "resources"  # a node has more free than before
     HEADROOM = "headroom"  # the region has more free than before
+    PROTECTED = "protected"  # likewise, beside what others have protected
     REPAIR = "repair"  # a replica of the task that has run waits again
     QUOTA = "quota"  # a tenant may charge more than before
     REPLICAS = "replicas"  # a replica has left its node, or has come, that a rule of the task counts

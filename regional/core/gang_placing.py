@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector, total, vector
-from regional.core import binding, gpu_scores, making_way, reservations, transactions
+from regional.core import binding, gpu_scores, making_way, protection, reservations, transactions
 from regional.core.commands import Journal
 from regional.core.filters import Cure
 from regional.core.making_room import Room, Search
@@ -52,6 +52,8 @@ def place(state: State, gang: GangEntry, members: Waiting, turn: Turn, search: S
         detail = f"the gang asks for {asked} at once; {account.shortage(asked)}"
         known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else binding.SLICE_AWAITED
         return Refusals((known,), _QUOTA)
+    if not protection.replicas(state, gang.owner.tenant, asked):
+        return Refusals((protection.reason(state, gang.owner.tenant, asked),), protection.CURES)
     capacity = state.total_capacity()
     for task, indices in sorted(members, key=lambda one: -_size(one[0].request.vector, capacity)):
         placed, refusals = _place_task(state, gang, task, indices, turn, search)
@@ -71,7 +73,8 @@ def _place_task(
     decision: objects_pb2.Decision | None = None
     while indices:
         filling = fill(state.class_row(task), len(indices), task.around)
-        rows = filling.take(len(indices), _UNLIMITED)
+        beside = protection.replicas(state, gang.owner.tenant, task.request.vector)
+        rows = filling.take(min(len(indices), beside), _UNLIMITED)
         rooms = [Room(state.nodes[state.table.names[row]], (), ()) for row in rows]
         if len(rows) < len(indices) and not search:
             return len(rows), filling.refusals

@@ -46,6 +46,11 @@ class TenantAccount:
         return self.record.weight or 1
 
     @property
+    def protected(self) -> Vector:
+        """What the region keeps for the tenant, used or not."""
+        return vector(self.record.protected)
+
+    @property
     def is_idle(self) -> bool:
         """No slice was ever stored or is on its way, and no lane has a sum."""
         granted = self.mod_revision or self.stamp or self.applying
@@ -125,6 +130,7 @@ class TenantAccount:
             seq=stamp.slice.seq,
             mode=stamp.slice.mode,
             weight=stamp.slice.weight,
+            protected=stamp.slice.protected if stamp.slice.HasField("protected") else None,
             store_life=stamp.store_life,
             global_term=stamp.global_term,
             global_revision=stamp.global_revision,

@@ -13,7 +13,8 @@ import numpy as np
 
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import NOTHING, Vector, total
-from regional.core import gpus
+from regional.core import gpus, protection
+from regional.core.class_row import FEASIBLE
 from regional.core.filters import FIRST_OF_ROOM, Request
 from regional.core.node_table import Integers, Rows
 from regional.core.records import NodeEntry, SlotEntry, TaskEntry
@@ -41,6 +42,7 @@ class Search:
         self._band = band
         self._now_ms = now_ms
         self._taken = {entry.record.node for entry in state.victims.values()}  # by others
+        self._guard = protection.Guard(state)
         self._freed: dict[int, Vector] = {}  # by row
         self._freed_gpus: dict[int, Counter[int]] = {}
         self._known: dict[TaskEntry, dict[int, tuple[Candidate, ...] | None]] = {}  # victims by row; None: no way
@@ -50,7 +52,7 @@ class Search:
         rows = self._rows(task)
         while (row := self._cheapest(task, rows)) is not None:
             known = self._known[task]
-            victims, known[row] = known[row], self._victims(row, task.request)
+            victims, known[row] = known[row], self._victims(row, task)
             if victims is not None and victims == known[row]:  # others may have used up the budget of a service
                 return self._take(row, task.request, victims)
         return None
@@ -60,7 +62,10 @@ class Search:
         state, table, request = self._state, self._state.table, task.request
         row = state.class_row(task)
         row.refresh(task.copies)
-        rows = np.flatnonzero(row.refusal >= FIRST_OF_ROOM)
+        short = row.refusal >= FIRST_OF_ROOM
+        if protection.lacking(state, task.owner.tenant, request.vector):
+            short |= row.refusal == FEASIBLE
+        rows = np.flatnonzero(short)
         rows = rows[row.topology(task.around).allowed(rows)] if row.ruled(task.around) and len(rows) else rows
         rows = rows[(table.largest[rows] >= np.array(request.vector.amounts())).all(axis=1)]
         capacity = np.maximum(table.capacity[rows], 1)
@@ -84,7 +89,7 @@ class Search:
             if node.reserved or node.name in self._taken or not node.welcomed:
                 continue  # victims must hear of it
             if row not in known:
-                known[row] = self._victims(row, task.request)
+                known[row] = self._victims(row, task)
             victims = known[row]
             if victims is None:
                 continue
@@ -95,18 +100,21 @@ class Search:
                 break
         return best[1] if best else None
 
-    def _victims(self, row: int, request: Request) -> tuple[Candidate, ...] | None:
-        amount = Vector(*self._lacking(np.array([row]), request)[0].tolist())._replace(gpu_milli=0)
+    def _victims(self, row: int, task: TaskEntry) -> tuple[Candidate, ...] | None:
+        state, request = self._state, task.request
+        protected = protection.lacking(state, task.owner.tenant, request.vector)
+        amount = Vector(*self._lacking(np.array([row]), request)[0].tolist()).at_least(protected)._replace(gpu_milli=0)
         lacking = Lacking(amount)
         if request.vector.gpu_milli:
-            left, may_have = self._left(row), gpus.may_have(self._state.table, request, np.array([row]))[0]
+            left, may_have = self._left(row), gpus.may_have(state.table, request, np.array([row]))[0]
             devices = tuple((number, int(left[number])) for number in np.flatnonzero(may_have).tolist())
             lacking = Lacking(amount, request.vector.gpu_milli, devices)
-        if lacking.met_by(()):
+        if lacking.met_by(()) and not protected.gpu_milli:
             return ()
-        node = self._state.nodes[self._state.table.names[row]]
-        chosen = choose(candidates(self._state, node, self._band, self._now_ms), lacking)
-        return chosen if 0 < len(chosen) <= MOST_VICTIMS else None
+        lower = candidates(state, state.nodes[state.table.names[row]], self._band, self._now_ms)
+        chosen = choose(self._guard.beyond(task.owner.tenant, lower), lacking)
+        freed = total([one.vector for one in chosen])
+        return chosen if 0 < len(chosen) <= MOST_VICTIMS and protected.gpu_milli <= freed.gpu_milli else None
 
     def _left(self, row: int) -> Integers:
         """Milli of each device; below zero where more is promised than there is."""

@@ -47,7 +47,7 @@ def check(state: State, turn: Turn) -> None:
         state.preempting.update(node.reserved)
     if turn.now_ms >= state.preempted_ms + state.settings.preemption_period_ms:
         state.preempted_ms = turn.now_ms
-        state.roomless.update(dict.fromkeys(cls for cls in state.queue.parked.values() if cls.short_of_room))
+        state.roomless.update(dict.fromkeys(cls for cls in state.queue.parked.values() if cls.may_preempt))
 
 
 # ---- whom to stop
@@ -160,7 +160,7 @@ def preempt_committed(state: State, operation: Preempt, revision: int, turn: Tur
     b.task.in_flight.discard(b.replica)
     (entry,) = state.put_slots(((b.task, b.replica, b.record),), revision, charged=True)
     state.preempting[entry.key] = entry
-    if b.task.cls and b.task.cls.short_of_room and b.task.cls.size:
+    if b.task.cls and b.task.cls.may_preempt and b.task.cls.size:
         state.roomless[b.task.cls] = None
     (decision,) = operation.decisions
     decision.result = "Reserved"

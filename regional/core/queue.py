@@ -60,6 +60,11 @@ class SchedulingClass:
     def short_of_room(self) -> bool:
         return Cure.RESOURCES in self.cures
 
+    @property
+    def may_preempt(self) -> bool:
+        """Stopping others could cure it."""
+        return self.short_of_room or Cure.PROTECTED in self.cures
+
     def indices(self) -> Iterator[int]:
         yield from sorted([*self._retries, *(i for start, end in self._ranges for i in range(start, end))])
 

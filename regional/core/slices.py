@@ -51,7 +51,13 @@ def slice_committed(state: State, operation: ApplySlice, revision: int, turn: Tu
 
 
 def adopt(state: State, account: TenantAccount, record: objects_pb2.RegionSlice, mod_revision: int) -> None:
+    before = account.protected
     account.adopt(record, mod_revision)
+    if account.protected:
+        state.protected[account.tenant] = account
+    else:
+        state.protected.pop(account.tenant, None)
+    state.nodes_changed = state.nodes_changed or account.protected != before  # others may have more room
     state.epoch = max(state.epoch, record.epoch)
     state.freed_tenants[account.tenant] = None
     state.unsettled_slices[account.tenant] = account

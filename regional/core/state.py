@@ -67,6 +67,7 @@ class State:
         self.sessions: dict[int, NodeEntry] = {}
         self.workloads: dict[tuple[str, str], WorkloadEntry] = {}
         self.accounts: dict[str, TenantAccount] = {}
+        self.protected: dict[str, TenantAccount] = {}  # those with a protected part
         self.zombies: dict[bytes, ZombieEntry] = {}
         self.queue = Queue(settings.ageing_ms, settings.overdue_turn)
         self.rows: dict[TaskEntry | Request, ClassRow] = {}  # answers by request, oldest first

@@ -8,7 +8,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
-from regional.core import draining, gangs, headroom, making_way
+from regional.core import draining, gangs, headroom, making_way, protection
 from regional.core.ailing import ailment
 from regional.core.next_act import next_act
 from regional.core.placement import explain_node, explain_refusals
@@ -181,6 +181,8 @@ def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReaso
     account = state.account(task.owner.tenant)
     if not account.affordable(task.request.vector):
         return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector))]
+    if not protection.replicas(state, account.tenant, task.request.vector):
+        return [protection.reason(state, account.tenant, task.request.vector)]
     room = headroom.room(state)
     fresh = task.cls is not None and all(index not in task.entries for index in task.cls.indices())
     if fresh and task.cls and not headroom.replicas(room, task.cls):

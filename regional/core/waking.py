@@ -4,7 +4,7 @@ A class is parked under the cures of what refused it, and woken by events of tho
 """
 
 from atoll.model import explain
-from regional.core import headroom
+from regional.core import headroom, protection
 from regional.core.filters import Cure
 from regional.core.queue import SchedulingClass
 from regional.core.state import State, Turn
@@ -25,6 +25,7 @@ def wake(state: State, turn: Turn) -> None:
     if state.freed_rows:
         room = headroom.room(state)
         queue.wake(Cure.HEADROOM, lambda cls: headroom.replicas(room, cls) > 0)
+        queue.wake(Cure.PROTECTED, lambda cls: protection.replicas(state, cls.tenant, cls.request.vector) > 0)
         free = state.table.free(list(state.freed_rows))
         queue.wake(Cure.RESOURCES, lambda cls: bool((free >= cls.request.vector.amounts()).all(axis=1).any()))
         state.freed_rows.clear()

@@ -149,8 +149,8 @@ class GlobalCore:
     def ask(self, request: Message, token: objects_pb2.UserToken | None = None) -> "Message | AtollError":
         return self.replies[self.start(request, token)].answer
 
-    def tenant(self, name: str = "acme", quota: Vector = QUOTA) -> "Message | AtollError":
-        return self.ask(global_pb2.ApplyTenantRequest(tenant=tenant(name, quota)))
+    def tenant(self, name: str = "acme", quota: Vector = QUOTA, **protected: Vector) -> "Message | AtollError":
+        return self.ask(global_pb2.ApplyTenantRequest(tenant=tenant(name, quota, **protected)))
 
     def apply(self, workload: objects_pb2.Workload, **fields: object) -> "Message | AtollError":
         return self.ask(global_pb2.ApplyWorkloadRequest(workload=workload, **fields))  # type: ignore[arg-type]
@@ -212,9 +212,12 @@ def _bytes_of(event: events.Event) -> list[bytes]:
     return [field.SerializeToString(deterministic=True) for field in fields if isinstance(field, Message)]
 
 
-def tenant(name: str = "acme", quota: Vector = QUOTA) -> objects_pb2.Tenant:
+def tenant(name: str = "acme", quota: Vector = QUOTA, **protected: Vector) -> objects_pb2.Tenant:
+    """`protected`: by region."""
+    parts = [objects_pb2.RegionAmount(region=region, amount=part.to_proto()) for region, part in protected.items()]
     return objects_pb2.Tenant(
-        metadata=objects_pb2.Metadata(name=name), spec=objects_pb2.TenantSpec(quota=quota.to_proto())
+        metadata=objects_pb2.Metadata(name=name),
+        spec=objects_pb2.TenantSpec(quota=quota.to_proto(), protected=parts),
     )
 
 

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.audit import Auditor
 from atoll.lane import Authority, Lane, Settled
-from atoll.model.resources import Vector
+from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
 from atoll.store.store import Delete, Put, Txn, Unknown, absent, prefix_end
@@ -183,6 +183,7 @@ class RegionalWorld:
         mode: int = 1,
         valid_until_ms: int = 0,
         weight: int = 1,
+        protected: Vector = NOTHING,
     ) -> None:
         self._global_revision += 1
         account = objects_pb2.AccountSlice(
@@ -199,6 +200,7 @@ class RegionalWorld:
             mode=objects_pb2.QuotaMode.ValueType(mode),
             valid_until_ms=valid_until_ms,
             weight=weight,
+            protected=protected.to_proto(),
         )
         stamp = regional_pb2.SliceStamp(
             slice=slice_, store_life=1, global_term=1, global_revision=self._global_revision

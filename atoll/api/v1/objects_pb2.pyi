@@ -820,25 +820,54 @@ class TenantSpec(_message.Message):
     QUOTA_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     weight: _builtins.int
     """share in fairness, 1..1000, default 1"""
     mode: Global___QuotaMode.ValueType
     @_builtins.property
     def quota(self) -> Global___Resources: ...
+    @_builtins.property
+    def protected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionAmount]:
+        """of the quota: kept for the tenant there, used or not; sorted by region"""
+
     def __init__(
         self,
         *,
         quota: Global___Resources | None = ...,
         weight: _builtins.int = ...,
         mode: Global___QuotaMode.ValueType = ...,
+        protected: _abc.Iterable[Global___RegionAmount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "quota", b"quota", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "protected", b"protected", "quota", b"quota", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TenantSpec: _TypeAlias = TenantSpec  # noqa: Y015
+
+@_typing.final
+class RegionAmount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    @_builtins.property
+    def amount(self) -> Global___Resources: ...
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        amount: Global___Resources | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegionAmount: _TypeAlias = RegionAmount  # noqa: Y015
 
 @_typing.final
 class TenantStatus(_message.Message):
@@ -968,6 +997,7 @@ class Slice(_message.Message):
     VALID_UNTIL_MS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     region: _builtins.str
     epoch: _builtins.int
@@ -980,6 +1010,10 @@ class Slice(_message.Message):
     """of the tenant in fairness; 0 = 1"""
     @_builtins.property
     def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountSlice]: ...
+    @_builtins.property
+    def protected(self) -> Global___Resources:
+        """what the region keeps for the tenant, used or not"""
+
     def __init__(
         self,
         *,
@@ -991,10 +1025,11 @@ class Slice(_message.Message):
         valid_until_ms: _builtins.int = ...,
         mode: Global___QuotaMode.ValueType = ...,
         weight: _builtins.int = ...,
+        protected: Global___Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["protected", b"protected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "epoch", b"epoch", "mode", b"mode", "region", b"region", "seq", b"seq", "tenant", b"tenant", "valid_until_ms", b"valid_until_ms", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "epoch", b"epoch", "mode", b"mode", "protected", b"protected", "region", b"region", "seq", b"seq", "tenant", b"tenant", "valid_until_ms", b"valid_until_ms", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1054,6 +1089,7 @@ class RegionSlice(_message.Message):
     GLOBAL_REVISION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     epoch: _builtins.int
     seq: _builtins.int
@@ -1071,6 +1107,8 @@ class RegionSlice(_message.Message):
     """0 = for ever"""
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountLimit]: ...
+    @_builtins.property
+    def protected(self) -> Global___Resources: ...
     def __init__(
         self,
         *,
@@ -1085,10 +1123,11 @@ class RegionSlice(_message.Message):
         global_revision: _builtins.int = ...,
         weight: _builtins.int = ...,
         valid_until_ms: _builtins.int = ...,
+        protected: Global___Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["protected", b"protected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "frozen", b"frozen", "global_revision", b"global_revision", "global_term", b"global_term", "limits", b"limits", "mode", b"mode", "seq", b"seq", "store_life", b"store_life", "tenant", b"tenant", "valid_until_ms", b"valid_until_ms", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "frozen", b"frozen", "global_revision", b"global_revision", "global_term", b"global_term", "limits", b"limits", "mode", b"mode", "protected", b"protected", "seq", b"seq", "store_life", b"store_life", "tenant", b"tenant", "valid_until_ms", b"valid_until_ms", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

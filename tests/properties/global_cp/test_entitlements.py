@@ -7,7 +7,11 @@ from atoll.model.resources import Vector, total
 from global_cp.core.budgets import Claim, entitlements
 
 vectors = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda amounts: Vector(*amounts))
-claims = st.dictionaries(st.sampled_from("abc"), st.builds(Claim, vectors, vectors, vectors, vectors, vectors))
+NONE = st.just(Vector())
+claims = st.dictionaries(st.sampled_from("abc"), st.builds(Claim, vectors, vectors, vectors, vectors, vectors, NONE))
+guarded = st.dictionaries(
+    st.sampled_from("abc"), st.builds(Claim, vectors, vectors, vectors, vectors, vectors, protected=vectors)
+)
 
 
 def _asked(claim: Claim) -> Vector:
@@ -45,3 +49,12 @@ def test_what_is_in_use_is_served_first(quota: Vector, claims: dict[str, Claim])
     used = {name: claim.used.at_most(claim.needed) for name, claim in claims.items()}
     served = total([shares[name].at_most(used[name]) for name in claims])
     assert served == total(list(used.values())).at_most(quota)
+
+
+@given(quota=vectors, claims=guarded)
+def test_what_is_protected_is_there_whatever_others_use(quota: Vector, claims: dict[str, Claim]) -> None:
+    claims = {name: claim._replace(needed=claim.needed.at_least(claim.protected)) for name, claim in claims.items()}
+    shares = entitlements(quota, claims)
+    assert total(list(shares.values())).fits(quota)
+    if total([claim.protected for claim in claims.values()]).fits(quota):
+        assert all(claim.protected.fits(shares[name]) for name, claim in claims.items())

@@ -251,6 +251,11 @@ def test_tenants_and_quotas(atoll: Run, cluster: FakeCluster) -> None:
     assert atoll("tenant", "create", "shop", "--cpu", "2", "--memory", "1Gi").out == "tenant/shop created\n"
     assert atoll("quota", "set", "shop", "--cpu", "4").out == "tenant/shop updated\n"
     assert "cpu 4, memory 1Gi" in atoll("tenant", "list").out
+    assert atoll("quota", "protect", "shop", "r1", "--cpu", "1").out == "tenant/shop updated\n"
+    assert "protected in r1" in atoll("quota", "get", "shop").out
+    assert "r1 cpu 1" in atoll("tenant", "get", "shop").out
+    assert atoll("quota", "protect", "shop", "r1", "--cpu", "0").out == "tenant/shop updated\n"
+    assert "protected" not in atoll("quota", "get", "shop").out
     assert atoll("tenant", "get", "shop", "-o", "name").out == "tenant/shop\n"
     refused = atoll("quota", "set", "shop", "--memory", "512")
     assert refused.code == 2

@@ -68,7 +68,7 @@ def test_every_help_opens_with_three_examples(path: str, command: Any) -> None:
 
 def test_every_command_that_shows_or_changes_something_takes_o_alike() -> None:
     """A command that is not named here shows something, and takes every format."""
-    changes = {"apply", "run", "scale", "job resume", "tenant create", "quota set"}
+    changes = {"apply", "run", "scale", "job resume", "tenant create", "quota set", "quota protect"}
     changes |= {f"node {verb}" for verb in ("cordon", "uncordon", "drain", "label", "taint", "token revoke")}
     changes |= {f"region {verb}" for verb in ("cordon", "uncordon", "drain", "label")} | {"auth token revoke"}
     without = {"wait", "delete", "tenant delete", "node remove"}  # nothing is left to show

@@ -50,6 +50,16 @@ def test_residency(written: str) -> None:
     assert list(_spec(f"spec: {{task: {{}}, spread: {{residency: {written}}}}}").spread.residency) == [EU]
 
 
+def test_a_protected_part_is_written_by_region() -> None:
+    text = "apiVersion: atoll/v1\nkind: Tenant\nmetadata: {{name: shop}}\nspec: {{protected: {}}}\n"
+    short, full = (
+        manifest.parse(text.format(said), "a.yaml")[0].message
+        for said in ("{eu: {cpu: 2, memory: 1Gi}}", "[{region: eu, amount: {cpu: 2, memory: 1Gi}}]")
+    )
+    assert short == full and isinstance(short, objects_pb2.Tenant)
+    assert [(part.region, part.amount.cpu_milli) for part in short.spec.protected] == [("eu", 2_000)]
+
+
 def test_fixed_counts_say_how_many_replicas_there_are_where_the_task_does_not() -> None:
     short = _spec("spec: {task: {}, spread: {fixed: {eu-west: 2, us-east: 1}}}")
     full = _spec("spec: {task: {}, spread: {fixed: [{region: eu-west, replicas: 2}, {region: us-east, replicas: 1}]}}")

@@ -1,0 +1,70 @@
+"""Protected parts: refused where they could not all be kept, budgeted before anybody needs them, told to the region."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from atoll.api.v1 import objects_pb2
+from atoll.errors import Invalid
+from atoll.model.resources import NOTHING, Vector, vector
+from global_cp.core.budgets import granted, shrink_target
+from tests.support.global_core import GlobalCore, ack, workload
+
+UNIT = Vector(500, 256)
+
+
+@pytest.fixture
+def core() -> Iterator[GlobalCore]:
+    world = GlobalCore()
+    world.elect()
+    world.connect(1)
+    world.connect(2, region="south")
+    room = (UNIT * 20).to_proto()
+    world.say(1, summary=objects_pb2.RegionSummary(nodes_ready=1, nodes_total=1, capacity=room, free=room))
+    yield world
+    world.clean()
+
+
+def slice_of(core: GlobalCore, region: str, tenant: str = "acme") -> objects_pb2.Slice:
+    found = core.records.slices.get(tenant, region)
+    assert found is not None
+    return found
+
+
+def told(answer: object) -> list[tuple[str, str]]:
+    assert isinstance(answer, Invalid)
+    return [(mistake.path, mistake.message) for mistake in answer.mistakes]
+
+
+def test_what_could_not_be_kept_is_refused_all_at_once(core: GlobalCore) -> None:
+    core.tenant(quota=UNIT * 30, north=UNIT * 15)
+    refused = told(core.tenant("other", UNIT * 8, north=UNIT * 6, south=UNIT * 3, east=UNIT * 0))
+    assert refused == [
+        ("spec.protected[0].region", "region 'east' is not known; known are: north, south"),
+        ("spec.protected[1].amount", "cpu: 10500m asked by all tenants in north, it has 10, missing 500m"),
+        ("spec.protected[1].amount", "memory: 5376Mi asked by all tenants in north, it has 5Gi, missing 256Mi"),
+        ("spec.protected", "cpu: 4500m asked in all, the quota is 4, missing 500m"),
+        ("spec.protected", "memory: 2304Mi asked in all, the quota is 2Gi, missing 256Mi"),
+    ]
+    assert told(core.tenant("other", UNIT * 8, south=Vector(-1)))[0][0] == "spec.protected[0].amount.cpu"
+    core.tenant("other", UNIT * 8, north=UNIT * 5)
+    assert vector(slice_of(core, "north", "other").protected) == UNIT * 5
+
+
+def test_it_is_granted_before_it_is_needed_and_stays(core: GlobalCore) -> None:
+    core.tenant(quota=UNIT * 10, south=UNIT * 4)
+    assert granted(slice_of(core, "south")) == UNIT * 4
+    assert vector(slice_of(core, "south").protected) == UNIT * 4
+    core.apply(workload(replicas=9, regions=["north"]))
+    assert granted(slice_of(core, "north")) == UNIT * 6, "the rest of the quota, and no more"
+    assert shrink_target(slice_of(core, "south")) == UNIT * 4
+
+
+def test_protected_no_more_it_goes_where_it_is_needed(core: GlobalCore) -> None:
+    core.tenant(quota=UNIT * 10, south=UNIT * 4)
+    core.apply(workload(replicas=9, regions=["north"]))
+    core.tenant(quota=UNIT * 10)
+    wanted = slice_of(core, "south")
+    assert (vector(wanted.protected), shrink_target(wanted)) == (NOTHING, NOTHING)
+    core.say(2, slice_ack=ack(wanted, NOTHING))
+    assert granted(slice_of(core, "north")) == UNIT * 9
