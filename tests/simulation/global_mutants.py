@@ -209,11 +209,6 @@ def a_surge_takes_nobodys_place(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(surging, "take_over", lambda state, task, new, old: task.surges.pop(new))
 
 
-@mutant("are wanted", "bound", events=10_000, operator_every_ms=2_000)
-def a_surge_that_is_given_up_is_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(surging, "_give_up", lambda state, task, new, turn: task.surges.pop(new))
-
-
 @mutant("residency", events=8_000, regions=2, jobs=False)
 def residency_counts_at_admission_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spread, "meets", lambda residency, region: True)
