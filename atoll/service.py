@@ -106,8 +106,9 @@ def run(
 
 def collect_less_often() -> None:
     """Cycles are rare here and small, what lives long is much: a leader's records. With Python's defaults the collector
-    takes 5 % of a busy leader's time, most of it to look through those records again."""
-    gc.set_threshold(10_000, 20, 20)
+    takes 5 % of a busy leader's time, most of it to look through those records again. The young are looked through in
+    small portions, for meanwhile everything stands still."""
+    gc.set_threshold(2_000, 5, 400)
 
 
 async def _supervise(main: Callable[[Stop], Awaitable[None]], stop: Stop, stop_grace_s: float) -> int:

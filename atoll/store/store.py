@@ -74,12 +74,12 @@ class Compare(NamedTuple):
     range_end: bytes = b""
 
 
-_MOD, _EQUAL = Target.MOD, Relation.EQUAL  # hundreds of compares are made for each transaction
+_MOD, _EQUAL, _new = Target.MOD, Relation.EQUAL, tuple.__new__  # hundreds of compares are made for each transaction
 
 
 def mod_is(key: bytes, revision: int) -> Compare:
     """The key was last written at `revision` (0: it is absent)."""
-    return Compare(key, _MOD, _EQUAL, revision)
+    return _new(Compare, (key, _MOD, _EQUAL, revision, b""))
 
 
 def created_at(key: bytes, revision: int) -> Compare:

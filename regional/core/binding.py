@@ -256,9 +256,10 @@ def _bind(
 ) -> None:
     """Charges the places and adds their records to be."""
     amount = task.request.vector
-    for row, count in Counter(row for _, row in places).items():
-        if not amount.gpu_milli:
-            state.table.charge(row, (amount * count).amounts())
+    counts = Counter(row for _, row in places)
+    if not amount.gpu_milli:
+        state.table.charge_all(list(counts), [amount * count for count in counts.values()])
+    for row, count in counts.items():
         task.move_copies(row, count)
     tenant, workload = task.owner.tenant, task.owner
     charge = amount * len(places)
@@ -280,7 +281,11 @@ def _bind(
         if amount.gpu_milli:  # which devices the next one gets depends on this one
             state.table.charge(row, amount.amounts())
             record.gpus.extend(gpu_scores.take(state.table, task.request, row))
-        decision.placed.add(index=index, node=node.name, attempt=record.attempt, gpus=record.gpus)
+        placed = decision.placed.add()  # filled in place: a third of the time of a constructor with arguments
+        placed.index, placed.node = index, node.name
+        placed.attempt.CopyFrom(record.attempt)
+        if amount.gpu_milli:
+            placed.gpus.extend(record.gpus)
         batch.bindings.append(Binding(task, index, row, record, avoid))
     decision.slot.index = places[0][0]
     first = batch.bindings[-len(places)].record

@@ -65,7 +65,8 @@ class Times(LaneWriter):
     async def until_bound(self, place: bytes, count: int) -> None:
         while self.bound.get(place, 0) < count:
             self.news.clear()
-            await asyncio.wait_for(self.news.wait(), LONGEST_S)
+            async with asyncio.timeout(LONGEST_S):  # `wait_for` may swallow a cancellation
+                await self.news.wait()
 
 
 class Arrivals:
