@@ -6,12 +6,14 @@ A failing seed prints the one command that replays it, bit for bit, and the exit
 import json
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 
 import click
 
 from simulation.day import run as one_day
+from simulation.features import NO_FEATURES
 from simulation.history import Outcome, run
 
 FAILED = 8
@@ -32,28 +34,33 @@ def main() -> None:
 @click.option("--seeds", default=300, show_default=True, help="How many histories.")
 @click.option("--first", default=1, show_default=True, help="The first seed.")
 @click.option("--events", default=10_000, show_default=True, help="Events with faults in each, at least.")
+@click.option("--features", is_flag=True, help="Each seed draws features, too: GPUs, rules, schedules, removals ...")
 @click.option("--workers", default=2, show_default=True, help="Processes.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
-def run_many(seeds: int, first: int, events: int, workers: int, as_json: bool) -> None:
+def run_many(seeds: int, first: int, events: int, features: bool, workers: int, as_json: bool) -> None:
     """Try SEEDS histories and check every rule in each.
 
     \b
     Examples:
       python -m simulation run
       python -m simulation run --seeds 20000 --first 1000
-      python -m simulation run --seeds 50 --json
+      python -m simulation run --seeds 50 --features --json
     """
     started = time.perf_counter()
     cpu_s, outcomes = 0.0, []
     with ProcessPoolExecutor(workers) as pool:
         numbers = range(first, first + seeds)
-        for outcome, spent_s in pool.map(_timed, numbers, [events] * seeds, chunksize=4):
+        for outcome, spent_s in pool.map(_timed, numbers, [events] * seeds, [features] * seeds, chunksize=4):
             outcomes.append(outcome)
             cpu_s += spent_s
             if outcome.failure:
                 click.echo(f"seed {outcome.seed}: {outcome.failure}", err=True)
-                click.echo(f"replay: python -m simulation replay {outcome.seed} --events {events}", err=True)
+                told = " --features" if features else ""
+                click.echo(f"replay: python -m simulation replay {outcome.seed} --events {events}{told}", err=True)
     failed = [outcome.seed for outcome in outcomes if outcome.failure]
+    seen: Counter[str] = Counter()
+    for outcome in outcomes:
+        seen.update(dict(outcome.seen))
     summary = {
         "seeds": seeds,
         "failed": failed,
@@ -62,6 +69,7 @@ def run_many(seeds: int, first: int, events: int, workers: int, as_json: bool) -
         "revisions_checked": sum(o.revisions for o in outcomes),
         "unknown_outcomes": sum(o.unknowns for o in outcomes),
         "virtual_hours": round(sum(o.virtual_s for o in outcomes) / 3600, 1),
+        **seen,
         "events_per_cpu_second": round(sum(o.events for o in outcomes) / cpu_s),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -69,15 +77,16 @@ def run_many(seeds: int, first: int, events: int, workers: int, as_json: bool) -
     sys.exit(FAILED if failed else 0)
 
 
-def _timed(seed: int, events: int) -> tuple[Outcome, float]:
+def _timed(seed: int, events: int, features: bool) -> tuple[Outcome, float]:
     started = time.process_time()
-    return run(seed, events), time.process_time() - started
+    return run(seed, events, features=None if features else NO_FEATURES), time.process_time() - started
 
 
 @main.command()
 @click.argument("seed", type=int)
 @click.option("--events", default=10_000, show_default=True, help="As in the run that failed.")
-def replay(seed: int, events: int) -> None:
+@click.option("--features", is_flag=True, help="As in the run that failed.")
+def replay(seed: int, events: int, features: bool) -> None:
     """Run the history of SEED again and print its outcome.
 
     \b
@@ -85,7 +94,7 @@ def replay(seed: int, events: int) -> None:
       python -m simulation replay 17
       python -m simulation replay 17 --events 50000
     """
-    outcome = run(seed, events)
+    outcome = run(seed, events, features=None if features else NO_FEATURES)
     click.echo(json.dumps(asdict(outcome), indent=2))
     sys.exit(FAILED if outcome.failure else 0)
 

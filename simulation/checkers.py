@@ -8,6 +8,7 @@ anywhere in the region (I2). What must be true in the end is
 in convergence.py.
 """
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.core.runs import RunName
@@ -44,6 +45,7 @@ class Checkers:
         self._granted: dict[tuple[str, str], Vector] = {}  # A by region and tenant
         self._limits: dict[tuple[str, str], Vector] = {}  # C
         self.jobs = JobChecks(world)
+        self.seen: Counter[str] = Counter()  # what happened, and how often: that the history had it
         self.revisions = 0
         self.bindings = 0
 
@@ -83,12 +85,20 @@ class Checkers:
         elif kind == b"slice" and change.item:
             slice_ = objects_pb2.RegionSlice.FromString(change.item.value)
             limits = [vector(limit.limit) for limit in slice_.limits]
+            self.seen["strict slices"] += slice_.mode == objects_pb2.QUOTA_MODE_STRICT
             self._check_limit(self._limits, region, slice_.tenant, total(limits))
-        elif kind == b"node" and change.item:
-            self._world.operators.look(change)
+        elif kind == b"node":
+            self._world.placements_of[region].look_at_node(change)
+            if change.item:
+                self._world.operators.look(change)
+            else:
+                self._world.operators.removals.look(region, change.key.decode().rpartition("/")[2])
+        elif kind == b"removed":
+            self._world.operators.look_at_removed(change)
         elif kind == b"workload" and change.item:
             share = objects_pb2.Share.FromString(change.item.value)
             self._world.preemptions.look_at_share(region, share)
+            self._world.placements_of[region].look_at_share(share)
             self._check_removal(region, share)
 
     def _check_removal(self, region: str, share: objects_pb2.Share) -> None:
@@ -106,6 +116,7 @@ class Checkers:
         slot = objects_pb2.Slot.FromString(item.value)
         self.jobs.slot(region, change, slot)
         place, attempt = (region, slot_name(slot.id)), attempt_id(slot.attempt)
+        self._world.placements_of[region].look_at_slot(slot if change.item else None, place[1])
         self._world.preemptions.look_at_slot(region, slot if change.item else None, place[1])
         if change.item is None or slot.state != BOUND:
             self._now_bound.pop(place, None)

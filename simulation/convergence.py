@@ -22,7 +22,8 @@ from global_cp.core.shares import planned
 from global_cp.core.spread import meets
 from regional.config import CoreSettings
 from regional.core.machine import Machine
-from simulation import jobs
+from simulation import jobs, rules, schedules
+from simulation.rules import Ground
 
 if TYPE_CHECKING:
     from simulation.node import Node
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 JOB = objects_pb2.WORKLOAD_TYPE_JOB
 BOUND, DONE = objects_pb2.SLOT_STATE_BOUND, objects_pb2.SLOT_STATE_DONE
-NO_SCHEDULE, NO_EXECUTE = objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE
+NO_EXECUTE = objects_pb2.TAINT_EFFECT_NO_EXECUTE
+FEW_GPUS_MILLI = 6_000  # of so few none is left free as headroom
 ROLLING_DOWN_PERCENT = CoreSettings().rolling_down_percent
 M = TypeVar("M", bound=Message)
 Workload = tuple[str, str]
@@ -48,10 +50,6 @@ def regions_converged(world: "World") -> str:
 def _all(state: MemoryState, prefix: bytes, kind: type[M]) -> list[M]:
     """The documents under `prefix`, in order of key."""
     return [kind.FromString(item.value) for item in state.range(prefix, prefix_end(prefix)).items]
-
-
-def _has(node: objects_pb2.Node, effect: int) -> bool:
-    return any(taint.effect == effect for taint in node.taints)
 
 
 def _count(share: objects_pb2.Share, task: str) -> int:
@@ -94,11 +92,13 @@ class _RegionView:
         return self._duties() or self._sums()
 
     def _duties(self) -> str:
-        """Nothing is left on nodes that drain."""
-        for name, record in self.records.items():
-            bound = [slot for slot, of in self.slots.items() if of.state == BOUND and of.node == name]
-            if bound and (record.draining or _has(record, NO_EXECUTE)):
-                return f"{bound[0]} is still on {name}, which it had to leave"
+        """Nothing is left on nodes that drain, nor on those with a taint that it does not tolerate."""
+        task_of = self._ground().task_of
+        for name, of in self.slots.items():
+            record = self.records.get(of.node) if of.state == BOUND else None
+            task = task_of((name.tenant, name.workload), name.task) or objects_pb2.Task()
+            if record and (record.draining or rules.untolerated(record, task, (NO_EXECUTE,))):
+                return f"{name} is still on {of.node}, which it had to leave"
         return ""
 
     def _named(self, share: objects_pb2.Share) -> str:
@@ -114,7 +114,7 @@ class _RegionView:
         if down < 0:
             return f"{name}/{task.name} has {len(bound)} bound in {self.region}, {task.replicas} are wanted"
         together = down if task.gang and not bound else 1  # of a gang all wait for room at once
-        if down and self._room(tenant, vector(task.resources.requests), together):
+        if down and self._room(share, task, together):
             return f"{down} of {name}/{task.name} are not bound in {self.region}, and there is room"
         for slot in bound:
             if self.running[slot] != 1:
@@ -131,7 +131,7 @@ class _RegionView:
             return f"{bound} of job {name} run"
         part = min((part.replicas for part in share.parallel if part.task == task.name), default=left)
         together = left if task.gang else 1
-        if min(left, part) and self._room(share.metadata.tenant, vector(task.resources.requests), together):
+        if min(left, part) and self._room(share, task, together):
             return f"{left} of job {name} are not bound, and there is room"
         return ""
 
@@ -183,25 +183,48 @@ class _RegionView:
     def used(self, tenant: str) -> Vector:
         return total([vector(s.vector) for n, s in self.slots.items() if n.tenant == tenant and s.state == BOUND])
 
-    def _room(self, tenant: str, request: Vector, count: int) -> bool:
-        """The nodes and the tenant's slice could take so many more of these. Above its target nothing new is bound,
-        though A may still be more."""
-        slice_ = self.slices.get(tenant, objects_pb2.RegionSlice())
+    def _room(self, share: objects_pb2.Share, task: objects_pb2.Task, count: int) -> bool:
+        """The nodes that may take the task and the tenant's slice could hold so many more of it. Above its target
+        nothing new is bound, though A may still be more. Not told of several at once that have rules among them."""
+        of, request = (share.metadata.tenant, share.metadata.name), vector(task.resources.requests)
+        slice_ = self.slices.get(of[0], objects_pb2.RegionSlice())
         target = total([vector(limit.limit if slice_.frozen else limit.target) for limit in slice_.limits])
-        if not (self.used(tenant) + request * count).fits(target):
+        if not (self.used(of[0]) + request * count).fits(target) or not self._headroom(request * count):
             return False
-        on_node: dict[str, Vector] = {}
-        for slot in self.slots.values():
-            if slot.state == BOUND:
-                on_node[slot.node] = on_node.get(slot.node, Vector()) + vector(slot.vector)
-        if not self._headroom(request * count):
+        open_ = [name for name, record in self.records.items() if not rules.refusal(record, task)]
+        if count > 1 and (rules.is_ruled(task) or self._kept_away(of)):
             return False
-        rooms = [
-            vector(record.capacity) - on_node.get(name, Vector())
-            for name, record in self.records.items()
-            if not record.cordoned and not _has(record, NO_SCHEDULE) and not _has(record, NO_EXECUTE)
-        ]
-        return sum(_times(request, room) for room in rooms) >= count
+        ground = self._ground()
+        open_ = [name for name in open_ if rules.allows(ground, name, of, task)]
+        return sum(self._times(request, task, name) for name in open_) >= count
+
+    def _times(self, request: Vector, task: objects_pb2.Task, node: str) -> int:
+        """How many more of the task fit on the node; their GPUs are those it may have, whole or one in part."""
+        bound = [slot for slot in self.slots.values() if slot.state == BOUND and slot.node == node]
+        room = vector(self.records[node].capacity) - total([vector(slot.vector) for slot in bound])
+        fit = _times(request, room)
+        if not request.gpu_milli:
+            return fit
+        left = rules.left_on_devices(self.records[node], bound, task)
+        whole = request.gpu_milli >= rules.WHOLE_MILLI
+        free = sum(milli == rules.WHOLE_MILLI if whole else milli // request.gpu_milli for milli in left)
+        return min(fit, free // rules.devices_needed(request.gpu_milli) if whole else free)
+
+    def _ground(self) -> Ground:
+        tasks = {
+            ((share.metadata.tenant, share.metadata.name), task.name): task
+            for share in self.shares
+            for task in share.spec.tasks
+        }
+        bound = [(name, slot.node) for name, slot in self.slots.items() if slot.state == BOUND]
+        replicas = [rules.Replica((name.tenant, name.workload), name.task, node) for name, node in bound]
+        return Ground(self.records, replicas, lambda of, task: tasks.get((of, task)))
+
+    def _kept_away(self, of: Workload) -> bool:
+        """Whether another workload of its tenant has a rule about it."""
+        others = [share for share in self.shares if share.metadata.tenant == of[0]]
+        tasks = [task for share in others for task in share.spec.tasks]
+        return any(rule.workload == of[1] for task in tasks for rule in task.avoid_colocating)
 
     def _headroom(self, request: Vector) -> bool:
         """New work leaves a part of the region free. Work that has run may use it; that is not asked here."""
@@ -209,7 +232,9 @@ class _RegionView:
         open_ = {name: record for name, record in self.records.items() if not record.cordoned}
         capacity = total([vector(record.capacity) for record in open_.values()])
         used = total([vector(s.vector) for s in self.slots.values() if s.state == BOUND and s.node in open_])
-        return all(u + r <= c * free // 100 for u, r, c in zip(used, request, capacity, strict=True) if r)
+        of_gpus = capacity.gpu_milli > FEW_GPUS_MILLI
+        asked = request if of_gpus else request._replace(gpu_milli=0)
+        return all(u + r <= c * free // 100 for u, r, c in zip(used, asked, capacity, strict=True) if r)
 
     def _sums(self) -> str:
         """The leaders' sums agree with their records, and limits have come down to targets or to what is in use."""
@@ -241,7 +266,8 @@ class _GlobalView:
         for path, workload in sorted(self.workloads.items()):
             if missing := self._workload(path, workload):
                 return missing
-        return self._admitted() or self._budgets()
+        missing = schedules.missing(self.world, self.workloads)
+        return missing or self._tokens() or self._admitted() or self._budgets()
 
     def _workload(self, path: Workload, workload: objects_pb2.Workload) -> str:
         if workload.metadata.deleted_ms:
@@ -302,6 +328,14 @@ class _GlobalView:
         ]
         return all(takes) if fixed else any(takes)
 
+    def _tokens(self) -> str:
+        """Each region's leader takes the tokens there are, and no others."""
+        there = self.world.promises.tokens.keys()
+        for leader in self.world.leading(self.world.candidates):
+            if leader.tokens != there:
+                return f"{leader.name} takes the tokens {sorted(leader.tokens)}, there are {sorted(there)}"
+        return ""
+
     def _admitted(self) -> str:
         """Every region has admitted exactly the shares there are, each of a workload there is."""
         for view in self.regions:
@@ -332,6 +366,9 @@ class _GlobalView:
 
     def _slice(self, view: _RegionView, tenant: str, free: Vector) -> str:
         slice_ = next((s for s in self.slices if (s.tenant, s.region) == (tenant, view.region)), objects_pb2.Slice())
+        spec, told = self.tenants[tenant].spec, view.slices.get(tenant)
+        if slice_.tenant and told and (told.weight, told.mode) != (spec.weight, spec.mode):
+            return f"{view.region} has another weight or mode of {tenant}"
         granted = total([vector(account.granted) for account in slice_.accounts])
         needed = view.needed(tenant)
         if not granted.fits(needed.at_least(view.used(tenant))):

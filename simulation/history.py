@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from simulation.convergence import converged, regions_converged
 from simulation.faults import Faults, draw
+from simulation.features import NO_FEATURES, Features
+from simulation.features import draw as draw_features
 from simulation.world import Shape, World
 
 CONVERGE_WITHIN_MS = 600_000  # virtual; back-off of failing starts reaches 300 s
@@ -31,19 +33,31 @@ class Outcome:
     unknowns: int
     virtual_s: int
     faults: Faults
+    features: Features
+    seen: tuple[tuple[str, int], ...]  # what happened, and how often
     failure: str
 
 
-def run(seed: int, events: int, *, regions: int = 0, jobs: bool | None = None, **faults_of: float) -> Outcome:
+def run(
+    seed: int,
+    events: int,
+    *,
+    regions: int = 0,
+    jobs: bool | None = None,
+    features: Features | None = NO_FEATURES,
+    **faults_of: float,
+) -> Outcome:
     """The whole history of `seed`: at least `events` events with faults, then until it converges. `regions`, `jobs` and
-    `faults_of` replace what the seed has drawn."""
+    `faults_of` replace what the seed has drawn; `features`: None = as the seed draws."""
     rng = random.Random(seed ^ 0x5EED)
     faults = replace(draw(rng), **faults_of)  # type: ignore[arg-type]
     shape = _shape(rng)
     alone = rng.random() < ALONE
     with_jobs = rng.random() < WITH_JOBS if jobs is None else jobs
     evens_out = random.Random(seed ^ 0xE7E4).random() < EVENING_OUT
-    world = World(seed, faults, replace(shape, regions=regions or shape.regions, jobs=with_jobs, evens_out=evens_out))
+    features = draw_features(seed) if features is None else features
+    shape = replace(shape, regions=regions or shape.regions, jobs=with_jobs, evens_out=evens_out, features=features)
+    world = World(seed, faults, shape)
     failure = ""
     gc.disable()  # a history is short, and most of what it makes stays until its end
     try:
@@ -69,6 +83,8 @@ def run(seed: int, events: int, *, regions: int = 0, jobs: bool | None = None, *
         unknowns=sum(candidate.store.unknowns for candidate in (*world.planes, *world.candidates)),
         virtual_s=kernel.elapsed_ms // 1000,
         faults=faults,
+        features=features,
+        seen=tuple(sorted((what, count) for what, count in world.checkers.seen.items() if count)),
         failure=failure,
     )
 

@@ -14,6 +14,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
 from atoll.model.slots import SECOND_COPY
 from atoll.store.store import Change
+from simulation import rules, schedules
 from simulation.violated import Violated
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ JOB = objects_pb2.WORKLOAD_TYPE_JOB
 BOUND, DONE = objects_pb2.SLOT_STATE_BOUND, objects_pb2.SLOT_STATE_DONE
 SUCCEEDED = objects_pb2.TASK_PHASE_SUCCEEDED
 MOST_REPLICAS = 4
+SHORT_MS, JOB_MS, LONG_MS = 2_000, 12_000, 60_000  # how long a replica runs at most
 FATAL = 2  # the exit code that is not tried again
 GRAPHS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"main": ()},
@@ -33,8 +35,9 @@ GRAPHS: tuple[dict[str, tuple[str, ...]], ...] = (
 Ended = set[tuple[str, int]]  # region and number of a replica; its two copies are one
 
 
-def draw(rng: Random, tenant: str, name: str, regions: tuple[str, ...], now_ms: int) -> objects_pb2.Workload:
+def draw(world: "World", tenant: str, name: str) -> objects_pb2.Workload:
     """What a user wants of a job."""
+    rng, regions, features = world.kernel.random, world.regions, world.shape.features
     spec = objects_pb2.WorkloadSpec(
         type=JOB, priority=rng.choice([objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_HIGH])
     )
@@ -55,11 +58,28 @@ def draw(rng: Random, tenant: str, name: str, regions: tuple[str, ...], now_ms: 
     spec.on_failure = rng.choice([objects_pb2.ON_FAILURE_STOP, objects_pb2.ON_FAILURE_CONTINUE])
     spec.active_deadline_s = rng.choice([0, 0, 0, 60])
     spec.time_to_live_s = rng.choice([0, 0, 30])
-    spec.not_before_ms = now_ms + 10_000 if rng.random() < 0.2 else 0
+    spec.not_before_ms = world.kernel.now_ms + 10_000 if rng.random() < 0.2 else 0
     spec.run_class = rng.choice([objects_pb2.RUN_CLASS_KEEP, objects_pb2.RUN_CLASS_EXCLUSIVE])
     spec.regions.extend(rng.sample(regions, rng.randint(0, len(regions))))
     spec.spread.strategy = rng.choice([objects_pb2.SPREAD_STRATEGY_PREFERRED, objects_pb2.SPREAD_STRATEGY_EVEN])
+    for task in spec.tasks:
+        rules.draw(world, task)
+    if features.long_jobs:
+        spec.estimate_ms = rng.choice([0, LONG_MS, LONG_MS])
+        if rng.random() < 0.4:
+            spec.tasks[0].gang, spec.tasks[0].parallelism = True, 0
+            spec.spread.strategy = objects_pb2.SPREAD_STRATEGY_PREFERRED
+    if features.schedules and rng.random() < 0.4:
+        schedules.draw(rng, spec)
     return objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec)
+
+
+def longest_ms(world: "World") -> int:
+    """Runs of a schedule end before the next one is due: else nothing would ever come to rest."""
+    features = world.shape.features
+    if features.schedules:
+        return SHORT_MS
+    return LONG_MS if features.long_jobs else JOB_MS
 
 
 def exit_code(rng: Random) -> int:

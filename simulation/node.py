@@ -16,7 +16,7 @@ from agent.core.machine import Machine
 from agent.core.runs import Exit, Found, RunName
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.model.slots import SlotName
-from simulation.jobs import exit_code
+from simulation import jobs, rules
 from simulation.network import End, Stream
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 REDIAL_MS = 400
 TIMING = Timing()
-JOB_MS = 12_000  # how long a replica of a job runs at most
 FINISHED_RUNS = 20  # kept on the disk
+CERTIFICATE_MS = 86_400_000
 GUARD_PERIOD_MS = 200  # how late the guard process looks, at most
 
 
@@ -46,10 +46,14 @@ class Node(End):
         self.world = world
         self.region = region
         self.capacity = capacity
-        self.labels: tuple[objects_pb2.Label, ...] = ()  # as it claims
+        self.labels = rules.labels(world)  # as it claims
+        self.gpus = rules.devices(world)
+        self.capacity.gpu_milli = rules.WHOLE_MILLI * len(self.gpus)
         self.runs: dict[RunName, Run] = {}
         self.alive_in: dict[SlotName, list[RunName]] = {}
         self.isolated = False
+        self.scrapped = False
+        self.certificate_expires_ms = 0  # of the first one: before those of any removal
         self.machine: Machine | None = None
         self.session = 0
         self._incarnation = 1
@@ -66,7 +70,8 @@ class Node(End):
         super().start()
         self.session = 0
         self._wake_scheduled_ms = None
-        self.machine = Machine(agent_pb2.Hello(node=self.name, capacity=self.capacity, labels=self.labels), TIMING)
+        hello = agent_pb2.Hello(node=self.name, capacity=self.capacity, labels=self.labels, gpus=self.gpus)
+        self.machine = Machine(hello, TIMING)
         found = tuple(Found(name, run.exit, run.started_ms) for name, run in self.runs.items())
         for run in self.runs.values():
             run.known = True
@@ -91,6 +96,18 @@ class Node(End):
         self._guarded.clear()
         self._guard_wakes.clear()
         self._guard_terms = None
+
+    def scrap(self) -> None:
+        """The machine is gone for good, with its disk."""
+        self.reboot()
+        self.scrapped = True
+        self._disk = None
+
+    def join(self) -> None:
+        """A machine of that name joins with a new certificate."""
+        self.scrapped = False
+        self.certificate_expires_ms = self.kernel.now_ms + 2 * CERTIFICATE_MS
+        self.start()
 
     # ---- its session
 
@@ -213,7 +230,7 @@ class Node(End):
         self.kernel.after(self.kernel.between(1, max(1, grace_ms)), b"stopped", lambda: self._end_run(boot, name, True))
 
     def _job_ends(self, boot: int, name: RunName) -> None:
-        code = 0 if self.world.healed else exit_code(self.kernel.random)
+        code = 0 if self.world.healed else jobs.exit_code(self.kernel.random)
         self._end_run(boot, name, stopped=False, code=code)
 
     def replica_exits(self, name: RunName) -> None:

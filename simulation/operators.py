@@ -13,6 +13,7 @@ from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.store.store import Change
 from regional.core.commands import Reply
 from regional.core.events import NodeChangeAsked
+from simulation.removals import Removals
 from simulation.violated import Violated
 
 if TYPE_CHECKING:
@@ -25,20 +26,27 @@ COUNTRIES = ("eu", "us")
 TAINTS = (objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE)
 LONGEST_DRAIN_S = 120
 AGAIN_MS = 5_000
+Request = regional_pb2.UpdateNodeRequest | regional_pb2.RemoveNodeRequest
 
 
 @dataclass(slots=True)
 class Operators:
     world: "World"
-    _waiting: dict[int, regional_pb2.UpdateNodeRequest] = field(default_factory=dict)
-    _requests: dict[str, regional_pb2.UpdateNodeRequest] = field(default_factory=dict)  # by id
+    removals: "Removals" = field(init=False)
+    _waiting: dict[int, Request] = field(default_factory=dict)
+    _requests: dict[str, Request] = field(default_factory=dict)  # by id
     _out: dict["Node", None] = field(default_factory=dict)  # asked to be cordoned or drained
     _done: set[str] = field(default_factory=set)
     _asked: int = 0
 
+    def __post_init__(self) -> None:
+        self.removals = Removals(self)
+
     def act(self) -> None:
         """One random change."""
-        if self.world.kernel.chance(0.4):
+        if self.world.shape.features.removals and self.world.kernel.chance(0.3):
+            self.removals.act()
+        elif self.world.kernel.chance(0.4):
             self._change_region()
         else:
             self._change_node(self.world.kernel.random.choice(self.world.nodes))
@@ -59,10 +67,7 @@ class Operators:
 
     def _change_node(self, node: "Node") -> None:
         rng = self.world.kernel.random
-        self._asked += 1
-        request = regional_pb2.UpdateNodeRequest(
-            region=node.region, name=node.name, request_id=f"node-change-{self._asked}", reason="maintenance"
-        )
+        request = regional_pb2.UpdateNodeRequest(region=node.region, name=node.name, reason="maintenance")
         choice = rng.random()
         if choice < 0.8:
             # with two nodes of its region out of use there is rarely room to move to
@@ -77,6 +82,11 @@ class Operators:
             request.set_taints.add(key="broken", value="disk", effect=rng.choice(TAINTS))
         else:
             request.remove_taints.add(key="broken")
+        self.want(request)
+
+    def want(self, request: Request) -> None:
+        self._asked += 1
+        request.request_id = f"node-change-{self._asked}"
         self._waiting[self._asked] = self._requests[request.request_id] = request
         self._ask(self._asked)
 
@@ -100,6 +110,11 @@ class Operators:
         if reply.refusal is None and request.request_id not in self._done:
             raise Violated(f"I11: {request.request_id} of {request.name} was answered, and is not done")
 
+    def look_at_removed(self, change: Change) -> None:
+        """At the note that a node was removed."""
+        if change.item:
+            self._done.add(objects_pb2.RemovedNode.FromString(change.item.value).request.id)
+
     def look(self, change: Change) -> None:
         """At a node record's new revision."""
         before, after = (
@@ -111,12 +126,13 @@ class Operators:
             raise Violated(f"I11: {done[-1]} of {name} is done twice")
         self._done.update(done)
         request = self._requests[done[0]] if done else regional_pb2.UpdateNodeRequest()
+        changes = request if isinstance(request, regional_pb2.UpdateNodeRequest) else regional_pb2.UpdateNodeRequest()
         wanted = (before.cordoned, before.draining)
-        if request.duty:
-            wanted = (request.duty != SERVE, request.duty == DRAIN)
+        if changes.duty:
+            wanted = (changes.duty != SERVE, changes.duty == DRAIN)
         if (after.cordoned, after.draining) != wanted:
             raise Violated(f"I11: {name} has a duty that no operator asked for")
-        if not (request.set_taints or request.remove_taints) and list(after.taints) != list(before.taints):
+        if not (changes.set_taints or changes.remove_taints) and list(after.taints) != list(before.taints):
             raise Violated(f"I11: {name} has taints that no operator asked for")
 
     def unanswered(self) -> list[str]:

@@ -6,7 +6,7 @@ Decides nothing. A call that its process cannot answer any more is never answere
 from typing import TYPE_CHECKING, Any
 
 from atoll import zones
-from atoll.api.v1 import global_pb2, regional_pb2
+from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.errors import AtollError
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
@@ -46,7 +46,10 @@ class GlobalCandidate(Candidate):
 
     def ask(self, call: int, method: str, body: bytes) -> None:
         """A user's call, authorized at the border."""
-        self.post(events.MutationAsked(call, getattr(global_pb2, method).FromString(body)))
+        request = getattr(global_pb2, method).FromString(body)
+        makes_token = isinstance(request, global_pb2.CreateUserTokenRequest)
+        token = objects_pb2.UserToken(id=f"token-{call}", hash=b"%d" % call) if makes_token else None
+        self.post(events.MutationAsked(call, request, token))
 
     def _reply(self, call: int, answer: Any) -> None:
         """An answer travels as its type and bytes, an error as its code."""

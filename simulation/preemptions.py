@@ -23,6 +23,7 @@ DEFAULT = objects_pb2.PRIORITY_DEFAULT
 
 class Preemptions:
     def __init__(self, world: "World") -> None:
+        self._seen = world.checkers.seen
         self._capacity = {node.name: vector(node.capacity) for node in world.nodes}
         self._priorities: dict[tuple[str, str, str], int] = {}  # by region and workload
         self._bound: dict[tuple[str, SlotName], objects_pb2.Slot] = {}
@@ -30,8 +31,6 @@ class Preemptions:
         self._reserved: dict[str, dict[tuple[str, SlotName], objects_pb2.Slot]] = {}  # by node
         self._touched: set[str] = set()  # nodes, in this revision
         self._leaves: dict[tuple[str, str], set[str]] = {}  # regions that may preempt for a workload
-        self.count = 0  # reservations with victims
-        self.of_gangs = 0
 
     def look_at_share(self, region: str, share: objects_pb2.Share) -> None:
         """As a region has admitted it."""
@@ -75,8 +74,8 @@ class Preemptions:
                 self._check_victims(region, slot, name)
 
     def _check_victims(self, region: str, slot: objects_pb2.Slot, name: SlotName) -> None:
-        self.count += 1
-        self.of_gangs += slot.reservation.gang
+        self._seen["preempted"] += 1
+        self._seen["preempted by gangs"] += slot.reservation.gang
         own = self._priorities[region, name.tenant, name.workload]
         for victim, attempt in _named(slot):
             bound = self._bound.get((region, victim))

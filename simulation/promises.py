@@ -12,6 +12,7 @@ from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.store import keys
 from atoll.store.store import Batch, Change
 from global_cp.core import transactions
+from simulation.schedules import ScheduleChecks
 from simulation.users import Call
 from simulation.violated import Violated
 
@@ -26,7 +27,10 @@ RESPONSES: dict[str, Any] = {
     "ApplyTenantRequest": global_pb2.ApplyTenantResponse,
     "DeleteTenantRequest": global_pb2.DeleteTenantResponse,
     "UpdateRegionRequest": global_pb2.UpdateRegionResponse,
+    "CreateUserTokenRequest": global_pb2.CreateUserTokenResponse,
+    "RevokeUserTokenRequest": global_pb2.RevokeUserTokenResponse,
 }
+AVAILABLE = objects_pb2.QUOTA_MODE_AVAILABLE
 FLAGS: tuple[Literal["cordoned", "draining"], ...] = ("cordoned", "draining")
 
 
@@ -35,6 +39,8 @@ class Promises:
         self._world = world
         self.workloads: dict[tuple[str, str], objects_pb2.Workload] = {}  # as stored
         self.tenants: dict[str, objects_pb2.Tenant] = {}
+        self.tokens: dict[str, objects_pb2.UserToken] = {}
+        self.schedules = ScheduleChecks(world)
         self.forgotten: set[str] = set()  # uids of workloads that were deleted, closed everywhere and forgotten
 
     # ---- at every revision of the global plane's store
@@ -52,6 +58,8 @@ class Promises:
                 self._region(change, request)
             elif kind == "tenant":
                 self._tenant(path[0], change, request)
+            elif kind == "token":
+                self._token(path[0], change, request)
 
     def _recorded(self, change: Change) -> Call | None:
         if change.item is None:
@@ -91,6 +99,8 @@ class Promises:
                 wanted.CopyFrom(before)
                 wanted.spec.resumed = after.metadata.generation
                 named, done = objects_pb2.Metadata(tenant=asked.tenant, name=asked.name), after.spec == wanted.spec
+            case None if before is None:
+                named, done = after.metadata, self.schedules.begins(after, self.workloads)
             case None if before is not None and self._may_expire(path, before):
                 named = before.metadata
                 done = bool(after.metadata.deleted_ms) and after.spec == before.spec
@@ -103,10 +113,12 @@ class Promises:
             raise Violated(f"I11: workload {path} is back though its deletion was accepted")
 
     def _may_expire(self, path: tuple[str, str], job: objects_pb2.Workload) -> bool:
-        """A job with a time to live that has ended at its present generation."""
+        """A job with a time to live that has ended at its present generation; or a run that its schedule ends."""
         item = self._world.global_state.get(keys.status(*path))
         status = objects_pb2.WorkloadStatus.FromString(item.value if item else b"").job
         current = status.generation == job.metadata.generation
+        if self.schedules.may_go(job, self.workloads) and not job.metadata.deleted_ms:
+            return True
         return bool(job.spec.time_to_live_s and status.ended_ms and current and not job.metadata.deleted_ms)
 
     @staticmethod
@@ -134,13 +146,35 @@ class Promises:
         after = self.tenants[name] = objects_pb2.Tenant.FromString(change.item.value)
         match call.request if call else None:
             case global_pb2.ApplyTenantRequest() as asked:
-                done = asked.tenant.metadata.name == name and asked.tenant.spec.quota == after.spec.quota
+                spec, wanted = after.spec, asked.tenant.spec
+                same = (spec.quota, spec.weight, spec.mode) == (wanted.quota, wanted.weight, wanted.mode or AVAILABLE)
+                done = asked.tenant.metadata.name == name and same
             case global_pb2.DeleteTenantRequest() as asked:
                 done = asked.name == name and bool(after.metadata.deleted_ms)
             case _:
                 done = False
         if not done:
             raise Violated(f"I11: tenant {name} has become what nobody asked for")
+
+    def _token(self, token_id: str, change: Change, call: Call | None) -> None:
+        before = self.tokens.pop(token_id, None)
+        asked = call.request if call else None
+        if change.item is None:
+            owner = self.tenants.get(before.tenant) if before else None
+            asked_for = isinstance(asked, global_pb2.RevokeUserTokenRequest) and asked.id == token_id
+            done = asked_for or owner is None or bool(owner.metadata.deleted_ms)
+        else:
+            after = self.tokens[token_id] = objects_pb2.UserToken.FromString(change.item.value)
+            wanted = asked if isinstance(asked, global_pb2.CreateUserTokenRequest) else None
+            done = before is None and wanted is not None
+            done = (
+                done
+                and wanted is not None
+                and (after.name, after.role, after.tenant) == (wanted.name, wanted.role, wanted.tenant)
+            )
+            self._world.checkers.seen["tokens"] += 1
+        if not done:
+            raise Violated(f"I11: token {token_id} has come or gone, and nobody asked for it")
 
     # ---- at every answer
 
@@ -152,7 +186,8 @@ class Promises:
             raise Violated(f"I11: {call.method} was answered with {kind}")
         tenant, request_id = path_of(call)
         item = self._world.global_state.get(keys.request(tenant, request_id))
-        revision = response.FromString(data).revision
+        answer = response.FromString(data)
+        revision = getattr(answer, "revision", item.mod_revision if item else 0)  # a new token's has none
         if item is None or item.mod_revision != revision:
             raise Violated(f"I11: {request_id} was promised at revision {revision}, and is not recorded there")
 
@@ -166,7 +201,9 @@ def path_of(call: Call) -> tuple[str, str]:
             return asked.tenant.metadata.name, asked.request_id
         case global_pb2.DeleteTenantRequest() as asked:
             return asked.name, asked.request_id
-        case global_pb2.UpdateRegionRequest() as asked:
+        case global_pb2.CreateUserTokenRequest() as asked:
+            return asked.tenant or transactions.CLUSTER, asked.request_id
+        case global_pb2.UpdateRegionRequest() | global_pb2.RevokeUserTokenRequest() as asked:
             return transactions.CLUSTER, asked.request_id
         case asked:
             return asked.tenant, asked.request_id  # type: ignore[attr-defined]  # of a workload
@@ -174,8 +211,15 @@ def path_of(call: Call) -> tuple[str, str]:
 
 def wish(spec: objects_pb2.WorkloadSpec) -> tuple[object, ...]:
     """What users say; the rest of a stored spec are defaults."""
+    fixed = sum(count.replicas for count in spec.spread.fixed)
     tasks = [
-        (task.name, task.replicas, tuple(task.command), tuple(task.args), task.resources.requests.SerializeToString())
+        (
+            task.name,
+            task.replicas or task.completions or fixed,
+            tuple(task.command),
+            tuple(task.args),
+            task.resources.requests.SerializeToString(),
+        )
         for task in spec.tasks
     ]
     spread = spec.spread.SerializeToString(deterministic=True)

@@ -15,6 +15,7 @@ from regional.core import commands, events
 from regional.core.machine import Machine
 from simulation.candidate import Candidate
 from simulation.network import Stream
+from simulation.node import Node
 from simulation.operators import COUNTRY
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class RegionalCandidate(Candidate):
         self.region = region
         self.machine: Machine | None = None
         self._settings = settings
+        self.tokens: set[str] = set()  # ids of the user tokens that it takes
         self._uplink = 0  # the stream to the global plane, 0 = none
         self._welcomed = False
         self._heard_ms = 0
@@ -58,6 +60,8 @@ class RegionalCandidate(Candidate):
             case commands.SendUp(message=message):
                 if self._welcomed:
                     self.network.up(self._uplink, message)
+            case commands.KeepTokens(tokens=tokens):
+                self.tokens = {token.id for token in tokens.tokens}
             case commands.LeaveGlobal():
                 self.network.cut(self._uplink)
             case commands.Reply():
@@ -71,7 +75,13 @@ class RegionalCandidate(Candidate):
         message = agent_pb2.AgentMessage.FromString(data)
         match message.WhichOneof("body"):
             case "hello":
-                self.post(events.NodeHello(stream.number, stream.below.name, "default", (), message.hello))
+                node = stream.below
+                assert isinstance(node, Node)
+                self.post(
+                    events.NodeHello(
+                        stream.number, node.name, "default", (), message.hello, node.certificate_expires_ms
+                    )
+                )
             case "heartbeat":
                 self.post(events.NodeHeartbeat(stream.number, message.heartbeat.seq))
             case "status":
@@ -139,6 +149,8 @@ class RegionalCandidate(Candidate):
             self.post(events.GlobalWelcomed(message.welcome))
         elif body == "listed":
             self.post(events.GlobalListed(message.listed))
+        elif body == "tokens":
+            self.post(events.TokensTold(message.tokens))
         elif body in ("share", "slice_stamp"):
             self._take(message)
             if self.kernel.chance(self.world.faults.stale_share):

@@ -12,17 +12,16 @@ from google.protobuf.message import Message
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Busy, OutcomeUnknown, Unavailable
 from atoll.model.resources import Vector
-from simulation import jobs
-from simulation.operators import COUNTRIES, COUNTRY
+from simulation import jobs, rules, services
+from simulation.services import MOST_REPLICAS, PREFERRED
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 TENANTS = ("acme", "globex", "initech")
-MOST_REPLICAS = 12
-GANGS = 0.3  # of the workloads
-PREFERRED, EVEN = objects_pb2.SPREAD_STRATEGY_PREFERRED, objects_pb2.SPREAD_STRATEGY_EVEN
-FIXED = objects_pb2.SPREAD_STRATEGY_FIXED
+QUOTAS_MILLI, LARGE_QUOTAS_MILLI = (2_000, 8_000, 40_000), (8_000, 40_000, 100_000)  # of processors, for each region
+GPU_QUOTA_MILLI = 4_000
+WEIGHTS = (1, 2, 10)
 PATIENCE_MS = 10_000
 NOT_FINAL = {kind("").code for kind in (Busy, OutcomeUnknown, Unavailable)}
 
@@ -61,12 +60,15 @@ class Users:
         rng = self.world.kernel.random
         live = [path for path, w in sorted(self.world.promises.workloads.items()) if not w.metadata.deleted_ms]
         most = 4 + 2 * len(self.world.regions)
+        if self.world.shape.features.tokens and rng.random() < 0.15:
+            self._about_a_token()
+            return
         if self.world.has_jobs and rng.random() < 0.3:
             self._about_a_job(live, f"j{rng.randrange(most)}")
             return
         choice = rng.random()
         if len(live) < 2 or (choice < 0.25 and len(live) < most):
-            self._create(rng.choice(TENANTS), f"w{rng.randrange(most)}")
+            self._apply(services.draw(self.world, rng.choice(TENANTS), f"w{rng.randrange(most)}"))
         elif choice < 0.5:
             tenant, name = rng.choice(live)
             replicas = rng.randint(0, MOST_REPLICAS)
@@ -85,22 +87,6 @@ class Users:
 
     # ---- what they want
 
-    def _create(self, tenant: str, name: str) -> None:
-        rng = self.world.kernel.random
-        request = Vector(cpu_milli=rng.choice([100, 500, 2000]), memory_mib=rng.choice([64, 512, 2048])).to_proto()
-        task = objects_pb2.Task(name="main", replicas=rng.randint(1, MOST_REPLICAS), command=["run"])
-        task.resources.requests.CopyFrom(request)
-        task.restart.local_limit = 2
-        task.restart.backoff_ms = 200
-        task.restart.backoff_max_ms = 2_000
-        task.termination_grace_s = 1
-        spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_SERVICE, tasks=[task])
-        spec.priority = rng.choice([objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_DEFAULT, objects_pb2.PRIORITY_HIGH])
-        spec.run_class = rng.choice([objects_pb2.RUN_CLASS_KEEP, objects_pb2.RUN_CLASS_EXCLUSIVE])
-        spec.tasks[0].gang = rng.random() < GANGS
-        self._spread(spec)
-        self._apply(objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec))
-
     def _about_a_job(self, live: list[tuple[str, str]], name: str) -> None:
         rng = self.world.kernel.random
         own = [path for path in live if path[1].startswith("j")]
@@ -108,21 +94,15 @@ class Users:
             tenant, name = rng.choice(own)
             self.want(global_pb2.ResumeJobRequest(tenant=tenant, name=name))
         else:
-            job = jobs.draw(rng, rng.choice(TENANTS), name, self.world.regions, self.world.kernel.now_ms)
-            self._apply(job)
+            self._apply(jobs.draw(self.world, rng.choice(TENANTS), name))
 
-    def _spread(self, spec: objects_pb2.WorkloadSpec) -> None:
-        """A policy of its own: by preference, evenly, or in fixed counts; some may run in one country only."""
-        rng, spread, task = self.world.kernel.random, spec.spread, spec.tasks[0]
-        spec.regions[:] = rng.sample(self.world.regions, rng.randint(0, len(self.world.regions)))
-        spread.Clear()
-        spread.strategy = PREFERRED if task.gang else rng.choice([PREFERRED, PREFERRED, EVEN, FIXED])
-        if spread.strategy == FIXED:
-            for region in spec.regions or self.world.regions[:1]:
-                spread.fixed.add(region=region, replicas=rng.randint(0, MOST_REPLICAS // 2))
-            task.replicas = sum(count.replicas for count in spread.fixed)
-        if rng.random() < 0.2:
-            spread.residency.add(key=COUNTRY, operator=objects_pb2.SELECTOR_OPERATOR_IN, values=[rng.choice(COUNTRIES)])
+    def _about_a_token(self) -> None:
+        rng, tokens = self.world.kernel.random, sorted(self.world.promises.tokens)
+        if tokens and rng.random() < 0.4:
+            self.want(global_pb2.RevokeUserTokenRequest(id=rng.choice(tokens)))
+        else:
+            tenant, role = rng.choice([("", objects_pb2.ROLE_OPERATOR), (rng.choice(TENANTS), objects_pb2.ROLE_USER)])
+            self.want(global_pb2.CreateUserTokenRequest(name=f"u{len(tokens)}", role=role, tenant=tenant))
 
     def _update(self, tenant: str, name: str) -> None:
         workload = objects_pb2.Workload()
@@ -131,7 +111,8 @@ class Users:
         if self.world.kernel.chance(0.2) and workload.spec.spread.strategy == PREFERRED:
             task.gang = not task.gang
         elif self.world.kernel.chance(0.5):
-            self._spread(workload.spec)
+            services.spread(self.world.kernel.random, self.world.regions, workload.spec)
+            rules.draw(self.world, task)
         self._apply(workload)
 
     def _apply(self, workload: objects_pb2.Workload) -> None:
@@ -140,11 +121,15 @@ class Users:
         self.want(global_pb2.ApplyWorkloadRequest(workload=workload))
 
     def _set_quota(self, name: str) -> None:
-        cpu = self.world.kernel.random.choice([2_000, 8_000, 40_000]) * len(self.world.regions)
-        quota = Vector(cpu_milli=cpu, memory_mib=2 * cpu).to_proto()
-        tenant = objects_pb2.Tenant(
-            metadata=objects_pb2.Metadata(name=name), spec=objects_pb2.TenantSpec(quota=quota, weight=1)
-        )
+        rng, features = self.world.kernel.random, self.world.shape.features
+        cpu = rng.choice(LARGE_QUOTAS_MILLI if features.crowded else QUOTAS_MILLI) * len(self.world.regions)
+        gpu = rng.choice([0, GPU_QUOTA_MILLI]) * len(self.world.regions) if features.gpus else 0
+        quota = Vector(cpu_milli=cpu, memory_mib=2 * cpu, gpu_milli=gpu).to_proto()
+        spec = objects_pb2.TenantSpec(quota=quota, weight=1)
+        if features.strict:
+            spec.weight = rng.choice(WEIGHTS)
+            spec.mode = rng.choice([objects_pb2.QUOTA_MODE_AVAILABLE, objects_pb2.QUOTA_MODE_STRICT])
+        tenant = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name=name), spec=spec)
         self.want(global_pb2.ApplyTenantRequest(tenant=tenant))
 
     # ---- how they ask

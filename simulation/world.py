@@ -14,13 +14,16 @@ from atoll.model.strategies import STRATEGIES
 from atoll.store.memory_state import MemoryState
 from global_cp.config import CoreSettings as GlobalSettings
 from regional.config import CoreSettings
+from simulation import jobs
 from simulation.candidate import Candidate
 from simulation.checkers import Checkers
 from simulation.faults import NO_FAULTS, Faults
+from simulation.features import NO_FEATURES, Features
 from simulation.kernel import Kernel
 from simulation.network import Network
-from simulation.node import JOB_MS, Node
+from simulation.node import Node
 from simulation.operators import Operators
+from simulation.placements import Placements
 from simulation.plane import GlobalCandidate
 from simulation.preemptions import Preemptions
 from simulation.process import Process
@@ -55,6 +58,7 @@ class Shape:
     evens_out: bool = (
         False  # regions move replicas from full nodes to empty ones, sooner and more than they do by default
     )
+    features: Features = NO_FEATURES
 
 
 class World:
@@ -89,6 +93,7 @@ class World:
         self.candidates = [c for candidates in self.candidates_of.values() for c in candidates]
         self.nodes = [node for nodes in self.nodes_of.values() for node in nodes]
         self.preemptions = Preemptions(self)
+        self.placements_of = {region: Placements(self) for region in self.regions}
 
     def _rate(self) -> float:
         return 1.0 + self.kernel.random.uniform(-self.faults.clock_rate, self.faults.clock_rate)
@@ -99,7 +104,7 @@ class World:
 
     def run_ms(self, assign: agent_pb2.Assign) -> int:
         """How long a replica of a job runs."""
-        return self.kernel.between(100, JOB_MS)
+        return self.kernel.between(100, jobs.longest_ms(self))
 
     @staticmethod
     def leading(candidates: Sequence[C]) -> list[C]:
@@ -144,7 +149,7 @@ class World:
         for node in self.nodes:
             node.isolated = False
         for process in (*(self.planes if with_global else ()), *self.candidates, *self.nodes):
-            if not process.alive:
+            if not process.alive and not (isinstance(process, Node) and process.scrapped):
                 process.start()
 
     @property

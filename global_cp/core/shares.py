@@ -180,11 +180,11 @@ class Shares:
     def _wanted(
         self, workload: objects_pb2.Workload, present: Mapping[str, objects_pb2.Share], now_ms: int
     ) -> dict[str, objects_pb2.Share]:
-        live = {name: share for name, share in present.items() if not share.removed}
+        live = {name: told for name, told in present.items() if not told.removed}
         nothing = workload.metadata.deleted_ms or workload.spec.HasField("schedule")
         wanted = Wanted() if nothing else self._counts(workload, live, now_ms)
-        gone = {name: share for name, share in present.items() if share.removed and name not in wanted.told}
-        holder = [name for name, share in present.items() if share.preempts] or list(wanted.told)
+        gone = {name: told for name, told in present.items() if told.removed and name not in wanted.told}
+        holder = [name for name, told in present.items() if told.preempts] or list(wanted.told)
         parts = self._parts(workload, wanted.told, present)
         wanted = replace(wanted, preempts=holder[0] if holder else "", parts=parts)
         return gone | {

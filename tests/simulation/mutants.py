@@ -5,7 +5,7 @@ Each is a tempting shortcut. test_museum.py shows that the simulator notices eve
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -36,19 +36,18 @@ class Mutant:
     patch: Patch
     rules: tuple[str, ...]  # one of these is in the failure
     events: int
-    faults: Mapping[str, float] = field(default_factory=dict)
-    regions: int = 1  # 0 = as the seed draws
-    jobs: bool | None = None  # None = as the seed draws
+    given: Mapping[str, Any]  # what `run` is told beside the seed
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(
-    *rules: str, events: int = 4_000, regions: int = 1, jobs: bool | None = None, **faults: float
-) -> Callable[[Patch], Patch]:
+def mutant(*rules: str, events: int = 4_000, **given: Any) -> Callable[[Patch], Patch]:
+    """`given`: faults, and how the world is shaped; regions=0 or jobs=None is as the seed draws."""
+
     def register(patch: Patch) -> Patch:
-        MUTANTS.append(Mutant(patch.__name__, patch, rules, events, faults, regions, jobs))
+        shape = {"regions": 1, **given}
+        MUTANTS.append(Mutant(patch.__name__, patch, rules, events, shape))
         return patch
 
     return register

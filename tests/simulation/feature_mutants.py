@@ -1,0 +1,57 @@
+"""The museum's fifth room: naive versions that only show beside special wishes. MUTANTS are those of all rooms."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from atoll.api.v1 import objects_pb2
+from global_cp.core.budgets import Budgets
+from regional.core import filters, neighbours, removal
+from regional.core.state import State
+from simulation.features import Features
+from tests.simulation.mutants import mutant
+from tests.simulation.reservation_mutants import MUTANTS as MUTANTS
+
+RULES, GPUS = Features(rules=True), Features(gpus=True)
+
+
+@mutant("weight or mode", events=2_000, features=Features(strict=True))
+def a_tenants_terms_go_down_with_its_next_grant(patch: pytest.MonkeyPatch) -> None:
+    step = Budgets._slice_step
+
+    def as_it_was(self: Any, tenant: Any, region: Any, current: objects_pb2.Slice | None, *others: Any) -> Any:
+        proposal = step(self, tenant, region, current, *others)
+        if current is not None and proposal is not None and "RENEW" in proposal.plan.operation:
+            return None
+        return proposal
+
+    patch.setattr(Budgets, "_slice_step", as_it_was)
+
+
+@mutant("placement: ", events=6_000, features=RULES)
+def what_a_task_avoids_is_only_told_to_people(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(neighbours, "colocating_of", lambda task: ())
+
+
+@mutant("placement: ", events=6_000, features=RULES)
+def labels_of_nodes_do_not_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(filters, "_has", lambda table, key, value, rows: np.ones(len(rows), bool))
+    patch.setattr(filters, "satisfied", lambda table, requirement, rows: np.ones(len(rows), bool))
+
+
+@mutant("placement: ", "I3: a GPU", events=6_000, features=GPUS, leader_crash_every_ms=8_000)
+def a_new_leader_takes_every_gpu_for_free(patch: pytest.MonkeyPatch) -> None:
+    adopt = State.adopt_slots
+
+    def without(self: State, *args: Any) -> None:
+        with patch.context() as within:
+            within.setattr(State, "_charge_gpus", lambda self, entries: None)
+            adopt(self, *args)
+
+    patch.setattr(State, "adopt_slots", without)
+
+
+@mutant("I7: node", features=Features(removals=True), events=6_000)
+def a_node_goes_with_what_is_on_it(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(removal, "_hindrance", lambda state, node: None)

@@ -1,0 +1,33 @@
+"""What a history is said to have happens in it."""
+
+from collections import Counter
+from dataclasses import fields
+
+from simulation.features import Features, draw
+from simulation.history import run
+
+EVERYTHING = Features(*(True for _ in fields(Features)))
+SEEN = {
+    "strict slices",
+    "gangs reserved",
+    "bound beside rules",
+    "bound with GPUs",
+    "bound with a part of a GPU",
+    "runs of schedules",
+    "nodes removed",
+    "tokens",
+}
+
+
+def test_what_is_drawn_happens() -> None:
+    seen: Counter[str] = Counter()
+    for seed in (1, 2, 3, 4):
+        outcome = run(seed, 2_500, features=EVERYTHING, jobs=True)
+        assert not outcome.failure, outcome.failure
+        seen.update(dict(outcome.seen))
+    assert SEEN - seen.keys() == set()
+
+
+def test_features_are_drawn_in_every_combination() -> None:
+    drawn = [draw(seed) for seed in range(1, 301)]
+    assert len(set(drawn)) > 100
