@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, vector
-from regional.core import backfill, closing, gpu_scores, headroom, interactive, protection, transactions, waking
+from regional.core import closing, gpu_scores, headroom, interactive, kept_room, protection, transactions, waking
 from regional.core.announcing import announce as announce
 from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
@@ -142,7 +142,7 @@ def _next_bind(state: State, lane: int, turn: Turn, lowest: int) -> Bind | None:
             interactive.seen(state, turn)
         batch.prompt = prompt
         task = state.workloads[cls.tenant, cls.workload].tasks[cls.task]
-        with backfill.passing(state, cls, task, turn.now_ms):
+        with kept_room.passing(state, cls, task.owner, turn.now_ms):
             _place_some(state, batch, cls, turn)
         shares.pop(cls.tenant, None)
     return batch.plan()

@@ -6,11 +6,12 @@ room is made for them, the victims are named in the records of those that get it
 """
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector, total, vector
-from regional.core import binding, gpu_scores, making_way, protection, reservations, transactions
+from regional.core import binding, gpu_scores, kept_room, making_way, protection, reservations, transactions
 from regional.core.commands import Journal
 from regional.core.filters import Cure
 from regional.core.making_room import Room, Search
@@ -21,6 +22,7 @@ from regional.core.spread_filling import fill
 from regional.core.state import State, Turn
 from regional.core.transactions import Binding
 
+T = TypeVar("T")
 Waiting = list[tuple[TaskEntry, list[int]]]
 _UNLIMITED = 1 << 30
 _ROOM = frozenset({Cure.NODES, Cure.RESOURCES})
@@ -54,14 +56,21 @@ def place(state: State, gang: GangEntry, members: Waiting, turn: Turn, search: S
         return Refusals((known,), _QUOTA)
     if not protection.replicas(state, gang.owner.tenant, asked):
         return Refusals((protection.reason(state, gang.owner.tenant, asked),), protection.CURES)
-    capacity = state.total_capacity()
-    for task, indices in sorted(members, key=lambda one: -_size(one[0].request.vector, capacity)):
+    assert gang.cls is not None
+    with kept_room.passing(state, gang.cls, gang.owner, turn.now_ms):
+        refusals = _place_all(state, gang, members, turn, search)
+    if not refusals:
+        _set_deadline(state, gang, turn.now_ms)
+    return refusals
+
+
+def _place_all(state: State, gang: GangEntry, members: Waiting, turn: Turn, search: Search | None) -> Refusals | None:
+    for task, indices in largest_first(state, members):
         placed, refusals = _place_task(state, gang, task, indices, turn, search)
         if refusals:
             placed += len(gang.planned)
             _take_back(state, gang)
             return _too_little_room(placed, members, refusals)
-    _set_deadline(state, gang, turn.now_ms)
     return None
 
 
@@ -94,6 +103,12 @@ def _set_deadline(state: State, gang: GangEntry, now_ms: int) -> None:
     due_ms = making_way.deadline_ms(state, victims, now_ms) if victims else now_ms + state.settings.gang_reserve_ms
     for b in gang.planned:
         b.record.reservation.deadline_ms = gang.deadline_ms or due_ms
+
+
+def largest_first(state: State, members: list[tuple[TaskEntry, T]]) -> list[tuple[TaskEntry, T]]:
+    """In the order in which they are placed."""
+    capacity = state.total_capacity()
+    return sorted(members, key=lambda one: -_size(one[0].request.vector, capacity))
 
 
 def _size(amount: Vector, capacity: Vector) -> float:

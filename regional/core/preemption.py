@@ -14,7 +14,7 @@ its disruption budget. Victims come back at the head of their class, after a pau
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
-from regional.core import backfill, binding, gang_placing, making_way, reservations
+from regional.core import backfill, binding, gang_placing, kept_room, making_way, reservations
 from regional.core.commands import Journal
 from regional.core.gangs import bound_record, look, swept_record, together
 from regional.core.making_room import Room, Search
@@ -67,7 +67,8 @@ def _preempt(state: State, lane: int, cls: SchedulingClass, turn: Turn) -> Preem
         return None
     if not state.account(cls.tenant).affordable(task.request.vector):
         return None
-    room = Search(state, cls.band, turn.now_ms).next_room(task)
+    with kept_room.passing(state, cls, workload, turn.now_ms):
+        room = Search(state, cls.band, turn.now_ms).next_room(task)
     return _reserve(state, lane, cls, task, room, turn) if room else None
 
 

@@ -118,10 +118,10 @@ class SchedulingClass:
 
 
 class Hold(NamedTuple):
-    """A node whose room is kept for a class that waits for it: see backfill.py."""
+    """Nodes whose room is kept for what waits for it: see backfill.py."""
 
     cls: SchedulingClass
-    row: int
+    rows: tuple[int, ...]
     start_ms: int  # when the room is expected
 
 

@@ -94,3 +94,66 @@ def test_nothing_is_kept_for_what_quota_holds_back(world: RegionalWorld) -> None
     world.share("small", task(cpu=1_000))
     world.advance(2_000, beating=[session])
     assert len(of(world, "small")) == 1
+
+
+# ---- gangs
+
+
+def waiting_gang(world: RegionalWorld, **fields: object) -> list[int]:
+    """Two nodes of four processors: a job holds all of one for 10 minutes, another half of the other for 20; a gang
+    waits for three times two processors, and is expected to have them in 10 minutes, on both."""
+    sessions = [world.join(f"n{i}", capacity=Vector(4_000, 8_192)) for i in range(2)]
+    for name, cpu, minutes in (("a", 4_000, 10), ("b", 2_000, 20)):
+        world.share(name, task(cpu=cpu), type=JOB, estimate_ms=minutes * MINUTE_MS)
+    for slot in world.slots():
+        world.report(sessions[int(slot.node[1:])], _running(slot, world.now_ms))
+    world.share("g", task(cpu=2_000, replicas=3, gang=True), **({"type": JOB} | fields))
+    world.advance(40_000, beating=sessions)
+    return sessions
+
+
+def test_room_is_kept_for_a_gang_on_all_its_nodes(world: RegionalWorld) -> None:
+    sessions = waiting_gang(world)
+    world.share("small", task(cpu=1_000))
+    world.share("long", task(cpu=1_000), type=JOB, estimate_ms=11 * MINUTE_MS)
+    world.share("short", task(cpu=1_000), type=JOB, estimate_ms=5 * MINUTE_MS)
+    world.advance(5_000, beating=sessions)
+    assert not of(world, "small") and not of(world, "long")
+    (short,) = of(world, "short")
+    world.close(sessions[int(short.node[1:])], short, reason="Completed")
+    (a,) = of(world, "a")
+    world.close(sessions[int(a.node[1:])], a, reason="Completed")
+    assert len(of(world, "g")) == 3
+    world.advance(2_000, beating=sessions)
+    assert world.state.hold is None and not of(world, "small"), "there is no room left"
+
+
+def test_the_promise_to_a_gang_is_not_put_off_by_what_passes(world: RegionalWorld) -> None:
+    sessions = waiting_gang(world)
+    assert world.state.hold is not None
+    promised_ms = world.state.hold.start_ms
+    for number in range(3):  # none of them is ever seen to start
+        world.share(f"short{number}", task(cpu=500), type=JOB, estimate_ms=9 * MINUTE_MS)
+        world.advance(30_000, beating=sessions)
+        assert world.state.hold.start_ms == promised_ms
+    assert [len(of(world, f"short{number}")) for number in range(3)] == [1, 0, 0]
+
+
+def test_nothing_is_kept_for_a_gang_that_could_never_fit(world: RegionalWorld) -> None:
+    sessions = waiting_gang(world)
+    world.share("g", task(cpu=2_000, replicas=5, gang=True), type=JOB, generation=2)
+    world.advance(40_000, beating=sessions)
+    world.share("small", task(cpu=1_000))
+    assert len(of(world, "small")) == 1 and world.state.hold is None
+
+
+def test_devices_are_counted_one_by_one(world: RegionalWorld) -> None:
+    """Two whole devices of a model: those of the first job come free before those of the second."""
+    session = world.join("n0", capacity=Vector(8_000, 8_192), gpus=("A100", "A100", "T4", "T4"))
+    for name, model, minutes in (("a", "A100", 20), ("t", "T4", 10)):
+        world.share(name, task(cpu=100, gpu=2_000, gpu_models=[model]), type=JOB, estimate_ms=minutes * MINUTE_MS)
+    world.report(session, *[_running(slot, world.now_ms) for slot in world.slots()])
+    started_ms = world.now_ms
+    world.share("g", task(cpu=100, gpu=1_000, replicas=2, gpu_models=["A100"], gang=True), type=JOB)
+    world.advance(40_000, beating=[session])
+    assert world.state.hold is not None and world.state.hold.start_ms == started_ms + 20 * MINUTE_MS
