@@ -112,7 +112,7 @@ def start_of_the_large_one(story: Story, *, with_small: bool) -> tuple[int, bool
     return 100, held
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(stories())
 def test_backfill_never_delays_what_holds_room(story: Story) -> None:
     alone, held = start_of_the_large_one(story, with_small=False)
