@@ -13,6 +13,7 @@ from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, vector
 from regional.core import closing, gpu_scores, headroom, interactive, kept_room, protection, transactions, waking
 from regional.core.announcing import announce as announce
+from regional.core.classes import together
 from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
 from regional.core.ledger import TenantAccount
@@ -372,10 +373,13 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
         b.task.move_copies(b.row, -1)
         state.note_freed(b.task)
         b.task.in_flight.discard(b.replica)
-        if b.task.cls and b.replica in b.task.wanted and not _bound_by_another(b):
-            state.queue.put(b.task.cls, (b.replica,), b.task.cls.queued_ms, b.avoid)  # its age goes on
-        else:  # unwanted meanwhile: this was perhaps the last that kept its workload
+        if not b.task.cls or b.replica not in b.task.wanted or _bound_by_another(b):
+            # unwanted meanwhile: this was perhaps the last that kept its workload
             state.forgettable[b.task.owner.tenant, b.task.owner.name] = b.task.owner
+        elif not together(b.task):
+            state.queue.put(b.task.cls, (b.replica,), b.task.cls.queued_ms, b.avoid)  # its age goes on
+        elif gang := b.task.owner.gang:  # it is a member of one meanwhile
+            state.gangs[gang.key] = gang
     for decision in operation.decisions:
         _journal(decision, "Refused", turn)
 

@@ -10,6 +10,14 @@ from regional.core.queue import NEVER_MS, SchedulingClass
 from regional.core.records import GangEntry, TaskEntry
 
 
+def together(task: TaskEntry) -> bool:
+    """Whether what waits of a task is placed only with the rest of its gang."""
+    gang = task.owner.gang
+    if not task.gang or gang is None:
+        return task.gang
+    return task.owner.is_job or not gang.committed or not any(member.copies for member in gang.tasks)
+
+
 def class_of(task: TaskEntry) -> SchedulingClass:
     cls = _class(task, task.request)
     cls.decreasing = _size(task.request.vector) if task.request.strategy in strategies.DECREASING else 0

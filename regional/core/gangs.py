@@ -19,6 +19,7 @@ from atoll.model import explain
 from atoll.store import keys
 from regional.core import binding, closing, gang_placing, making_way, reservations
 from regional.core.classes import class_of, class_of_gang
+from regional.core.classes import together as together
 from regional.core.queue import SchedulingClass
 from regional.core.records import BOUND, WAITING, GangEntry, SlotEntry, TaskEntry, WorkloadEntry
 from regional.core.reservations import BindReserved, CommitGang, DissolveGang, Reserve, Sweep
@@ -28,14 +29,6 @@ from regional.core.transactions import Operation, Released
 _CHANGED = "the workload has changed"
 _LATE = "not all of it could be reserved in time"
 _LEAVES = "a node that was reserved for it gets no more work"
-
-
-def together(task: TaskEntry) -> bool:
-    """Whether what waits of a task is placed only with the rest of its gang."""
-    gang = task.owner.gang
-    if not task.gang or gang is None:
-        return task.gang
-    return task.owner.is_job or not gang.committed or not any(member.copies for member in gang.tasks)
 
 
 def stands_as(task: TaskEntry) -> SchedulingClass | None:
@@ -124,6 +117,10 @@ def _step(state: State, lane: int, gang: GangEntry, turn: Turn) -> Operation | N
         return gang_placing.reserve_some(state, lane, gang)
     if gang.flying or _stop_all(state, gang, "its gang starts together", turn):
         return None
+    if any(
+        entry.reserved and not entry.record.reservation.gang for task in gang.tasks for entry in task.entries.values()
+    ):
+        return None  # it was to be bound alone, and is swept
     waiting = gang_placing.waiting(gang)
     if gang.reserved:
         gang.giving_up = _trouble(state, gang, turn)

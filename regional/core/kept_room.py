@@ -9,12 +9,14 @@ from regional.core.state import State
 
 
 def keep(state: State, hold: Hold | None) -> None:
-    """From now on; None: nothing any more."""
-    if state.hold and (hold is None or hold.rows != state.hold.rows):
-        _mark(state, state.hold, False)
-        state.nodes_changed = True  # what was kept out may fit
-    if hold and (state.hold is None or hold.rows != state.hold.rows):
-        _mark(state, hold, True)
+    """From now on; None: nothing any more. Who was kept out may fit then, or another holder of the same nodes."""
+    before = state.hold
+    if (before and (before.cls, before.rows)) != (hold and (hold.cls, hold.rows)):
+        if before:
+            _mark(state, before, False)
+        if hold:
+            _mark(state, hold, True)
+        state.nodes_changed = state.nodes_changed or before is not None
     state.hold = hold
 
 

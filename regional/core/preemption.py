@@ -127,7 +127,8 @@ def _step(state: State, lane: int, entry: SlotEntry, turn: Turn) -> Operation | 
     node = state.nodes[record.node]
     of = node.record
     leaves = of.state != objects_pb2.NODE_STATE_READY or of.cordoned or of.draining
-    if not entry.wanted or entry.outdated or leaves or turn.now_ms >= record.reservation.deadline_ms:
+    unwanted = not entry.wanted or entry.outdated or together(task)  # of a gang since, it is placed with the others
+    if unwanted or leaves or turn.now_ms >= record.reservation.deadline_ms:
         making_way.forget(state, record)
         entry.busy = True
         account = state.account(task.owner.tenant)

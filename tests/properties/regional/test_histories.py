@@ -90,10 +90,12 @@ def _key(slot: objects_pb2.Slot) -> tuple[int, int]:
 class History:
     """Interprets random numbers as what happens next."""
 
+    quota = Vector(5_000, 100_000, 0, 9_000)
+
     def __init__(self, lanes: int) -> None:
         self.world = RegionalWorld(lanes=lanes)
         self.world.win()
-        self.world.grant("acme", Vector(5_000, 100_000, 0, 9_000), seq=1)
+        self.world.grant("acme", self.quota, seq=1)
         self.agents = [Agent(f"n{i}") for i in range(NODES)]
         self.seq = 1
         self.generation = 1
@@ -118,7 +120,7 @@ class History:
             case 2:
                 self.seq += 1
                 target = Vector(1_000 * (b % 6), 100_000, 0, 9_000)
-                world.grant("acme", Vector(5_000, 100_000, 0, 9_000), seq=self.seq, target=target)
+                world.grant("acme", self.quota, seq=self.seq, target=target)
             case 3:
                 world.hold = True
             case 4 if world.held:
@@ -182,7 +184,7 @@ class History:
         world = self.world
         world.release_held()
         self.seq += 1
-        world.grant("acme", Vector(5_000, 100_000, 0, 9_000), seq=self.seq)
+        world.grant("acme", self.quota, seq=self.seq)
         for _ in range(60):
             for agent in self.agents:
                 if not agent.session:

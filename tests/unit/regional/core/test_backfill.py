@@ -78,6 +78,18 @@ def test_the_hold_ends_with_its_holder(world: RegionalWorld) -> None:
     assert world.state.hold is None
 
 
+def test_the_next_holder_of_the_same_node_is_tried_at_once(world: RegionalWorld) -> None:
+    sessions = [waiting(world), world.join("n1", capacity=Vector(2_000, 8_192))]
+    world.share("c", task(cpu=2_000), type=JOB, estimate_ms=20 * MINUTE_MS)
+    world.report(sessions[1], *[_running(slot, world.now_ms) for slot in of(world, "c")])
+    world.share("small", task(cpu=2_000))
+    world.advance(40_000, beating=sessions)
+    assert not of(world, "small")
+    world.share("large", task(cpu=4_000), type=JOB, generation=2, removed=True)
+    world.advance(2_000, beating=sessions)
+    assert [slot.node for slot in of(world, "small")] == ["n0"]
+
+
 def test_nothing_is_kept_where_nobody_knows_when_there_is_room(world: RegionalWorld) -> None:
     session = world.join("n0", capacity=Vector(4_000, 8_192))
     world.share("service", task(cpu=3_000))

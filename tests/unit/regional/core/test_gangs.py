@@ -311,3 +311,26 @@ def test_a_gang_that_becomes_none_is_dissolved(world: RegionalWorld) -> None:
     world.share("g", member(2))
     world.share("g", task(replicas=2), generation=2)
     assert not is_committed(world)
+
+
+def test_what_was_about_to_be_bound_when_it_became_a_member_waits_for_the_others() -> None:
+    world = RegionalWorld(lanes=2)
+    world.win()
+    world.grant("acme", Vector(1_000_000, 1_000_000), seq=1)
+    nodes(world, 1)
+    world.hold = True
+    world.share("g", task(replicas=3), type=JOB)
+    world.settle(world.held.pop(0))
+    (bind,) = world.held
+    assert bind.plan.operation == "BIND"
+    world.held.clear()
+    world.share("g", member(5), type=JOB, generation=2)
+    (admission,) = world.held
+    world.held.clear()
+    world.settle(admission)
+    world.settle(bind)
+    world.release_held()
+    assert not world.slots() and not world.slots(RESERVED), "there is room for four"
+    world.join("n1", capacity=ROOM)
+    assert len(world.slots()) == 5 and is_committed(world)
+    world.check()

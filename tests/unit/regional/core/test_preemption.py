@@ -153,6 +153,21 @@ def test_a_reservation_is_swept_when_it_is_late_or_unwanted(world: RegionalWorld
     assert not world.slots(RESERVED)
 
 
+def test_a_preemptor_that_becomes_a_member_of_a_gang_is_placed_with_the_others(world: RegionalWorld) -> None:
+    session = full(world)
+    world.share("high", task(), priority=HIGH)
+    assert len(stopped(world, session)) == 1
+    world.share("high", task(gang=True, replicas=2), priority=HIGH, generation=2)
+    (victim,) = [slot for slot in of(world, "low") if ("low", slot.id.index) in stopped(world, session)]
+    world.close(session, victim)
+    for _ in range(4):
+        world.advance(6_000, beating=[session])
+        again = [slot for slot in of(world, "low") if ("low", slot.id.index) in stopped(world, session)]
+        world.close(session, *again)
+    assert len(of(world, "high")) == 2 and not world.slots(RESERVED)
+    world.check()
+
+
 def test_a_cordoned_node_binds_nothing_any_more(world: RegionalWorld) -> None:
     session = full(world)
     world.share("high", task(), priority=HIGH)
