@@ -116,8 +116,8 @@ async def test_joins_runs_answers_for_logs_and_stops(node: Node, region: AgentRe
     assert (node.state / "identity/current/node.key").stat().st_mode & 0o777 == 0o600
     session.say(sync())
     session.say(agent_pb2.RegionMessage(assign=assign(1, ["sh", "-c", "echo $COLOUR $ATOLL_TOKEN; exec sleep 1000"])))
-    status = await region.until(NAME, 1, phase=RUNNING)
-    assert status.ready and status.serving
+    status = await region.until(NAME, 1, phase=RUNNING, serving=True)
+    assert status.ready
     logs = agent_pb2.Query(id=7, logs=agent_pb2.LogQuery(slot=SLOT, tail_lines=5, follow=True))
     session.say(agent_pb2.RegionMessage(query=logs))
     async with region.heard:

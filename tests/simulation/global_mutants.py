@@ -19,7 +19,7 @@ from global_cp.core.requests import Pending, Requests
 from global_cp.core.shares import Shares
 from regional.core import binding, global_plane, machine, node_life, shares, surging
 from regional.core.state import State
-from simulation import users
+from simulation import services
 from tests.simulation.mutants import MUTANTS as MUTANTS
 from tests.simulation.mutants import mutant
 
@@ -205,10 +205,10 @@ def a_hello_undoes_what_operators_said(patch: pytest.MonkeyPatch) -> None:
 @mutant("are wanted", "is not told", "bound", events=10_000, operator_every_ms=2_000)
 def a_surge_takes_nobodys_place(patch: pytest.MonkeyPatch) -> None:
     """It is one of those wanted, and so is what it was made for, elsewhere."""
-    patch.setattr(users, "GANGS", 0)  # they are never moved so
+    patch.setattr(services, "GANGS", 0)  # they are never moved so
     patch.setattr(surging, "take_over", lambda state, task, new, old: task.surges.pop(new))
 
 
-@mutant("residency", events=8_000, regions=2, jobs=False)
+@mutant("residency", events=8_000, regions=3, jobs=False)
 def residency_counts_at_admission_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spread, "meets", lambda residency, region: True)

@@ -46,7 +46,7 @@ def members_are_bound_as_they_are_reserved(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reservations, "commit_gang", bind)
 
 
-@mutant("I12", events=6_000, leader_crash_every_ms=3_000, slow_store=0.5, slow_disk=0.0)
+@mutant("I12", events=6_000, leader_crash_every_ms=1_500, slow_store=0.8, slow_disk=0.0)
 def a_new_leader_sweeps_every_reservation(patch: pytest.MonkeyPatch) -> None:
     """It does not look whether the gang was committed, and neither does the transaction."""
     patch.setattr(takeover, "_READERS", {kind: read for kind, read in takeover._READERS.items() if kind != b"gang"})
