@@ -40,7 +40,7 @@ class Reporter:
         self._stale = self._stale or bool(state.changed)
         if state.changed and turn.now_ms >= self._workloads_due_ms:
             self._workloads_due_ms = turn.now_ms + state.settings.report_period_ms
-            unproven = {key: w for key, w in state.changed.items() if w.asked_ms >= state.applied_sent_ms}
+            unproven = {key: w for key, w in state.changed.items() if _unproven(state, w)}
             for key, workload in state.changed.items():
                 if key not in unproven:
                     _report(state, workload, turn)
@@ -72,6 +72,13 @@ class Reporter:
         for workload in state.workloads.values():
             workload.report = b""
             state.mark_changed(workload)
+
+
+def _unproven(state: State, workload: WorkloadEntry) -> bool:
+    """Whether it is too early to say that what nobody here knows is gone: not before this leader has proved that it
+    still was one when it was asked, nor before every leader to come refuses whoever does not know of the removal."""
+    reign = workload.share.store_life, workload.share.global_term
+    return workload.asked_ms >= state.applied_sent_ms or (workload.asked_ms >= 0 and reign > state.noted)
 
 
 def _report(state: State, workload: WorkloadEntry, turn: Turn) -> None:

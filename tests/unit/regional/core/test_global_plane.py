@@ -72,6 +72,34 @@ def test_a_removed_workload_is_forgotten_only_once_the_reign_that_removed_it_is_
     assert not world.state.workloads and _noted(world).term == 9
 
 
+def test_an_unknown_removed_workload_is_told_gone_only_once_the_reign_that_removed_it_is_noted() -> None:
+    """Once it is told, only the note keeps an older global leader from bringing the workload back."""
+    world = RegionalWorld(lanes=2)
+    world.win()
+    older = world.share("gone", task(), tell=False)
+    removed = world.share("gone", task(), removed=True, tell=False)
+    removed.global_term = 9
+    world.hold = True
+    world.uplink(term=9)
+    (note,) = world.held
+    assert note.plan.operation == "NOTE-GLOBAL"
+    world.hold = False
+    world.held.clear()
+    world.tell_share(removed)
+    asked_ms = world.now_ms
+    world.advance(10_000)
+    assert world.state.applied_sent_ms > asked_ms, "the other lane has proved the term"
+    assert not world.reports("gone")
+    world.settle(note)
+    world.advance(world.settings.report_period_ms)
+    assert world.reports("gone")[-1].closed
+    world.take_over()
+    world.uplink(term=1)
+    world.tell_share(older)
+    assert not world.state.workloads and not world.state.uplink
+    world.check()
+
+
 def test_where_no_reign_is_noted_that_of_the_shares_counts(
     world: RegionalWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
