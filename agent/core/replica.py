@@ -11,6 +11,7 @@ from agent.config import Timing
 from agent.core.health import Health
 from agent.core.runs import Exit, RunName
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.pauses import doubled_ms
 
 LOCAL_LIMIT = 3
 BACKOFF_MS = 1_000
@@ -92,11 +93,11 @@ class Replica:
         if self.assign is None or not self._again(exit):
             return exit
         policy = self.assign.task.restart
-        pause_ms = (policy.backoff_ms or BACKOFF_MS) << min(self.streak, 20)
         self.phase = BACKOFF
-        self.next_start_ms = now_ms + min(pause_ms, policy.backoff_max_ms or BACKOFF_MAX_MS)
         self.streak += 1
         self.restarts += 1
+        first_ms, longest_ms = policy.backoff_ms or BACKOFF_MS, policy.backoff_max_ms or BACKOFF_MAX_MS
+        self.next_start_ms = now_ms + doubled_ms(first_ms, longest_ms, self.streak, f"{self.run} {self.restarts}")
         return None
 
     def _again(self, exit: Exit) -> bool:

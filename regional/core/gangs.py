@@ -12,10 +12,9 @@ completed stays so. Of a service it is placed alone, as long as another is there
 (gang_placing.py), releases and stops (releasing.py, closing.py), the order (queue.py).
 """
 
-from zlib import crc32
-
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
+from atoll.model.pauses import doubled_ms
 from atoll.store import keys
 from regional.core import binding, closing, gang_placing, making_way, reservations
 from regional.core.classes import class_of, class_of_gang
@@ -241,10 +240,9 @@ def _offer(state: State, gang: GangEntry, waiting: gang_placing.Waiting, now_ms:
 
 
 def _pause_ms(state: State, gang: GangEntry) -> int:
-    """Doubles, and differs between gangs, so that two that got into each other's way do not meet again."""
-    settings = state.settings
-    pause_ms = min(settings.retry_first_ms << min(gang.given_up - 1, 30), settings.retry_longest_ms)
-    return pause_ms + crc32(b"%b %d" % (gang.key, gang.given_up)) % pause_ms
+    """Two that got into each other's way do not meet again."""
+    settings, owner = state.settings, gang.owner
+    return doubled_ms(settings.retry_first_ms, settings.retry_longest_ms, gang.given_up, f"{owner.tenant}/{owner.name}")
 
 
 def _record(gang: GangEntry, now_ms: int) -> objects_pb2.Gang:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.pauses import stretched_ms
 from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
 from regional.core import closing, gangs, indices, interactive, liveness, transactions
@@ -25,7 +26,7 @@ from regional.core.records import (
     NodeEntry,
     SlotEntry,
 )
-from regional.core.retries import judge
+from regional.core.retries import judge, who
 from regional.core.state import State, Turn
 from regional.core.transactions import Release, Released
 
@@ -111,7 +112,7 @@ def _after(state: State, entry: SlotEntry, now_ms: int) -> objects_pb2.Slot:
         done = pause_ms is None
         record.not_before_ms = now_ms + pause_ms if pause_ms is not None else 0
     elif entry.wanted and entry.grace_s and exit_.reason == STOPPED:
-        record.not_before_ms = now_ms + state.settings.preemption_penalty_ms
+        record.not_before_ms = now_ms + stretched_ms(state.settings.preemption_penalty_ms, who(entry))
     record.state = DONE if done else WAITING
     return record
 

@@ -7,6 +7,7 @@ work. Memory only: a new leader tries again.
 """
 
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.pauses import doubled_ms
 from regional.core.commands import Announce
 from regional.core.records import CLOSED, NodeEntry, SlotEntry
 from regional.core.state import State, Turn
@@ -30,8 +31,10 @@ def reported(
         node.failed_starts.append(entry.name.workload)
         settings = state.settings
         if len(node.failed_starts) >= settings.rest_after and len(set(node.failed_starts)) > 1:
-            _rest(state, node, min(settings.rest_first_ms << node.rests, settings.rest_longest_ms), turn)
-            node.rests = min(node.rests + 1, 10)
+            node.rests += 1
+            _rest(
+                state, node, doubled_ms(settings.rest_first_ms, settings.rest_longest_ms, node.rests, node.name), turn
+            )
 
 
 def missed(state: State, node: NodeEntry, turn: Turn) -> None:

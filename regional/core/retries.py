@@ -2,13 +2,13 @@
 
 What ends by no fault of its own (a lost node, a wish to stop) never comes here: it counts for nothing. A service is
 tried for ever. A replica of a job has the tries of its policy; exit codes that it names fatal end it at once, those
-that it names ignored count for nothing. Pauses double; their jitter is a hash of the slot and the attempt. Pure.
+that it names ignored count for nothing. Pauses double, and differ between replicas. Pure.
 """
 
 from typing import NamedTuple
-from zlib import crc32
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.pauses import doubled_ms
 from atoll.model.slots import SECOND_COPY
 from regional.config import CoreSettings
 from regional.core.records import COMPLETED, NEVER, SlotEntry
@@ -30,16 +30,16 @@ def judge(settings: CoreSettings, entry: SlotEntry, exit_: objects_pb2.Exit) -> 
         return Verdict(tries, None)
     if not entry.is_job or task.retries is None:
         final = task.restarts == NEVER or (entry.is_job and tries >= settings.job_tries)
-        return Verdict(tries, None if final else _pause_ms(tries, settings.retry_first_ms, settings.retry_longest_ms))
+        pause_ms = doubled_ms(settings.retry_first_ms, settings.retry_longest_ms, tries, who(entry))
+        return Verdict(tries, None if final else pause_ms)
     policy, code = task.retries, exit_.code
     ignored = code in policy.ignored_codes
     tries -= ignored
     if code in policy.fatal_codes or (tries > policy.limit and not ignored):
         return Verdict(tries, None)
-    pause_ms = _pause_ms(max(1, tries), policy.backoff_ms, policy.backoff_max_ms)
-    jitter = crc32(b"%b/%d" % (entry.key, entry.record.attempt.n)) % 501 - 250  # in thousandths
-    return Verdict(tries, pause_ms + pause_ms * jitter // 1_000)
+    return Verdict(tries, doubled_ms(policy.backoff_ms, policy.backoff_max_ms, tries, who(entry)))
 
 
-def _pause_ms(tries: int, first_ms: int, longest_ms: int) -> int:
-    return min(first_ms << min(tries - 1, 30), longest_ms)
+def who(entry: SlotEntry) -> str:
+    """The attempt that a pause follows, by name."""
+    return f"{entry.name}/{entry.attempt}"

@@ -1,8 +1,12 @@
-"""When a replica is healthy: ready without a break for its minimum time."""
+"""When a replica is healthy: ready without a break for its minimum time; when it starts again."""
 
+from agent.config import Timing
 from agent.core import commands, events
 from agent.core.health import INTERVAL_MS
-from atoll.api.v1 import objects_pb2
+from agent.core.replica import Replica
+from agent.core.runs import Exit, Rank, RunName
+from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.slots import AttemptId, SlotName
 from tests.support.agent_core import RUNNING, World, assign, of, run
 
 PROBED = objects_pb2.Task(
@@ -60,6 +64,18 @@ def test_a_crash_loop_is_never_healthy_between_two_crashes() -> None:
         world.post(events.DriverStarted(start.run))
     world.wait(1_000)
     assert healthy(world)
+
+
+def test_replicas_that_fail_together_start_again_apart() -> None:
+    policy = objects_pb2.RestartPolicy(backoff_ms=10_000, backoff_max_ms=60_000, local_limit=9)
+    assigned = agent_pb2.Assign(task=objects_pb2.Task(command=["x"], restart=policy))
+    pauses = set()
+    for index in range(50):
+        name = RunName(SlotName("acme", "web", "main", index), Rank(1, AttemptId(7, index)))
+        replica = Replica(name, assigned)
+        assert replica.ended(Exit(1, "Failed"), 5, Timing()) is None
+        pauses.add(replica.next_start_ms - 5)
+    assert 7_500 <= min(pauses) < 8_500 and 11_500 < max(pauses) <= 12_500 and len(pauses) > 40
 
 
 def test_readiness_that_breaks_begins_to_count_again() -> None:

@@ -41,7 +41,9 @@ def test_a_failed_replica_goes_back_where_there_is_no_other_node(world: Regional
     world.share("web", task())
     for tries in range(1, 4):
         world.close(session, *world.slots(), reason="Failed", code=1)
-        world.advance(1_000 << (tries - 1), beating=[session])
+        world.advance(700 << (tries - 1), beating=[session])
+        assert not world.slots()
+        world.advance(600 << (tries - 1), beating=[session])
         assert [s.tries for s in world.slots()] == [tries]
 
 

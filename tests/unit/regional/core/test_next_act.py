@@ -61,7 +61,9 @@ def test_a_job_runs_to_its_end_and_has_ended_then(world: RegionalWorld) -> None:
 def test_what_failed_is_placed_again_by_the_region_after_its_pause(world: RegionalWorld) -> None:
     session, slot = placed(world)
     world.close(session, slot, reason="Failed", code=1)
-    assert acts(world) == ("region", "places it again in 1 s")
+    (waiting,) = world.slots(objects_pb2.SLOT_STATE_WAITING)
+    left_s = -(-(waiting.not_before_ms - world.now_ms) // 1_000)
+    assert acts(world) == ("region", f"places it again in {left_s} s")
 
 
 def test_a_node_that_is_silent_leaves_it_to_the_region(world: RegionalWorld) -> None:
