@@ -1,5 +1,6 @@
 """What is refused though it is valid: more than the quota, where the workload says so, and more than the regions'
-queues take. Never a change that asks for no more than before, so whoever wants less is always heard.
+queues take. Never a change that asks for no more than before, so whoever wants less is always heard. Parts of the quota
+that are protected in regions where the workload may not go are none for it; what others have protected is contention.
 
 A queue is full when more replicas wait in a region than it has told to be its bound. A workload is refused when that
 is so in every region it may go to, and its tenant has its share of each: the bound, divided by the tenants that wait
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import AtollError, Busy, QuotaExceeded
-from atoll.model.resources import vector
+from atoll.model.resources import total, vector
 from global_cp.core.admission import over_quota
 from global_cp.core.records import Records, demand
 from global_cp.core.spread_rules import allowed
@@ -40,7 +41,11 @@ def _over_quota(records: Records, wanted: objects_pb2.Workload, old: objects_pb2
     document = records.tenants.get(tenant)
     if document is None or more.fits(demand(_NOTHING)):
         return None
-    missing = over_quota(records.asked(tenant) + more, vector(document.spec.quota))
+    quota = vector(document.spec.quota)
+    known = {region.metadata.name: region for region in records.regions}
+    here = allowed(wanted.spec, known)
+    elsewhere = total([records.protected(tenant, region) for region in known if region not in here])
+    missing = over_quota(records.asked(tenant) + more, quota) or over_quota(demand(wanted.spec), quota - elsewhere)
     if not missing:
         return None
     return QuotaExceeded(

@@ -1,7 +1,9 @@
 """Room and quota for replicas that are on their way to another node, each promised once in a look at all that moves.
 
 `beside`: a replica's successor is made while it runs on, so it needs room and quota of its own. `instead`: it ends
-first. Quota that is lacking for successors is added up, to be asked of the global plane (surging.py). Changes nothing.
+first. Neither takes what other tenants have protected, and so nothing is begun, or ended, for a place that placement
+would refuse. Quota that is lacking for successors is added up, to be asked of the global plane (surging.py). Changes
+nothing.
 """
 
 from collections import Counter
@@ -10,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atoll.model.resources import NOTHING, Vector
+from regional.core import protection
 from regional.core.colocation import Around
 from regional.core.records import SlotEntry, TaskEntry
 from regional.core.state import State
@@ -23,6 +26,7 @@ class Promises:
         self._state = state
         self._now_ms = now_ms
         self._rows: dict[int, npt.NDArray[np.int64]] = {}  # promised, by row
+        self._promised = NOTHING  # on all rows
         self._charges: dict[str, Vector] = {}  # likewise of quota, by tenant
         for node in state.leaving.values():
             for entry in node.slots.values():
@@ -64,6 +68,8 @@ class Promises:
 
     def _takes(self, entry: SlotEntry, around: Around) -> bool:
         task, table = entry.task, self._state.table
+        if not protection.leaves(self._state, task.owner.tenant, task.request.vector, self._promised):
+            return False
         row = self._state.class_row(task)
         row.refresh(task.copies)
         amounts = np.array(task.request.vector.amounts(), np.int64)
@@ -73,5 +79,6 @@ class Promises:
             free = table.capacity[candidate] - table.used[candidate] - promised
             if candidate != own and (free >= amounts).all():
                 self._rows[candidate] = promised + amounts
+                self._promised += task.request.vector
                 return True
         return False

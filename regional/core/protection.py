@@ -41,6 +41,12 @@ def lacking(state: State, tenant: str, request: Vector) -> Vector:
     return (request - (_free(state) - kept).at_least(NOTHING)).at_least(NOTHING)
 
 
+def leaves(state: State, tenant: str, request: Vector, promised: Vector) -> bool:
+    """Whether one more of the tenant's replicas, beside what is promised, leaves others what they have protected."""
+    kept = _kept_for_others(state, tenant)
+    return not kept or _fitting(_free(state) - kept - promised, request) > 0
+
+
 class Guard:
     """Who may be stopped for others. For one search: between its questions only `state.victims` grows."""
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from atoll.api.v1 import objects_pb2
-from atoll.errors import Invalid
+from atoll.api.v1 import global_pb2, objects_pb2
+from atoll.errors import Invalid, QuotaExceeded
 from atoll.model.resources import NOTHING, Vector, vector
 from global_cp.core.budgets import granted, shrink_target
 from tests.support.global_core import GlobalCore, ack, workload
@@ -68,3 +68,20 @@ def test_protected_no_more_it_goes_where_it_is_needed(core: GlobalCore) -> None:
     assert (vector(wanted.protected), shrink_target(wanted)) == (NOTHING, NOTHING)
     core.say(2, slice_ack=ack(wanted, NOTHING))
     assert granted(slice_of(core, "north")) == UNIT * 9
+
+
+def test_what_others_have_protected_is_no_lack_of_quota(core: GlobalCore) -> None:
+    core.tenant("other", UNIT * 20, north=UNIT * 20)
+    core.tenant(quota=UNIT * 10)
+    answer = core.apply(workload(replicas=9, regions=["north"], on_quota=objects_pb2.ON_QUOTA_REJECT))
+    assert isinstance(answer, global_pb2.ApplyWorkloadResponse), "it waits for room"
+    assert granted(slice_of(core, "north")) == UNIT * 9
+
+
+def test_quota_that_is_protected_where_a_workload_may_not_go_is_none_for_it(core: GlobalCore) -> None:
+    core.tenant(quota=UNIT * 10, south=UNIT * 4)
+    wanted = workload(replicas=7, regions=["north"], on_quota=objects_pb2.ON_QUOTA_REJECT)
+    answer = core.apply(wanted)
+    assert isinstance(answer, QuotaExceeded) and "cpu: 3500m asked in all, quota 3, missing 500m" in answer.message
+    wanted.spec.regions.append("south")
+    assert isinstance(core.apply(wanted), global_pb2.ApplyWorkloadResponse)

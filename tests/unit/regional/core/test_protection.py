@@ -1,5 +1,7 @@
 """What a tenant has protected is there when it comes, and nobody else's work takes it or is stopped into it."""
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -7,6 +9,9 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, total
 from regional.core import protection, views
+from regional.core.draining import ROOM
+from regional.core.node_changes import DRAIN
+from tests.support.obedient import Agents
 from tests.support.regional_world import RegionalWorld, task
 
 LOW, HIGH = objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_HIGH
@@ -76,6 +81,9 @@ def test_a_gang_of_others_does_not_take_it() -> None:
     world.join("n1", capacity=TEN)
     world.share("gang", task(replicas=7, gang=True), tenant="globex")
     assert not held(world, "globex") and codes(world) == {explain.PROTECTED}
+    request = regional_pb2.WhyRequest(tenant="globex", workload="gang", index=3)
+    ((reason,),) = [slot.reasons for slot in views.why(world.state, request, world.now_ms).slots]
+    assert reason.message.endswith("cpu 1 missing"), "of all members at once"
     world.grant("acme", LARGE, seq=2, protected=Vector(3_000))
     world.advance(1_000)
     assert held(world, "globex") == 7
@@ -172,3 +180,55 @@ def test_a_gang_that_preempts_gets_what_it_frees_and_nothing_that_is_protected()
     world.share("fitting", task(replicas=6, gang=True), tenant="globex", priority=HIGH)
     world.advance(10_000, beating=[session])
     assert len(world.messages(session, "stop")) == 6
+
+
+def test_a_drain_moves_others_work_beside_what_is_protected_and_stops_none_in_vain() -> None:
+    world = begun()
+    agents = Agents(world, "n1", capacity=TEN)
+    world.share("web", task(replicas=6), tenant="globex")
+    agents.run()
+    agents.sessions["n2"] = world.join("n2", capacity=Vector(6_000, 102_400))
+    assert world.change_node("n1", duty=DRAIN, reason="kernel", deadline_s=120).answer
+    for _ in range(60):
+        _step(agents)
+        assert held(world, "globex") >= 6
+    assert (len(agents.on("n1")), len(agents.on("n2"))) == (4, 2), "six are free there, and four of them protected"
+    asked: Any = world.change_node("n1", set_labels=[objects_pb2.Label(key="seen", value="yes")]).answer
+    assert ROOM in asked.node.drain.progress
+    agents.pass_time(65_000)
+    for _ in range(10):
+        _step(agents)
+    assert not agents.on("n1") and codes(world) == {explain.PROTECTED}, "its deadline has passed"
+    assert held(world, "globex") == 2
+    world.check()
+
+
+def _step(agents: Agents) -> None:
+    agents.run()
+    agents.pass_time(1_000)
+    for name in agents.sessions:
+        agents.obey(name)
+
+
+def test_nothing_migrates_into_what_is_protected() -> None:
+    world = begun(rebalance_after_ms=10_000, rebalance_rest_ms=30_000)
+    agents = Agents(world, "n1", capacity=TEN)
+    world.uplink()
+    web = task(replicas=8, strategy="least-loaded")
+    world.grant("acme", LARGE, seq=2, protected=Vector(2_000))
+    world.share("web", web, tenant="globex")
+    agents.run()
+    agents.pass_time(31_000)
+    agents.sessions["n2"] = world.join("n2", capacity=TEN)
+    world.grant("acme", LARGE, seq=3, protected=Vector(12_000))
+    for _ in range(60):
+        _step(agents)
+        assert held(world, "globex") == 8 == len(agents.on("n1"))
+    assert not world.state.surging
+    world.grant("acme", LARGE, seq=4, protected=Vector(10_000))
+    for _ in range(60):
+        _step(agents)
+        kept = protection.unused(world.state.account("acme"))
+        assert kept.fits(Vector(*world.state.table.standing().capacity) - Vector(*world.state.table.open_use()))
+    assert len(agents.on("n2")) > 1, "with a little more room they move, one after the other"
+    world.check()
