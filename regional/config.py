@@ -102,6 +102,7 @@ class CoreSettings:
     overcommit_cpu_percent: dict[str, int] = field(default_factory=dict)  # of its capacity that a pool promises; 100
     overcommit_memory_percent: dict[str, int] = field(default_factory=dict)
     cached_classes: int = 256
+    ahead_rows: int = 20_000  # workers evaluate classes ahead whose answers are out of date for so many nodes in sum
     shown_scores: int = 5
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, vector
-from regional.core import closing, gpu_scores, headroom, interactive, kept_room, protection, transactions, waking
+from regional.core import ahead, closing, gpu_scores, headroom, interactive, kept_room, protection, transactions, waking
 from regional.core.announcing import announce as announce
 from regional.core.classes import together
 from regional.core.commands import Journal, SendToNode
@@ -55,6 +55,7 @@ class _Batch:
         row = self.state.class_row(task)
         avoided = self.state.table.row_of.get(avoid, NOWHERE)
         if self._filling is None or not self._filling.continues(row, task.around, avoided):
+            ahead.evaluate(self.state, task)
             self._filling = fill(row, self.slots_left, task.around, avoided)
             self._scores = self._filling.shown(self.state.settings.shown_scores)
         return self._filling

@@ -4,6 +4,8 @@ A `ClassRow` is remembered and repairs only the rows that changed before it is u
 what depends on use when only that did. Decides nothing about where replicas go: placement.py.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +23,24 @@ ABSENT = -2
 LEAST = -1.0  # below every score
 Ranks = npt.NDArray[np.float32]
 FIRST_STEPS = 4  # replicas on one node whose scores are computed for all candidates at once
+
+
+class Answers(NamedTuple):
+    """A class row's arrays, by row but for `counts`: what is exchanged where another process evaluates the class."""
+
+    refusal: npt.NDArray[np.int8]
+    kind: npt.NDArray[np.int8]
+    score: npt.NDArray[np.float32]
+    rank: Ranks
+    counts: Integers
+
+    def write(self, found: "Answers") -> None:
+        """In place."""
+        np.copyto(self.refusal, found.refusal)
+        np.copyto(self.kind, found.kind)
+        np.copyto(self.score, found.score)
+        np.copyto(self.rank, found.rank)
+        np.copyto(self.counts, found.counts)
 
 
 class ClassRow:
@@ -45,7 +65,7 @@ class ClassRow:
         table = self.table
         if self._seen == table.version and len(self.refusal) == table.size:
             return
-        if len(self.refusal) != table.size or self._taint_sets != len(table.taint_sets):
+        if self._begins:
             self._begin()
         rows = np.flatnonzero(table.changed[: table.size] > self._seen)
         described = rows[table.described[rows] > self._seen]
@@ -54,6 +74,47 @@ class ClassRow:
             self._kind[described] = _first_refusals(table, self.request, described)
             self._kinds += 1
         self._repair(rows, copies)
+
+    @property
+    def _begins(self) -> bool:
+        """Whether nothing of it is of use any more."""
+        return len(self.refusal) != self.table.size or self._taint_sets != len(self.table.taint_sets)
+
+    @property
+    def behind(self) -> int:
+        """How many rows a refresh looks at."""
+        if self._begins:
+            return self.table.size
+        return int(np.count_nonzero(self.table.changed[: self.table.size] > self._seen))
+
+    # ---- evaluated elsewhere: told there, continued there and told, adopted here
+
+    def tell(self, answers: Answers) -> int:
+        """Writes its arrays there. The version of the table that they are of; -1: it begins anew, and nothing is
+        written."""
+        if self._begins:
+            return -1
+        answers.write(self._arrays())
+        return self._seen
+
+    def go_on(self, answers: Answers, seen: int) -> None:
+        """From what `tell` has told. These arrays are its own from then on."""
+        self.refusal, self._kind, self.score, self.rank, self.counts = answers
+        self._taint_sets, self._seen = len(self.table.taint_sets), seen
+
+    def adopt(self, answers: Answers) -> None:
+        """What `refresh` would make of it now, as it was found elsewhere."""
+        if self._begins:
+            self._begin()
+        if self._reasons:
+            rows = np.flatnonzero(self.table.changed[: self.table.size] > self._seen)
+            self._forget_reasons(self.refusal[rows], answers.refusal[rows])
+        self._kinds += self.table.redescribed > self._seen
+        self._arrays().write(answers)
+        self._seen = self.table.version
+
+    def _arrays(self) -> Answers:
+        return Answers(self.refusal, self._kind, self.score, self.rank, self.counts)
 
     def copy(self, copies: Copies) -> "ClassRow":
         """For a task whose own replicas count in its scores, where this row knows of none. Both are up to date."""
@@ -74,11 +135,15 @@ class ClassRow:
         self.counts -= np.bincount(before - ABSENT, minlength=len(self.counts))
         self.counts += np.bincount(refusal - ABSENT, minlength=len(self.counts))
         if self._reasons:
-            moved = before != refusal
-            for number in {*before[moved].tolist(), *refusal[moved | (refusal >= FIRST_OF_ROOM)].tolist()}:
-                self._reasons.pop(number, None)
+            self._forget_reasons(before, refusal)
         self.refusal[rows], self.score[rows] = refusal, score
         self.rank[rows] = np.where(refusal == FEASIBLE, score, np.float32(LEAST))
+
+    def _forget_reasons(self, before: npt.NDArray[np.int8], refusal: npt.NDArray[np.int8]) -> None:
+        """Those of rows that have changed."""
+        moved = before != refusal
+        for number in {*before[moved].tolist(), *refusal[moved | (refusal >= FIRST_OF_ROOM)].tolist()}:
+            self._reasons.pop(number, None)
 
     def _begin(self) -> None:
         table = self.table

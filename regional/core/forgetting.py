@@ -76,7 +76,7 @@ def _prune(state: State, workload: WorkloadEntry) -> None:
     for name, task in list(workload.tasks.items()):
         if task.spec is None and not task.entries and not task.in_flight:
             del workload.tasks[name]
-            state.rows.pop(task, None)
+            state.rows.forget(task)
             state.speculating.pop(task, None)
             state.neighbours.forget(task)
 

@@ -6,7 +6,7 @@ stay whole; a strategy may choose the device of a part otherwise. A device never
 and zombies hold the devices that their records name. What a node has left in sum is the table's column of `gpu_milli`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +80,11 @@ class Gpus:
     def model_id(self, model: str) -> int:
         """-1 when no node has ever had one."""
         return self._ids.get(model, -1)
+
+    def know(self, models: Iterable[str]) -> None:
+        """These, in this order, after those that are known: their ids are those of one that met them so."""
+        for model in models:
+            self._id(model)
 
     def _id(self, model: str) -> int:
         found = self._ids.get(model)

@@ -49,3 +49,9 @@ class Images:
                 self._columns.clear()
             self._columns[image] = column
         return column[:size]
+
+    def know(self, image: str, column: Mask) -> None:
+        """Who holds one image, as found elsewhere."""
+        if len(self._columns) >= _MOST_COLUMNS:
+            self._columns.clear()
+        self._columns[image] = column

@@ -29,6 +29,7 @@ from regional.core import (
 )
 from regional.core import commands as do
 from regional.core import transactions as tx
+from regional.core.class_rows import Evaluator
 from regional.core.reports import Reporter
 from regional.core.standby import Standby
 from regional.core.state import Handlers, State, Turn
@@ -54,8 +55,8 @@ _TURNS: dict[bool, tuple[_Source, ...]] = {
 
 
 class Machine:
-    def __init__(self, region: str, settings: CoreSettings) -> None:
-        self.settings = settings
+    def __init__(self, region: str, settings: CoreSettings, evaluator: Evaluator | None = None) -> None:
+        self.settings, self._evaluator = settings, evaluator
         self.state: State | None = None
         self._standby = Standby(region, settings)
         self._lanes: list[int] = []  # the plan in flight, 0 = free
@@ -124,7 +125,7 @@ class Machine:
     # ---- leadership
 
     def _begin(self, state: State, turn: Turn) -> None:
-        self.state = state
+        self.state, state.evaluator = state, self._evaluator
         self._lanes, self._paused_ms = [0] * self.settings.lanes, [0] * self.settings.lanes
         self._reporter, self._checked_ms = Reporter(turn.now_ms), turn.now_ms
 
@@ -146,8 +147,7 @@ class Machine:
                     continue
                 return
             self._plans += 1
-            self._lanes[lane] = self._plans
-            self._paused_ms[lane] = 0
+            self._lanes[lane], self._paused_ms[lane] = self._plans, 0
             state.in_flight[self._plans] = operation
             turn.do(do.Commit(self._plans, lane, operation.plan))
 

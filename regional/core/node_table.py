@@ -295,6 +295,20 @@ class NodeTable:
         """For people: zone=a, or the node's name."""
         return self.names[domain - 1] if within == NODE else f"{within}={self.values[domain]}"
 
+    def label_columns(self) -> Mapping[str, Interned]:
+        """All of them, by label."""
+        return self._labels
+
+    def set_label_column(self, key: str, column: Interned) -> None:
+        self._labels[key] = column
+
+    def know(self, values: Iterable[str], taint_sets: Iterable[tuple[TaintKey, ...]]) -> None:
+        """These, in this order, after those that are known: their ids are those of a table that met them so."""
+        for value in values:
+            self._value_id(value)
+        for taints in taint_sets:
+            self._taint_id(taints)
+
     def value_id(self, value: str) -> int:
         """The id of a label value, or -1 when no node has ever had it."""
         return self._value_ids.get(value, -1)

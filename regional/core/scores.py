@@ -19,6 +19,7 @@ from regional.core.filters import Request, satisfied, untolerated
 from regional.core.node_table import Integers, NodeTable, Rows, Scores, Values
 
 _HALVINGS = 40  # from 2^20 down to 2^-20 an hour
+_GPU_COST = 20  # where each device of a node is looked at
 SOFT_TAINTS = (objects_pb2.TAINT_EFFECT_PREFER_NO_SCHEDULE,)
 
 
@@ -181,6 +182,11 @@ def terms(table: NodeTable, request: Request) -> tuple[tuple[Score, float], ...]
 
 def weight_sum(table: NodeTable, request: Request) -> float:
     return sum(weight for _, weight in terms(table, request))
+
+
+def cost(request: Request) -> int:
+    """Of one node's answers, about, in those of an ordinary request."""
+    return _GPU_COST if request.strategy in strategies.FOR_GPUS else 1
 
 
 def counts_copies(request: Request) -> bool:

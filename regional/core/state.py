@@ -19,9 +19,10 @@ from regional.core import overcommit
 from regional.core.ailing import ails
 from regional.core.balance import Balance
 from regional.core.class_row import ClassRow
+from regional.core.class_rows import ClassRows, Evaluator
 from regional.core.commands import Command
 from regional.core.events import NodeChangeAsked
-from regional.core.filters import Request, driver_labels
+from regional.core.filters import driver_labels
 from regional.core.ledger import TenantAccount
 from regional.core.liveness import Liveness
 from regional.core.neighbours import Neighbours
@@ -38,7 +39,6 @@ from regional.core.records import (
     ZombieEntry,
     marks_of,
 )
-from regional.core.scores import counts_copies
 from regional.core.sums import check_sums
 from regional.core.transactions import Binding, Operation
 
@@ -70,7 +70,8 @@ class State:
         self.protected: dict[str, TenantAccount] = {}  # those with a protected part
         self.zombies: dict[bytes, ZombieEntry] = {}
         self.queue = Queue(settings.ageing_ms, settings.overdue_turn)
-        self.rows: dict[TaskEntry | Request, ClassRow] = {}  # answers by request, oldest first
+        self.rows = ClassRows(self.table, settings.cached_classes)
+        self.evaluator: Evaluator | None = None  # who evaluates classes ahead of their turn; None: nobody does
         self.in_flight: dict[int, Operation] = {}
         self.last_attempt = self.last_decision = 0
         self.applied_sent_ms = 0  # when the newest applied transaction of this term was sent
@@ -158,17 +159,7 @@ class State:
 
     def class_row(self, task: TaskEntry) -> ClassRow:
         """The remembered answers for the task's request, shared by all that ask alike."""
-        key = task if task.copies and counts_copies(task.request) else task.request
-        row = self.rows.pop(key, None)
-        if row is None or row.request != task.request:
-            alike = self.rows.get(task.request)  # of a task without replicas, where these count
-            if alike:
-                alike.refresh({})
-            row = alike.copy(task.copies) if alike else ClassRow(self.table, task.request)
-        self.rows[key] = row
-        if len(self.rows) > self.settings.cached_classes:
-            del self.rows[next(iter(self.rows))]
-        return row
+        return self.rows.of(task)
 
     def total_capacity(self) -> Vector:
         return Vector(*self.table.total.tolist())

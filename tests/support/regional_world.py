@@ -18,6 +18,7 @@ from atoll.store.memory_state import MemoryState
 from atoll.store.store import Delete, Put, Txn, Unknown, absent, prefix_end
 from regional.config import CoreSettings
 from regional.core import commands, events
+from regional.core.class_rows import Evaluator
 from regional.core.machine import Machine
 from regional.core.state import State
 
@@ -30,7 +31,7 @@ SMALL_NODE = Vector(4_000, 8_192, 100_000)
 class RegionalWorld:
     """One leader, its store, and agents that say what the test tells them to."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, evaluator: Evaluator | None = None, **settings: Any) -> None:
         defaults = {
             "lanes": 1,
             "headroom_percent": 0,
@@ -39,7 +40,8 @@ class RegionalWorld:
         self.store = MemoryState()
         self.auditor = Auditor()
         self._audited = 1
-        self.machine = Machine(REGION, self.settings)
+        self.evaluator = evaluator
+        self.machine = Machine(REGION, self.settings, evaluator)
         self.now_ms = START_MS
         self.lanes: list[Lane] = []
         self.sent: dict[int, list[agent_pb2.RegionMessage]] = {}
@@ -127,7 +129,7 @@ class RegionalWorld:
 
     def take_over(self) -> None:
         """The process dies; another one, that knows nothing, wins."""
-        self.machine = Machine(REGION, self.settings)
+        self.machine = Machine(REGION, self.settings, self.evaluator)
         self.sent.clear()
         self.held.clear()
         self.win()

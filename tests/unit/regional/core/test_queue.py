@@ -181,3 +181,23 @@ def test_ranges_are_sets(puts: list[set[int]], takes: list[int]) -> None:
         plain -= set(taken)
     assert one.size == len(plain)
     assert list(one.indices()) == sorted(plain)
+
+
+def test_who_comes_soon_is_told_by_band_and_the_tenants_in_turns() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    for workload, tenant, band in (
+        ("a", "acme", 3),
+        ("b", "acme", 3),
+        ("c", "best", 3),
+        ("d", "best", 5),
+        ("e", "x", 1),
+    ):
+        queue.put(cls(workload, tenant, band), (0,), 0)
+    queue.drop(cls_of(queue, "e"))
+    assert [one.workload for one in queue.upcoming(9)] == ["d", "a", "c", "b"]
+    assert [one.workload for one in queue.upcoming(1)] == ["d", "a", "c"]
+    assert drain(queue, {"acme": 0.1, "best": 0.2}) == ["d", "a", "b", "c"]
+
+
+def cls_of(queue: Queue, workload: str) -> SchedulingClass:
+    return next(one for one in queue.upcoming(9) if one.workload == workload)
