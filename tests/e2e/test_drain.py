@@ -1,10 +1,9 @@
-"""Nodes of a real cluster are drained and removed while users scale and leaders die: no replica is stopped before its
-successor runs."""
+"""Nodes of a real cluster are drained, removed and evened out while users scale and leaders die: no replica is stopped
+before its successor runs."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 
@@ -23,11 +22,14 @@ FIRST, SECOND, THIRD = (f"{REGION}-n{number}" for number in (1, 2, 3))
 REPLICAS = 10
 DONE_S = 60.0
 REASON = "kernel update"
+BROKEN = objects_pb2.Taint(key="broken", value="disk", effect=objects_pb2.TAINT_EFFECT_NO_EXECUTE)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("drain"), (REGION,), agents=3, candidates=2, at_start=1) as started:
+    evening = {"rebalance_after_ms": 0, "rebalance_rest_ms": 4_000}
+    folder = tmp_path_factory.mktemp("drain")
+    with Cluster(folder, (REGION,), agents=3, candidates=2, at_start=1, **evening) as started:
         yield started
 
 
@@ -37,8 +39,8 @@ async def client(cluster: Cluster) -> AsyncIterator[AsyncClient]:
         yield connected
 
 
-def document(name: str, replicas: int, **fields: Any) -> objects_pb2.Workload:
-    spec = Workload(name=name, command=("sleep", "1000000"), replicas=replicas, cpu="10m", memory="16Mi", **fields)
+def document(name: str, replicas: int, cpu: str = "10m") -> objects_pb2.Workload:
+    spec = Workload(name=name, command=("sleep", "1000000"), replicas=replicas, cpu=cpu, memory="16Mi")
     message = spec.to_proto()
     message.spec.tasks[0].strategy = "spread"
     message.spec.tasks[0].termination_grace_s = 1
@@ -79,11 +81,11 @@ async def running(cluster: Cluster, replicas: int) -> None:
             await asyncio.sleep(0.1)
 
 
-async def happened(client: AsyncClient, node: str, *kinds: str) -> None:
-    """Waits for these events of a node."""
+async def happened(client: AsyncClient, what: str, *kinds: str) -> None:
+    """Waits for these events of an object."""
     async with asyncio.timeout(DONE_S):
         while True:
-            seen = {event.type for event in await client.events.list(object=f"node/{node}", everywhere=True)}
+            seen = {event.type for event in await client.events.list(object=what, everywhere=True)}
             if seen.issuperset(kinds):
                 return
             await asyncio.sleep(0.1)
@@ -130,7 +132,7 @@ async def test_a_drain_while_a_user_scales_ends_with_what_was_asked_for(cluster:
     assert not on(cluster, FIRST)
     assert not overlaps.seen, overlaps.seen
     assert fewest.seen >= REPLICAS
-    await happened(client, FIRST, "NodeDraining", "NodeDrained")
+    await happened(client, f"node/{FIRST}", "NodeDraining", "NodeDrained")
     await assert_clean(cluster)
 
 
@@ -164,7 +166,7 @@ async def test_a_removed_node_is_cut_off(cluster: Cluster, client: AsyncClient) 
     assert await client.nodes.remove(SECOND, reason="sold")
     with pytest.raises(errors.NotFound):
         await client.nodes.get(SECOND)
-    await happened(client, SECOND, "NodeRemoved", "NodeRefused")
+    await happened(client, f"node/{SECOND}", "NodeRemoved", "NodeRefused")
     assert {node.metadata.name for node in await client.nodes.list()} == {FIRST, THIRD}
     await client.workloads.scale("web", REPLICAS + 3)
     await client.workloads.wait("web", timeout=DONE_S)
@@ -175,11 +177,24 @@ async def test_a_removed_node_is_cut_off(cluster: Cluster, client: AsyncClient) 
 async def test_no_execute_moves_work_off_a_node(cluster: Cluster, client: AsyncClient) -> None:
     before = on(cluster, THIRD)
     assert before
-    taint = objects_pb2.Taint(key="broken", value="disk", effect=objects_pb2.TAINT_EFFECT_NO_EXECUTE)
     async with Fewest(cluster, "web") as fewest:
-        await client.nodes.taint(THIRD, [taint])
+        await client.nodes.taint(THIRD, [BROKEN])
         await drained(client, THIRD)
         await running(cluster, REPLICAS + 3)
     assert fewest.seen >= REPLICAS + 3
     assert len(on(cluster, FIRST)) == REPLICAS + 3
+    await assert_clean(cluster)
+
+
+async def test_an_uneven_region_is_evened_out_without_a_gap(cluster: Cluster, client: AsyncClient) -> None:
+    await client.workloads.apply(document("even", 2, cpu="700m"))
+    await client.workloads.wait("even", timeout=DONE_S)
+    assert not on(cluster, THIRD), "its taint keeps all work off"
+    async with Overlaps(cluster) as overlaps, Fewest(cluster, "even") as fewest:
+        await client.nodes.taint(THIRD, (), remove=[BROKEN])
+        await happened(client, "workload/default/even", "Migrating", "Migrated")
+        await running(cluster, REPLICAS + 3 + 2)
+    assert [slot.split("/")[1] for slot in on(cluster, THIRD)] == ["even"], "76 % and 0 % have become 41 % and 35 %"
+    assert fewest.seen >= 2
+    assert not overlaps.seen, overlaps.seen
     await assert_clean(cluster)

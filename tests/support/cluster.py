@@ -60,6 +60,7 @@ class Cluster(DevCluster):
         members: int = 1,
         nodes: Callable[[str, int], list[NodePlan]] = playground.nodes_of,
         heartbeat_ms: int = 1_000,
+        **region_settings: int,
     ) -> None:
         need_etcd()
         super().__init__(
@@ -68,7 +69,7 @@ class Cluster(DevCluster):
             candidates=candidates,
             at_start=at_start,
             members=members,
-            region_settings={"heartbeat_ms": heartbeat_ms},
+            region_settings={"heartbeat_ms": heartbeat_ms, **region_settings},
         )
         self._agents = agents
         self._nodes = nodes
