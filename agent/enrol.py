@@ -20,7 +20,7 @@ from atoll.api.v1 import agent_pb2, agent_pb2_grpc
 from atoll.clock import Clock
 from atoll.credentials import why_unusable
 from atoll.errors import AtollError, Invalid, NotAllowed, NotAuthenticated
-from atoll.identity import TlsFiles, ca_digests, expiry_ms, node_request
+from atoll.identity import TlsFiles, ca_digests, expiry_ms, identity_from_certificate, node_request
 
 log = structlog.get_logger()
 
@@ -34,6 +34,7 @@ class Enrolment:
         self._folder = settings.state_dir / "identity"
         self._current = self._folder / "current"
         self._issued_ms = 0
+        self._region = ""
 
     @property
     def files(self) -> TlsFiles:
@@ -45,6 +46,12 @@ class Enrolment:
             log.info("joining", reason=why)
             await self._join()
         return self.files
+
+    def region(self) -> str:
+        """Which this node has joined; empty before."""
+        if not self._region and self._expires_ms():
+            self._region = identity_from_certificate((self._current / "node.crt").read_bytes()).region
+        return self._region
 
     def unusable(self) -> str:
         """Why this node's certificate is of no use; empty when it is good."""

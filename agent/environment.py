@@ -6,7 +6,7 @@ from atoll.model.slots import SECOND_COPY, fencing_token
 
 
 def environment(
-    run: RunName, assign: agent_pb2.Assign, node: str, address: str = "", reached: str = ""
+    run: RunName, assign: agent_pb2.Assign, node: str, region: str, address: str = "", reached: str = ""
 ) -> tuple[tuple[str, str], ...]:
     """The task's variables and ours. ATOLL_TOKEN rises with every attempt: for outside resources to compare.
 
@@ -14,11 +14,13 @@ def environment(
     """
     token = fencing_token(assign.token)
     own = {
+        "ATOLL_REGION": region,
         "ATOLL_NODE": node,
         "ATOLL_TENANT": run.slot.tenant,
         "ATOLL_WORKLOAD": run.slot.workload,
         "ATOLL_TASK": run.slot.task,
         "ATOLL_INDEX": str(run.slot.index % SECOND_COPY),
+        "ATOLL_REPLICAS": str(assign.task.replicas),
         "ATOLL_SLOT": str(run.slot),
         "ATOLL_ATTEMPT": str(run.rank.attempt),
         "ATOLL_TOKEN": f"{token.store_life}.{token.epoch}.{token.term}.{token.attempt}",

@@ -97,7 +97,8 @@ class Agent:
                 log.info("start", run=str(run))
                 own = self._addresses.own(run)
                 listens = own if kind_of(assign.task) == objects_pb2.DRIVER_PROCESS else ""  # a container: everywhere
-                told = environment(run, assign, self._settings.name, listens, own or self._settings.address)
+                node, region = self._settings.name, self._enrolment.region()
+                told = environment(run, assign, node, region, listens, own or self._settings.address)
                 self._driver.start(run, RunSpec(assign.task, told, tuple(assign.gpus)))
             case commands.StopReplica(run, grace_ms):
                 STOPS.inc()

@@ -64,9 +64,11 @@ class Settings:
 class SimulatedNode:
     """One node. Events are handled in the order posted, each with all its commands, as in the agent's loop."""
 
-    def __init__(self, settings: AgentSettings, hello: agent_pb2.Hello, files: TlsFiles, clock: Clock) -> None:
+    def __init__(
+        self, region: str, settings: AgentSettings, hello: agent_pb2.Hello, files: TlsFiles, clock: Clock
+    ) -> None:
         self.welcomed = asyncio.Event()
-        self._name = settings.name
+        self._name, self._region = settings.name, region
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._machine = Machine(hello, Timing())
@@ -120,7 +122,7 @@ class SimulatedNode:
             case commands.WriteCheckpoint():
                 self._events.append(events.CheckpointWritten(command.version))
             case commands.StartReplica(run, assign):
-                self._driver.start(run, RunSpec(assign.task, environment(run, assign, self._name)))
+                self._driver.start(run, RunSpec(assign.task, environment(run, assign, self._name, self._region)))
             case commands.StopReplica(run, grace_ms):
                 self._driver.stop(run, grace_ms)
             case commands.ProbeReplica():
@@ -153,7 +155,7 @@ def make(settings: Settings, number: int, issuer: RegionIssuer, clock: Clock) ->
         cpu_milli=settings.cpu_milli, memory_mib=settings.memory_mib, disk_mib=settings.disk_mib
     )
     hello = agent_pb2.Hello(node=name, capacity=capacity, version=__version__, address=agent.address)
-    return SimulatedNode(agent, hello, files, clock)
+    return SimulatedNode(settings.region, agent, hello, files, clock)
 
 
 async def run(settings: Settings, ready: Callable[[], None]) -> None:

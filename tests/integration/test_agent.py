@@ -115,13 +115,17 @@ async def test_joins_runs_answers_for_logs_and_stops(node: Node, region: AgentRe
     assert region.joined == 1
     assert (node.state / "identity/current/node.key").stat().st_mode & 0o777 == 0o600
     session.say(sync())
-    session.say(agent_pb2.RegionMessage(assign=assign(1, ["sh", "-c", "echo $COLOUR $ATOLL_TOKEN; exec sleep 1000"])))
+    session.say(
+        agent_pb2.RegionMessage(
+            assign=assign(1, ["sh", "-c", "echo $COLOUR $ATOLL_REGION $ATOLL_TOKEN; exec sleep 1000"])
+        )
+    )
     status = await region.until(NAME, 1, phase=RUNNING, serving=True)
     assert status.ready
     logs = agent_pb2.Query(id=7, logs=agent_pb2.LogQuery(slot=SLOT, tail_lines=5, follow=True))
     session.say(agent_pb2.RegionMessage(query=logs))
     async with region.heard:
-        await region.heard.wait_for(lambda: b"".join(a.data for a in region.answers) == b"blue 1.1.1.1.1\n")
+        await region.heard.wait_for(lambda: b"".join(a.data for a in region.answers) == b"blue eu-1 1.1.1.1.1\n")
     stop = agent_pb2.Stop(token=assign(1, []).token, slot=SLOT, grace_ms=5000, reason="scaled down")
     session.say(agent_pb2.RegionMessage(stop=stop))
     status = await region.until(NAME, 1, phase=CLOSED)

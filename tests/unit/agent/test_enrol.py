@@ -36,9 +36,11 @@ def enrolment(region: AgentRegion, tmp_path: Path, token: str = "", ca: Path | N
 
 
 async def test_joins_once_and_keeps_the_key_to_itself(region: AgentRegion, tmp_path: Path) -> None:
-    files = await enrolment(region, tmp_path).identity()
+    node = enrolment(region, tmp_path)
+    assert node.region() == ""
+    files = await node.identity()
     identity = identity_from_certificate(files.certificate.read_bytes())
-    assert (identity.node, identity.region) == ("n1", "eu-1")
+    assert (identity.node, identity.region, node.region()) == ("n1", "eu-1", "eu-1")
     assert files.key.stat().st_mode & 0o777 == 0o600
     await enrolment(region, tmp_path).identity()
     assert region.joined == 1
