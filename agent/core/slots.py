@@ -20,6 +20,7 @@ from agent.core.lease import Lease
 from agent.core.replica import ACCEPTED, BACKOFF, RUNNING, STARTING, Replica
 from agent.core.runs import LOWEST, Exit, Found, Rank, RunName, rank_of
 from atoll.api.v1 import agent_pb2
+from atoll.model import assigns
 from atoll.model.slots import SlotName, fencing_token, slot_name
 
 
@@ -64,6 +65,11 @@ class Slots:
     # ------------------------------------------------------------------ what the region says
 
     def assign(self, assign: agent_pb2.Assign, now_ms: int) -> None:
+        for one in assigns.each(assign):
+            self._assign(one, now_ms)
+
+    def _assign(self, assign: agent_pb2.Assign, now_ms: int) -> None:
+        """Of one replica."""
         token, slot = fencing_token(assign.token), slot_name(assign.slot)
         if not self._ledger.obeys_token(token):
             return

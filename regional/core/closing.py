@@ -138,20 +138,20 @@ def assign_message(state: State, entry: SlotEntry) -> agent_pb2.RegionMessage:
 def assign_messages(
     state: State, started: Iterable[tuple[int, SlotEntry]]
 ) -> Iterator[tuple[int, agent_pb2.RegionMessage]]:
-    """The commands for slots bound by one transaction, by session: what is alike in a task's is put together once."""
-    alike: dict[TaskEntry, agent_pb2.RegionMessage] = {}
+    """The commands for slots bound by one transaction, by session: one message for all of a task on a node."""
+    first: dict[tuple[int, TaskEntry, int], agent_pb2.RegionMessage] = {}
     for session, entry in started:
-        message = alike.get(entry.task)
+        alike = session, entry.task, entry.record.generation
+        message = first.get(alike)
         if message is None:
-            message = alike[entry.task] = assign_message(state, entry)
-        else:
-            first, message = message, agent_pb2.RegionMessage()
-            message.CopyFrom(first)
-            message.assign.slot.index = entry.index
-            message.assign.token.attempt.n = entry.record.attempt.n
-            if entry.vector.gpu_milli:
-                message.assign.gpus[:] = entry.record.gpus
-        yield session, message
+            first[alike] = assign_message(state, entry)
+            continue
+        one = message.assign.also.add()
+        one.index = entry.index
+        one.attempt.CopyFrom(entry.record.attempt)
+        if entry.vector.gpu_milli:
+            one.gpus.extend(entry.record.gpus)
+    return ((session, message) for (session, _, _), message in first.items())
 
 
 def _fill_assignment(state: State, entry: SlotEntry, assign: agent_pb2.Assign) -> None:

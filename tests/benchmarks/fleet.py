@@ -9,6 +9,7 @@ import time
 from typing import Protocol
 
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
+from atoll.model import assigns
 from regional.core import commands
 from regional.core.events import (
     Event,
@@ -79,7 +80,8 @@ class Fleet:
                 self.heartbeat_s = message.welcome.heartbeat_ms / 1000
                 self.welcomed.add(session)
             case "assign":
-                self._run(session, message.assign)
+                for assign in assigns.each(message.assign):
+                    self._run(session, assign)
             case "stop":
                 stop = message.stop
                 self._report(session, stop.slot, stop.token.attempt, agent_pb2.ATTEMPT_PHASE_CLOSED, 0)

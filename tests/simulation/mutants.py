@@ -330,7 +330,7 @@ def closed_attempts_run_again(patch: pytest.MonkeyPatch) -> None:
         if rank not in runs:
             runs[rank] = Replica(RunName(slot, rank), assign)
 
-    patch.setattr(Slots, "assign", assign)
+    patch.setattr(Slots, "_assign", assign)
 
 
 @mutant("checkpoint")

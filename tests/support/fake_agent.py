@@ -17,6 +17,7 @@ import grpc
 from atoll import rpc
 from atoll.api.v1 import agent_pb2, agent_pb2_grpc, objects_pb2
 from atoll.identity import TlsFiles, node_request
+from atoll.model import assigns
 from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
 
 CAPACITY = objects_pb2.Resources(cpu_milli=8_000, memory_mib=16_384, disk_mib=100_000)
@@ -143,7 +144,8 @@ class FakeAgent:
             case "sync":
                 self._sync(message.sync)
             case "assign":
-                self._assign(message.assign)
+                for assign in assigns.each(message.assign):
+                    self._assign(assign)
             case "stop":
                 self._stop(message.stop)
             case "query":

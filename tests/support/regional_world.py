@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.audit import Auditor
 from atoll.lane import Authority, Lane, Settled
+from atoll.model import assigns
 from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
@@ -302,8 +303,9 @@ class RegionalWorld:
         return objects_pb2.Node.FromString(item.value)
 
     def messages(self, session: int, kind: str) -> list[Any]:
-        """What a session was sent of one kind: assign, stop, sync, ack, welcome."""
-        return [getattr(m, kind) for m in self.sent.get(session, []) if m.WhichOneof("body") == kind]
+        """What a session was sent of one kind: assign (each replica's), stop, sync, ack, welcome."""
+        sent = [getattr(m, kind) for m in self.sent.get(session, []) if m.WhichOneof("body") == kind]
+        return [one for message in sent for one in assigns.each(message)] if kind == "assign" else sent
 
     def reports(self, workload: str) -> list[regional_pb2.WorkloadReport]:
         return [m.workload for m in self.up if m.WhichOneof("body") == "workload" and m.workload.workload == workload]

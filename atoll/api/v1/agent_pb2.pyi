@@ -542,6 +542,7 @@ class Assign(_message.Message):
     BOUNDED_S_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
+    ALSO_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     run_class: _objects_pb2.RunClass.ValueType
     bounded_s: _builtins.int
@@ -558,6 +559,10 @@ class Assign(_message.Message):
     def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """numbers of this node's devices that it may use"""
 
+    @_builtins.property
+    def also(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlsoAssigned]:
+        """more replicas of the task that start here, alike but for this"""
+
     def __init__(
         self,
         *,
@@ -569,14 +574,42 @@ class Assign(_message.Message):
         bounded_s: _builtins.int = ...,
         type: _objects_pb2.WorkloadType.ValueType = ...,
         gpus: _abc.Iterable[_builtins.int] | None = ...,
+        also: _abc.Iterable[Global___AlsoAssigned] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["slot", b"slot", "task", b"task", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_s", b"bounded_s", "generation", b"generation", "gpus", b"gpus", "run_class", b"run_class", "slot", b"slot", "task", b"task", "token", b"token", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also", b"also", "bounded_s", b"bounded_s", "generation", b"generation", "gpus", b"gpus", "run_class", b"run_class", "slot", b"slot", "task", b"task", "token", b"token", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assign: _TypeAlias = Assign  # noqa: Y015
+
+@_typing.final
+class AlsoAssigned(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _objects_pb2.Attempt: ...
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        attempt: _objects_pb2.Attempt | None = ...,
+        gpus: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "gpus", b"gpus", "index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlsoAssigned: _TypeAlias = AlsoAssigned  # noqa: Y015
 
 @_typing.final
 class Stop(_message.Message):

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
+from atoll.model import assigns
 from atoll.model.resources import Vector
 from regional.core import events
 from tests.support.regional_world import RegionalWorld, status, task
@@ -53,7 +54,8 @@ class Agent:
                     for slot in listed:
                         self._start(slot)
                 case "assign":
-                    self._start(self._slot(message.assign.slot, message.assign.token.attempt))
+                    for assign in assigns.each(message.assign):
+                        self._start(self._slot(assign.slot, assign.token.attempt))
                 case "stop":
                     self._stop(message.stop)
                 case "settled":

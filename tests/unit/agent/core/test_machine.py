@@ -33,6 +33,18 @@ def test_nothing_starts_before_one_sync_nor_before_its_record_is_durable() -> No
     assert starts(world.written()) == [1]
 
 
+def test_one_assignment_starts_all_the_replicas_it_names() -> None:
+    world = World().boot()
+    world.connect()
+    world.sync()
+    several = assign(1)
+    for index, n in ((1, 2), (2, 3)):
+        several.also.add(index=index, attempt=objects_pb2.Attempt(term=1, n=n))
+    assert starts(world.say(assign=several)) == [1, 2, 3]
+    kept = [record.assign for record in world.saved.records if record.assign]
+    assert [(k.slot.index, k.token.attempt.n, len(k.also)) for k in kept] == [(0, 1, 0), (1, 2, 0), (2, 3, 0)]
+
+
 def test_a_failed_checkpoint_is_told_and_tried_again() -> None:
     world = World().boot()
     world.connect()

@@ -19,6 +19,8 @@ def test_a_share_is_bound_and_its_node_is_told(world: RegionalWorld) -> None:
     assigned = world.messages(session, "assign")
     assert [a.slot.index for a in assigned] == [0, 1, 2]
     assert {a.token.attempt.n for a in assigned} == {1, 2, 3}
+    bodies = [m.WhichOneof("body") for m in world.sent[session]]
+    assert bodies.count("assign") == 1, "all replicas of a task on a node travel together"
 
 
 def test_nothing_is_dispatched_before_its_commit(world: RegionalWorld) -> None:
