@@ -103,9 +103,11 @@ class Scheduler:
     def place(self, now_ms: int) -> list[tuple[Job, int]]:
         """All that can start now, in the queue's order, with the rows it got."""
         queue, placed = self._queue, []
-        if self._freed and queue.parked:
-            queue.wake(Cure.RESOURCES, lambda cls: True)
-            queue.wake(Cure.QUOTA, lambda cls: cls.tenant in self._freed)
+        for tenant in sorted(self._freed):
+            queue.parking.happened(Cure.QUOTA, tenant)
+        if self._freed:
+            queue.parking.happened(Cure.RESOURCES)
+        queue.wake(lambda cure, cls: len(queue.parked), len(queue.parked), now_ms)
         self._freed.clear()
         queue.age(now_ms)
         while cls := queue.pick(self._share):

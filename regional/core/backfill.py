@@ -17,7 +17,7 @@ import numpy as np
 from atoll.model.resources import Vector, total
 from regional.core import gang_placing, gpus, kept_room
 from regional.core.class_row import FEASIBLE
-from regional.core.filters import FIRST_OF_ROOM, Request
+from regional.core.filters import FIRST_OF_ROOM, Cure, Request
 from regional.core.gpus import WHOLE_MILLI
 from regional.core.node_table import Integers
 from regional.core.queue import Hold, SchedulingClass
@@ -30,7 +30,7 @@ _Asked = list[tuple[TaskEntry, int]]  # replicas of tasks, the largest first
 
 def check(state: State, now_ms: int) -> None:
     """Makes, renews or ends the hold; to be called now and then."""
-    waiting = [cls for cls in state.queue.parked.values() if _may_hold(state, cls, now_ms)]
+    waiting = [cls for cls in state.queue.parking.under(Cure.RESOURCES) if _may_hold(state, cls, now_ms)]
     first = min(waiting, key=lambda cls: (-cls.band, cls.queued_ms, cls.ticket), default=None)
     kept_room.keep(state, _hold_for(state, first, now_ms) if first else None)
 

@@ -25,7 +25,7 @@ from regional.core.spread_filling import fill
 from regional.core.state import State, Turn
 from regional.core.transactions import Bind, Binding
 
-_QUOTA_CURES = frozenset({Cure.QUOTA})
+_QUOTA_CURES, _SLICE_CURES = frozenset({Cure.QUOTA}), frozenset({Cure.QUOTA, Cure.SLICE})
 SLICE_AWAITED = explain.reason(explain.SLICE_AWAITED)
 TURN_CURES = frozenset({Cure.REPLICAS})
 AT_PARALLELISM = explain.reason(explain.PARALLELISM)
@@ -178,7 +178,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
     if not affordable:
         detail = account.shortage(cls.request.vector)
         known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else SLICE_AWAITED
-        park(state, cls, _QUOTA_CURES, (known,), turn)
+        park(state, cls, _QUOTA_CURES if account.mod_revision else _SLICE_CURES, (known,), turn)
         return
     beside = protection.replicas(state, cls.tenant, cls.request.vector)
     if not beside:

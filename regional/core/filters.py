@@ -38,6 +38,7 @@ class Cure(Enum):
     PROTECTED = "protected"  # likewise, beside what others have protected
     REPAIR = "repair"  # a replica of the task that has run waits again
     QUOTA = "quota"  # a tenant may charge more than before
+    SLICE = "slice"  # a tenant's first slice has come
     REPLICAS = "replicas"  # a replica has left its node, or has come, that a rule of the task counts
 
 

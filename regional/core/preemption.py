@@ -18,7 +18,7 @@ from regional.core import backfill, binding, gang_placing, kept_room, making_way
 from regional.core.commands import Journal
 from regional.core.gangs import bound_record, look, swept_record, together
 from regional.core.making_room import Room, Search
-from regional.core.queue import SchedulingClass
+from regional.core.queue import MAY_PREEMPT, SchedulingClass
 from regional.core.records import RESERVED, SlotEntry, TaskEntry, WorkloadEntry
 from regional.core.reservations import BindPreempting, Preempt, SweepOne
 from regional.core.state import Handlers, State, Turn
@@ -47,7 +47,7 @@ def check(state: State, turn: Turn) -> None:
         state.preempting.update(node.reserved)
     if turn.now_ms >= state.preempted_ms + state.settings.preemption_period_ms:
         state.preempted_ms = turn.now_ms
-        state.roomless.update(dict.fromkeys(cls for cls in state.queue.parked.values() if cls.may_preempt))
+        state.roomless.update(dict.fromkeys(state.queue.parking.under(*MAY_PREEMPT)))
 
 
 # ---- whom to stop

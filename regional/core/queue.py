@@ -12,21 +12,22 @@ where another takes them.
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import NamedTuple
 
 from atoll.api.v1.objects_pb2 import PRIORITY_REAL_TIME, PendingReason
 from regional.core.filters import Cure, Request
+from regional.core.parking import Group, Key, Parking, Room
 
 NEVER_MS = 1 << 62
 TOP_BAND = int(PRIORITY_REAL_TIME)
 BATCH_MS = 1_000  # what begins to wait within it is one batch to the strategies that place the larger first
+MAY_PREEMPT = (Cure.RESOURCES, Cure.PROTECTED)  # stopping others could cure it
 _DEAD_RAISES = 1_000  # at least so many before they are swept
 
-_Key = tuple[int, int, int, int]  # latest start, queued, size (negative), ticket
-_Heap = list[tuple[_Key, "SchedulingClass"]]
+_Heap = list[tuple[Key, "SchedulingClass"]]
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +48,7 @@ class SchedulingClass:
     level: int = 0  # the band it stands in, by its age
     dropped: bool = False
     cures: frozenset[Cure] = frozenset()  # not empty = parked
+    group: Group | None = None  # of what is parked alike
     reasons: tuple[PendingReason, ...] = ()  # why, as found when last tried
     size: int = 0
     _ranges: list[tuple[int, int]] = field(default_factory=list)  # a heap of [start, end), disjoint
@@ -63,8 +65,7 @@ class SchedulingClass:
 
     @property
     def may_preempt(self) -> bool:
-        """Stopping others could cure it."""
-        return self.short_of_room or Cure.PROTECTED in self.cures
+        return not self.cures.isdisjoint(MAY_PREEMPT)
 
     def indices(self) -> Iterator[int]:
         yield from sorted([*self._retries, *(i for start, end in self._ranges for i in range(start, end))])
@@ -128,7 +129,7 @@ class Hold(NamedTuple):
 
 class Queue:
     def __init__(self, ageing_ms: int, overdue_turn: int) -> None:
-        self.parked: dict[int, SchedulingClass] = {}  # by ticket of parking, in order
+        self.parking = Parking()
         self._ageing_ms = ageing_ms
         self._overdue_turn = overdue_turn
         self._bands: dict[int, dict[str, _Heap]] = {}  # by level and tenant
@@ -149,7 +150,7 @@ class Queue:
             cls.queued_ms, cls.ticket = now_ms, 0
         cls.put(indices, avoid)
         if Cure.REPAIR in cls.cures:
-            self._unpark(cls)
+            self.unpark(cls)
         self.offer(cls)
 
     def offer(self, cls: SchedulingClass) -> None:
@@ -169,7 +170,7 @@ class Queue:
             raised_ms = cls.queued_ms + (level - cls.band + 1) * self._ageing_ms
             heapq.heappush(self._raises, (raised_ms, cls.ticket, cls))
 
-    def _key(self, cls: SchedulingClass) -> _Key:
+    def _key(self, cls: SchedulingClass) -> Key:
         """What cannot meet its deadline any more stands with what has none: else it would make others miss theirs."""
         latest_ms = cls.latest_start_ms
         queued_ms = -1 if cls.front else cls.queued_ms - (cls.queued_ms % BATCH_MS if cls.decreasing else 0)
@@ -201,12 +202,15 @@ class Queue:
                 yield cls, index, avoid
 
     def next_due_ms(self) -> int:
+        """When something is to be offered again; 0 = at once, NEVER_MS = nothing is."""
+        if self.parking.pressing:
+            return 0
         return self._delayed[0][0] if self._delayed else NEVER_MS
 
     def drop(self, cls: SchedulingClass) -> None:
         cls.dropped = True
         if cls.parked:
-            self._unpark(cls)
+            self.unpark(cls)
 
     def pick(self, share_of: Callable[[str], float], lowest: int = 0) -> SchedulingClass | None:
         """The class whose turn it is, of those that stand in the band `lowest` or above; it stays in the order until it
@@ -256,24 +260,30 @@ class Queue:
             heapq.heappop(heap)
         return None
 
+    @property
+    def parked(self) -> Mapping[int, SchedulingClass]:
+        """By ticket, in the order in which they were parked."""
+        return self.parking.members
+
     def park(self, cls: SchedulingClass, cures: frozenset[Cure], reasons: tuple[PendingReason, ...]) -> None:
         self._tickets += 1
         cls.cures = cures
         cls.reasons = reasons
         cls.ticket = self._tickets
-        self.parked[cls.ticket] = cls
+        key = self._key(cls)
+        self.parking.add(cls, key, timely=key[0] != NEVER_MS)
 
-    def _unpark(self, cls: SchedulingClass) -> None:
-        del self.parked[cls.ticket]
+    def unpark(self, cls: SchedulingClass) -> None:
+        """Offers it again."""
+        self.parking.remove(cls)
         cls.cures = frozenset()
         cls.ticket = 0
         self.offer(cls)
 
-    def wake(self, cure: Cure, curable: Callable[[SchedulingClass], bool]) -> None:
-        """Offers again every class parked under `cure` for which the event may really make room."""
-        for cls in [c for c in self.parked.values() if cure in c.cures]:
-            if curable(cls):
-                self._unpark(cls)
+    def wake(self, room: Room, most: int, now_ms: int) -> None:
+        """Offers again what is due and has room, at most `most` that ask alike."""
+        for cls in self.parking.offers(room, most, now_ms):
+            self.unpark(cls)
 
     def level_of(self, cls: SchedulingClass, now_ms: int) -> int:
         """The band that its age raises a class to, whether it stands in the order or not."""

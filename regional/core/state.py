@@ -99,8 +99,8 @@ class State:
         self.resting: dict[str, int] = {}  # nodes that get no work until then
         self.going: dict[str, None] = {}  # nodes to be removed by themselves
         self.removed: dict[str, tuple[objects_pb2.RemovedNode, int]] = {}  # with their revisions
-        # what may have cured parked classes since they were last looked at
-        self.freed_rows: dict[int, None] = {}
+        # what may have cured parked classes since they were last looked at; opened = freed earlier, not all offered yet
+        self.freed_rows, self.opened_rows = dict[int, None](), dict[int, None]()
         self.freed_tenants: dict[str, None] = {}
         self.nodes_changed = False
         # what is to be told upwards

@@ -1,51 +1,89 @@
 """What is offered again: replicas whose back-off is over, and parked classes that something may have cured since.
 
-A class is parked under the cures of what refused it, and woken by events of those kinds alone, each looked at once.
+A class is parked under the cures of what refused it, and tried again after events of those kinds alone, as many at a
+time as the event has made room for: parking.py.
 """
 
-from atoll.model import explain
+import numpy as np
+
 from regional.core import headroom, protection
 from regional.core.filters import Cure
+from regional.core.ledger import UNLIMITED
+from regional.core.node_table import Integers
 from regional.core.queue import SchedulingClass
 from regional.core.state import State, Turn
 
 
 def wake(state: State, turn: Turn) -> None:
-    """Offers again what became due, and the parked classes that something since may have cured."""
+    """Offers again what became due, and of the parked classes what something since may have cured."""
     queue = state.queue
     if queue.next_due_ms() <= turn.now_ms:
         for cls, index, avoid in queue.due(turn.now_ms):
             queue.put(cls, (index,), turn.now_ms, avoid)
-    if not queue.parked:
-        state.freed_rows.clear()
-    if state.nodes_changed:
-        queue.wake(Cure.NODES, lambda cls: True)
-        state.nodes_changed = False
-        state.freed_rows.clear()
-    if state.freed_rows:
-        room = headroom.room(state)
-        queue.wake(Cure.HEADROOM, lambda cls: headroom.replicas(room, cls) > 0)
-        queue.wake(Cure.PROTECTED, lambda cls: protection.replicas(state, cls.tenant, cls.request.vector) > 0)
-        free = state.table.free(list(state.freed_rows))
-        queue.wake(Cure.RESOURCES, lambda cls: bool((free >= cls.request.vector.amounts()).all(axis=1).any()))
-        state.freed_rows.clear()
+    _tell(state)
     if state.neighbours:
-        queue.wake(Cure.REPLICAS, lambda cls: _touched(state, cls))
+        for cls in queue.parking.under(Cure.REPLICAS):
+            if _touched(state, cls):
+                queue.unpark(cls)
         state.neighbours.settle()
-    if state.freed_tenants:
-        queue.wake(Cure.QUOTA, lambda cls: cls.tenant in state.freed_tenants and _quota_news(state, cls))
-        state.freed_tenants.clear()
+    if queue.parking.pressing:
+        queue.wake(_Room(state), state.settings.bind_batch_slots, turn.now_ms)
+    if not queue.parking.waits_for(Cure.RESOURCES):
+        state.opened_rows.clear()
     queue.age(turn.now_ms)
+
+
+def _tell(state: State) -> None:
+    """What has happened since, to what is parked."""
+    parking = state.queue.parking
+    if state.nodes_changed:
+        parking.happened(Cure.NODES)
+        state.nodes_changed = False
+    if state.freed_rows:
+        for cure in (Cure.HEADROOM, Cure.PROTECTED, Cure.RESOURCES):
+            parking.happened(cure)
+        state.opened_rows.update(state.freed_rows)
+        state.freed_rows.clear()
+    for tenant in state.freed_tenants:
+        if state.account(tenant).mod_revision:
+            parking.happened(Cure.SLICE, tenant)
+        parking.happened(Cure.QUOTA, tenant)
+    state.freed_tenants.clear()
+
+
+class _Room:
+    """How many replicas like those of a class an event has made room for. What it looks at is read at most once."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._free: Integers | None = None
+        self._headroom: headroom.Room | None = None
+
+    def __call__(self, cure: Cure, cls: SchedulingClass) -> int:
+        match cure:
+            case Cure.RESOURCES:
+                return self._on_freed_nodes(cls)
+            case Cure.QUOTA:
+                return self._state.account(cls.tenant).affordable(cls.request.vector)
+            case Cure.HEADROOM:
+                self._headroom = self._headroom or headroom.room(self._state)
+                return headroom.replicas(self._headroom, cls)
+            case Cure.PROTECTED:
+                return protection.replicas(self._state, cls.tenant, cls.request.vector)
+            case _:
+                return UNLIMITED
+
+    def _on_freed_nodes(self, cls: SchedulingClass) -> int:
+        if self._free is None:
+            self._free = self._state.table.free(list(self._state.opened_rows))
+        request = np.array(cls.request.vector.amounts())
+        asked = request > 0
+        if not asked.any():
+            return UNLIMITED
+        return int((self._free[:, asked] // request[asked]).min(axis=1).clip(min=0).sum())
 
 
 def _touched(state: State, cls: SchedulingClass) -> bool:
     """Whether the rules of the class's task, or of any task of its gang, may allow more than before."""
     tasks = state.workloads[cls.tenant, cls.workload].tasks
     return any(map(state.neighbours.curable, [tasks[cls.task]] if cls.task in tasks else tasks.values()))
-
-
-def _quota_news(state: State, cls: SchedulingClass) -> bool:
-    """Room for one more, or the first word about the tenant's quota: the reason is another one then."""
-    account = state.account(cls.tenant)
-    first = [r.code for r in cls.reasons] == [explain.SLICE_AWAITED] and bool(account.mod_revision)
-    return first or account.affordable(cls.request.vector) > 0

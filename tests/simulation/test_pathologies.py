@@ -1,5 +1,7 @@
 """Five ways in which schedulers go wrong: the naive policy does, the production queue and placement do not."""
 
+from collections import Counter
+
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
 from regional.config import CoreSettings
@@ -48,21 +50,27 @@ def test_convoy() -> None:
 
 
 def test_thundering_herd() -> None:
-    """A thousand classes wait for quota. Every event tries them all in a naive queue; here only what may cure them."""
+    """A thousand classes of each of ten tenants wait for quota, and a hundred replicas end, of one tenant each time.
+    Every event tries all that wait in a naive queue; here only as many as it made room for, the one that waits longest
+    first."""
     queue = Queue(CoreSettings().ageing_ms, CoreSettings().overdue_turn)
-    for number in range(1_000):
-        cls = SchedulingClass(f"t{number}", "w", "main", 3, Request(ONE))
+    for number in range(10_000):
+        cls = SchedulingClass(f"t{number % 10}", f"w{number // 10}", "main", 3, Request(ONE))
         queue.put(cls, (0,), 0)
         queue.park(cls, frozenset({Cure.QUOTA}), ())
-    tried = 0
+    tried = []
     for event in range(100):
-        queue.wake(Cure.NODES, lambda cls: True)
-        queue.wake(Cure.RESOURCES, lambda cls: True)
-        queue.wake(Cure.QUOTA, lambda cls, event=event: cls.tenant == f"t{event}")  # type: ignore[misc]
-        while cls := queue.pick(lambda tenant: 0.0):
-            cls.take(1)
-            tried += 1
-    assert tried == 100, "one for each event that cured one; a naive queue tries 100,000"
+        queue.parking.happened(Cure.NODES)
+        queue.parking.happened(Cure.RESOURCES)
+        queue.parking.happened(Cure.QUOTA, f"t{event % 10}")
+        room = Counter({f"t{event % 10}": 1})
+        while queue.parking.pressing:
+            queue.wake(lambda cure, cls, room=room: room[cls.tenant], 100, 0)  # type: ignore[misc]
+            while cls := queue.pick(lambda tenant: 0.0):
+                cls.take(1)
+                room[cls.tenant] -= 1
+                tried.append((cls.tenant, cls.workload))
+    assert tried == [(f"t{event % 10}", f"w{event // 10}") for event in range(100)], "a naive queue tries 1,000,000"
 
 
 def test_deadline_miss_cascade() -> None:

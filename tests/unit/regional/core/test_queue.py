@@ -75,7 +75,8 @@ def test_what_was_parked_comes_back_with_its_age() -> None:
     queue.age(2_000)
     queue.put(fresh, (0,), 2_000)
     assert queue.pick(lambda _: 0.0) is fresh
-    queue.wake(Cure.NODES, lambda _: True)
+    queue.parking.happened(Cure.NODES)
+    queue.wake(lambda *_: 1, 1, 2_000)
     queue.age(2_000)
     assert queue.pick(lambda _: 0.0) is old
 
@@ -119,10 +120,14 @@ def test_parked_work_is_woken_only_by_what_may_cure_it() -> None:
     queue.put(one, range(3), 0)
     queue.park(one, frozenset({Cure.RESOURCES}), (explain.reason(explain.NO_NODES),))
     assert queue.pick(lambda _: 0.0) is None
-    queue.wake(Cure.QUOTA, lambda _: True)
-    queue.wake(Cure.RESOURCES, lambda _: False)
+    queue.parking.happened(Cure.QUOTA)
+    queue.wake(lambda *_: 1, 1, 0)
     assert queue.pick(lambda _: 0.0) is None
-    queue.wake(Cure.RESOURCES, lambda _: True)
+    queue.parking.happened(Cure.RESOURCES)
+    queue.wake(lambda *_: 0, 1, 0)
+    assert queue.pick(lambda _: 0.0) is None
+    queue.parking.happened(Cure.RESOURCES)
+    queue.wake(lambda *_: 1, 1, 0)
     assert queue.pick(lambda _: 0.0) is one
 
 
