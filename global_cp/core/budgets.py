@@ -156,6 +156,7 @@ class Budgets:
         self._settings = settings
         self._reports = reports
         self._idle: dict[str, dict[str, Vector]] = {}  # tenant → region → what waits there, for long, for room
+        self._claims: dict[tuple[str, str], Claim] = {}  # (tenant, region), of those that nothing has changed since
         self._look_again_ms = 0
         self._tenants: dict[str, None] = dict.fromkeys(name for (name,), _ in records.tenants.items())
         self._heard: dict[tuple[str, str], objects_pb2.SliceAck] = {}  # (tenant, region): the last one
@@ -190,19 +191,25 @@ class Budgets:
 
     def changed(self, change: Change, out: list[Command]) -> None:
         match change.kind:
-            case "budget" | "slice":
+            case "budget":
                 check_identity(self._records, change.path[0])
                 self._tenants[change.path[0]] = None
-            case "tenant":
+            case "slice":
+                check_identity(self._records, change.path[0])
+                self._claims.pop((change.path[0], change.path[1]), None)
                 self._tenants[change.path[0]] = None
+            case "tenant":
+                self._claim_anew(change.path[0])
             case "token" if isinstance(change.before, objects_pb2.UserToken):
                 self._tenants[change.before.tenant] = None
             case "ack":
                 region, tenant = change.path
+                self._claims.pop((tenant, region), None)
                 self._tenants[tenant] = None
                 if (tenant, region) in self._heard:
                     self._acks[tenant, region] = None  # it was under way when a newer one undid its reason
             case "share":
+                self._claims.pop((change.path[1], change.path[0]), None)
                 self._tenants[change.path[1]] = None
             case "region":
                 self._tenants.update(dict.fromkeys(name for (name,), _ in self._records.tenants.items()))
@@ -215,6 +222,11 @@ class Budgets:
 
     def reported(self, tenant: str) -> None:
         """A region said that other replicas of the tenant have ended."""
+        self._claim_anew(tenant)
+
+    def _claim_anew(self, tenant: str) -> None:
+        for (region,), _ in self._records.regions.items():
+            self._claims.pop((tenant, region), None)
         self._tenants[tenant] = None
 
     def _renew(self, now_ms: int) -> None:
@@ -237,7 +249,7 @@ class Budgets:
                         here[region] = here.get(region, NOTHING) + vector(task.resources.requests) * stuck
         for tenant in {*idle, *self._idle}:
             if idle.get(tenant) != self._idle.get(tenant):
-                self._tenants[tenant] = None
+                self._claim_anew(tenant)
         self._idle = idle
 
     def _from_acks(self) -> Proposal | None:
@@ -269,14 +281,13 @@ class Budgets:
             return None
         slices = self._records.slices_of(tenant)
         money = purse(self._records.budgets.get(tenant))
-        regions = {region.metadata.name: region for region in self._records.regions}
-        claims = {region: self._claim(tenant, region, slices.get(region)) for region in regions}
+        claims = {path[0]: self._claim(tenant, path[0], slices.get(path[0])) for path, _ in self._records.regions.items()}
         entitled = entitlements(money.target, claims)
-        for region in sorted(entitled):
+        for (region,), of in self._records.regions.items():
             current = slices.get(region)
             if current is None and not entitled[region]:
                 continue
-            proposal = self._slice_step(document, regions[region], current, entitled[region], money, now_ms)
+            proposal = self._slice_step(document, of, current, entitled[region], claims[region], money, now_ms)
             if proposal:
                 return proposal
         if document.metadata.deleted_ms and not any(granted(slice_) for slice_ in slices.values()):
@@ -284,6 +295,13 @@ class Budgets:
         return None
 
     def _claim(self, tenant: str, region: str, slice_: objects_pb2.Slice | None) -> Claim:
+        """Remembered until something that it rests on changes."""
+        claim = self._claims.get((tenant, region))
+        if claim is None:
+            claim = self._claims[tenant, region] = self._made_claim(tenant, region, slice_)
+        return claim
+
+    def _made_claim(self, tenant: str, region: str, slice_: objects_pb2.Slice | None) -> Claim:
         needed = (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
         idle = self._idle.get(tenant, {}).get(region, NOTHING)
         used = used_in(self._records.acks.get(region, tenant))
@@ -304,10 +322,11 @@ class Budgets:
         region: objects_pb2.Region,
         current: objects_pb2.Slice | None,
         entitled: Vector,
+        claim: Claim,
         money: Purse,
         now_ms: int,
     ) -> Proposal | None:
-        have = granted(current)
+        have = claim.granted
         grant = (entitled - have).at_least(NOTHING).at_most(money.free)
         if region.state != objects_pb2.REGION_STATE_ACTIVE:
             grant = NOTHING  # a region that may be lost gets no new budget; what it has stays charged
@@ -318,7 +337,7 @@ class Budgets:
         slice_ = current or self._first_slice(tenant, region)
         due = now_ms + self._settings.slice_validity_ms // 2 > slice_.valid_until_ms
         spec = tenant.spec
-        protected = self._records.protected(tenant.metadata.name, region.metadata.name)
+        protected = claim.protected
         terms = (spec.mode, spec.weight, protected)
         same_terms = (slice_.mode, slice_.weight, vector(slice_.protected)) == terms
         if not grant and target == shrink_target(slice_) and same_terms and not due:

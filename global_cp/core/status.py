@@ -5,7 +5,7 @@ count; `observed_generation` follows when every live share has one. Status is a 
 After a takeover a region's counts are those of the stored status until it reports again, so nothing flaps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from google.protobuf.message import Message
 
@@ -23,52 +23,58 @@ from global_cp.core.spread import meets
 from global_cp.core.topics import Proposal
 
 TRUE, FALSE = objects_pb2.CONDITION_STATUS_TRUE, objects_pb2.CONDITION_STATUS_FALSE
-COUNTS = ("desired", "bound", "started", "ready", "serving", "succeeded", "failed", "waiting")
 NO_COUNTS = objects_pb2.SlotCounts()
 PIPELINE = ("Bound", "Started", "Ready", "Serving")
 
 
-def sum_counts(parts: Sequence[objects_pb2.SlotCounts]) -> objects_pb2.SlotCounts:
-    return objects_pb2.SlotCounts(**{name: sum(getattr(part, name) for part in parts) for name in COUNTS})
+def add_counts(total: objects_pb2.SlotCounts, parts: Iterable[objects_pb2.SlotCounts]) -> None:
+    for part in parts:
+        total.desired += part.desired
+        total.bound += part.bound
+        total.started += part.started
+        total.ready += part.ready
+        total.serving += part.serving
+        total.succeeded += part.succeeded
+        total.failed += part.failed
+        total.waiting += part.waiting
 
 
-def conditions(
+def set_conditions(
+    status: objects_pb2.WorkloadStatus,
     workload: objects_pb2.Workload,
     counts: objects_pb2.SlotCounts,
     observed: bool,
     before: Sequence[objects_pb2.Condition],
     now_ms: int,
     job: objects_pb2.JobStatus | None = None,
-) -> list[objects_pb2.Condition]:
+) -> None:
     """Sorted by type; `since_ms` moves only when the status does. Replicas of a job that have succeeded count as
     having come all the way."""
-    desired = sum(task.replicas for task in workload.spec.tasks)
-    scheduled = workload.spec.HasField("schedule")
-    finished = counts.succeeded if workload.spec.type == objects_pb2.WORKLOAD_TYPE_JOB else 0
-    result = [_condition("Admitted", True, "Admitted", "")]
-    for name in PIPELINE if not scheduled else ():
-        reached = getattr(counts, name.lower()) + finished
-        holds = observed and reached >= desired
-        if workload.metadata.deleted_ms:
-            reason = "Deleting"
-        elif not observed:
-            reason = "NotObserved"
-        elif holds:
-            reason = f"All{name}"
-        else:
-            reason = "Failed" if counts.failed else "Waiting"
-        result.append(_condition(name, holds, reason, f"{reached}/{desired}"))
+    spec = workload.spec
+    desired = sum(task.replicas for task in spec.tasks)
+    finished = counts.succeeded if spec.type == objects_pb2.WORKLOAD_TYPE_JOB else 0
+    result = [("Admitted", True, "Admitted", "")]
+    if not spec.HasField("schedule"):
+        deleted = bool(workload.metadata.deleted_ms)
+        for name, count in zip(PIPELINE, (counts.bound, counts.started, counts.ready, counts.serving), strict=True):
+            holds = observed and count + finished >= desired
+            if deleted:
+                reason = "Deleting"
+            elif not observed:
+                reason = "NotObserved"
+            elif holds:
+                reason = f"All{name}"
+            else:
+                reason = "Failed" if counts.failed else "Waiting"
+            result.append((name, holds, reason, f"{count + finished}/{desired}"))
     if job is not None:
         over = job.phase in jobs.OVER
-        result.append(_condition("Done", over, job.reason if over else "Running", job.message))
+        result.append(("Done", over, job.reason if over else "Running", job.message))
     since = {(condition.type, condition.status): condition.since_ms for condition in before}
-    for condition in result:
-        condition.since_ms = since.get((condition.type, condition.status), now_ms)
-    return sorted(result, key=lambda condition: condition.type)
-
-
-def _condition(name: str, holds: bool, reason: str, message: str) -> objects_pb2.Condition:
-    return objects_pb2.Condition(type=name, status=TRUE if holds else FALSE, reason=reason, message=message)
+    for name, holds, reason, message in sorted(result):
+        is_ = TRUE if holds else FALSE
+        since_ms = since.get((name, is_), now_ms)
+        status.conditions.add(type=name, status=is_, reason=reason, message=message, since_ms=since_ms)
 
 
 def pending_reasons(
@@ -84,7 +90,8 @@ def pending_reasons(
     shares = records.shares_of(tenant, workload.metadata.name).values()
     held = {task.task for task in job.tasks if task.phase != jobs.T_RUNNING} if job else set()
     tasks = [task for task in workload.spec.tasks if task.name not in held]
-    spread = sum(planned(share, task.name) for share in shares if not share.removed for task in tasks)
+    live = [share for share in shares if not share.removed]
+    spread = sum(planned(share, task.name) for task in tasks for share in live)
     if spread < sum(task.replicas for task in tasks) and not workload.metadata.deleted_ms:
         reasons.append(objects_pb2.PendingReason(code="NoRegion", message=_closed(records, workload.spec)))
     if job and job.phase not in jobs.OVER:
@@ -209,33 +216,36 @@ class Statuses:
         return self._not_before_ms if self._dirty else self._alarms.next_ms()
 
     def _status(self, workload: objects_pb2.Workload, now_ms: int) -> objects_pb2.WorkloadStatus:
-        metadata = workload.metadata
+        """Filled in place: messages inside of messages cost a multiple when they are made first and copied then."""
+        metadata, result = workload.metadata, objects_pb2.WorkloadStatus()
         before = self._records.statuses.get(metadata.tenant, metadata.name) or objects_pb2.WorkloadStatus()
         if workload.spec.HasField("schedule"):
-            return objects_pb2.WorkloadStatus(
-                observed_generation=metadata.generation,
-                conditions=conditions(workload, NO_COUNTS, True, before.conditions, now_ms),
-                schedule=before.schedule,
-            )
+            result.observed_generation = metadata.generation
+            set_conditions(result, workload, NO_COUNTS, True, before.conditions, now_ms)
+            result.schedule.CopyFrom(before.schedule)
+            result.schedule.SetInParent()
+            return result
         shares = self._records.shares_of(metadata.tenant, metadata.name)
         parts = self._counts(workload, before)
         live = [region for region, share in shares.items() if not share.removed]
         observed = bool(live) and all(
             region in parts and shares[region].metadata.generation == metadata.generation for region in live
         )
-        counts = sum_counts(list(parts.values()))
+        result.observed_generation = metadata.generation if observed else before.observed_generation
+        counts = result.counts
+        add_counts(counts, parts.values())
         counts.desired = sum(task.replicas for task in workload.spec.tasks)
-        reached = counts.bound + counts.succeeded
+        for region in sorted(parts):
+            result.regions.add(region=region, counts=parts[region])
         reports = self._reports.of((metadata.tenant, metadata.name))
         job = self._job(workload, before.job, reports, now_ms)
-        return objects_pb2.WorkloadStatus(
-            observed_generation=metadata.generation if observed else before.observed_generation,
-            conditions=conditions(workload, counts, observed, before.conditions, now_ms, job),
-            counts=counts,
-            regions=[objects_pb2.RegionCounts(region=region, counts=parts[region]) for region in sorted(parts)],
-            pending=pending_reasons(self._records, workload, reports, reached < counts.desired, job),
-            job=job,
-        )
+        set_conditions(result, workload, counts, observed, before.conditions, now_ms, job)
+        waits = counts.bound + counts.succeeded < counts.desired
+        result.pending.extend(pending_reasons(self._records, workload, reports, waits, job))
+        if job is not None:
+            result.job.CopyFrom(job)
+            result.job.SetInParent()
+        return result
 
     @staticmethod
     def _job(

@@ -7,7 +7,7 @@ import pytest
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.model.resources import Vector
 from global_cp.config import CoreSettings
-from global_cp.core.status import conditions
+from global_cp.core.status import set_conditions
 from tests.support.global_core import GlobalCore, report, workload
 
 TRUE = objects_pb2.CONDITION_STATUS_TRUE
@@ -133,7 +133,9 @@ def test_status_is_written_in_batches_at_a_bounded_rate() -> None:
 def test_a_job_that_succeeded_has_come_all_the_way() -> None:
     job = workload(type=objects_pb2.WORKLOAD_TYPE_JOB)
     counts = objects_pb2.SlotCounts(desired=2, succeeded=1, bound=1, started=1, ready=1, serving=1)
-    assert all(c.status == TRUE for c in conditions(job, counts, True, [], 5))
+    status = objects_pb2.WorkloadStatus()
+    set_conditions(status, job, counts, True, [], 5)
+    assert [c.type for c in status.conditions if c.status == TRUE] == ["Admitted", "Bound", "Ready", "Serving", "Started"]
 
 
 def test_a_report_that_undoes_what_is_on_its_way_is_told_too() -> None:
