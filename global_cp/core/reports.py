@@ -60,14 +60,15 @@ class Reports:
         """By region."""
         return self._last.get(path, NEVER)
 
-    def of_share(self, share: objects_pb2.Share) -> dict[str, regional_pb2.TaskReport]:
-        """By task: what its region says of this very share; nothing until it has."""
+    def of_task(self, share: objects_pb2.Share, task: str) -> regional_pb2.TaskReport | None:
+        """What its region says of the task of this very share; nothing until it has."""
         metadata = share.metadata
         report = self.of((metadata.tenant, metadata.name)).get(share.region)
-        if report is None or (report.uid, report.generation) != (metadata.uid, metadata.generation):
-            return {}
-        told = {task.name: task.replicas for task in share.spec.tasks}
-        return {task.task: task for task in report.tasks if task.desired == told.get(task.task)}
+        if report is None or report.generation != metadata.generation or report.uid != metadata.uid:
+            return None
+        said = next((each for each in report.tasks if each.task == task), None)
+        told = next((each.replicas for each in share.spec.tasks if each.name == task), None)
+        return said if said is not None and said.desired == told else None
 
     def surplus(self, share: objects_pb2.Share, revision: int, task: str) -> int | None:
         """How many of the task are bound in the region beyond its part, by its word on the share of this revision."""
@@ -78,10 +79,12 @@ class Reports:
 
     def stuck(self, share: objects_pb2.Share, task: str, now_ms: int) -> int:
         """How many of the share's replicas of the task wait for room, for so long that they should go elsewhere."""
-        said = self.of_share(share).get(task)
         metadata = share.metadata
         since = self._unplaced_since.get(((metadata.tenant, metadata.name), share.region), {}).get(task)
-        return said.unplaced if said and since is not None and now_ms - since >= self._settle_ms else 0
+        if since is None or now_ms - since < self._settle_ms:
+            return 0
+        said = self.of_task(share, task)
+        return said.unplaced if said else 0
 
     def ended(self, tenant: str, region: str) -> Vector:
         """What the tenant's replicas there need no more, because they have ended for good."""

@@ -56,21 +56,12 @@ def share(workload: objects_pb2.Workload, region: objects_pb2.Region, wanted: Wa
     name = region.metadata.name
     told, plan, parts = wanted.told.get(name, {}), wanted.plan.get(name, {}), wanted.parts.get(name, {})
     metadata = workload.metadata
-    result = objects_pb2.Share(
-        metadata=objects_pb2.Metadata(
-            name=metadata.name,
-            tenant=metadata.tenant,
-            labels=metadata.labels,
-            generation=metadata.generation,
-            created_ms=metadata.created_ms,
-            uid=metadata.uid,
-        ),
-        region=region.metadata.name,
-        epoch=region.epoch,
-        spec=workload.spec,
-        removed=not told,
-    )
-    result.preempts = name == wanted.preempts
+    result = objects_pb2.Share(region=name, epoch=region.epoch, removed=not told, preempts=name == wanted.preempts)
+    of = result.metadata
+    of.name, of.tenant, of.uid = metadata.name, metadata.tenant, metadata.uid
+    of.generation, of.created_ms = metadata.generation, metadata.created_ms
+    of.labels.extend(metadata.labels)
+    result.spec.CopyFrom(workload.spec)
     for task in result.spec.tasks:
         task.replicas = told.get(task.name, 0)
     if told != plan:
@@ -196,7 +187,7 @@ class Shares:
 
     def _counts(self, workload: objects_pb2.Workload, live: Live, now_ms: int) -> Wanted:
         spec = workload.spec
-        regions = {region.metadata.name: region for region in self._records.regions}
+        regions = {path[0]: region for path, region in self._records.regions.items()}
         at = spread.places(spec, regions, list(live))
         told: Counts = {place.region: {} for place in at}
         plan: Counts = {place.region: {} for place in at}
@@ -276,7 +267,7 @@ class Shares:
         """How many of a job's replicas have a node or have ended in each region: all, until it says that some wait."""
         found = {}
         for name, share in live.items():
-            report = self._reports.of_share(share).get(task)
+            report = self._reports.of_task(share, task)
             found[name] = _told(share, task) - (report.waiting if report else 0)
         return found
 
@@ -316,7 +307,7 @@ class Shares:
     def _over(self, workload: objects_pb2.Workload, task: str, shares: Live, told: Mapping[str, int]) -> list[str]:
         """The regions where all that they were told to run of the task as it is has ended."""
         same = [name for name, share in shares.items() if share.metadata.generation == workload.metadata.generation]
-        said = {name: self._reports.of_share(shares[name]).get(task) for name in same}
+        said = {name: self._reports.of_task(shares[name], task) for name in same}
         return [name for name, report in said.items() if report and report.ended >= told.get(name, 0)]
 
     def _outlook(
@@ -342,7 +333,7 @@ class Shares:
         return spread.Outlook(room, stuck, frozenset(full))
 
     def _standing(self, task: str, live: Live, before: Mapping[str, int]) -> moves.Standing:
-        said = {name: self._reports.of_share(share).get(task) for name, share in live.items()}
+        said = {name: self._reports.of_task(share, task) for name, share in live.items()}
         return moves.Standing(
             told={name: _told(share, task) for name, share in live.items()},
             ready={name: report.healthy for name, report in said.items() if report},
@@ -353,8 +344,8 @@ class Shares:
 
     def _spare(self, tenant: str) -> Vector:
         """What of the tenant's quota no share asks for, no region protects and no zombie holds."""
-        regions = [region.metadata.name for region in self._records.regions]
         records = self._records
+        regions = [path[0] for path, _ in records.regions.items()]
         needed = [records.needed(tenant, name).at_least(records.protected(tenant, name)) for name in regions]
         zombies = [records.zombie(tenant, name) for name in regions]
         return purse(records.budgets.get(tenant)).target - total(needed) - total(zombies)

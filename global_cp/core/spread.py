@@ -84,6 +84,8 @@ def _cost(region: objects_pb2.Region | None) -> float:
 
 
 def meets(residency: Sequence[objects_pb2.LabelRequirement], region: objects_pb2.Region) -> bool:
+    if not residency:
+        return True
     labels = {label.key: label.value for label in region.metadata.labels}
     return all(matches(requirement, labels) for requirement in residency)
 
