@@ -117,7 +117,10 @@ def vector(resources: objects_pb2.Resources) -> Vector:
 
 
 def total(vectors: Iterable[Vector]) -> Vector:
-    return sum(vectors, NOTHING)
+    found = NOTHING
+    for one in vectors:
+        found = found + one if found is not NOTHING else one
+    return found
 
 
 class QuantityError(ValueError):

@@ -12,11 +12,13 @@ _HEAD_BYTES = 256  # what etcd wraps around the request before it counts
 
 def refusal_of_form(txn: Txn) -> Refused | None:
     """The answer etcd would give, or None when the transaction is well formed."""
-    if max(len(txn.compares), len(txn.success), len(txn.failure)) > MAX_OPERATIONS:
-        return Refused(Refusal.INVALID, "too many operations in txn request")
-    for one in (*txn.compares, *txn.success, *txn.failure):
-        if not one.key:
-            return Refused(Refusal.INVALID, "key is not provided")
+    for part in txn:
+        if len(part) > MAX_OPERATIONS:
+            return Refused(Refusal.INVALID, "too many operations in txn request")
+    for part in txn:
+        for one in part:
+            if not one.key:
+                return Refused(Refusal.INVALID, "key is not provided")
     for branch in (txn.success, txn.failure):
         if len(branch) > 1 and _writes_a_key_twice(branch):
             return Refused(Refusal.INVALID, "duplicate key given in txn request")

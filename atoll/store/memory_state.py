@@ -34,6 +34,8 @@ from atoll.store.store import (
 )
 
 MIN_LEASE_TTL_S = 2  # etcd rounds 1.5 election timeouts up; 1 s is the default timeout
+_VALUE, _MOD, _CREATE = Target.VALUE, Target.MOD, Target.CREATE
+_EQUAL, _NOT_EQUAL, _GREATER = Relation.EQUAL, Relation.NOT_EQUAL, Relation.GREATER
 _LEASE_NOT_FOUND = Refused(Refusal.INVALID, "requested lease not found")
 
 
@@ -236,23 +238,22 @@ class MemoryState:
 
 
 def _holds(compare: Compare, item: KeyValue | None) -> bool:
-    target = compare.target
+    _, target, relation, operand, _ = compare
     found: int | bytes
-    if target is Target.VALUE:
+    if target is _VALUE:
         if item is None:
             return False  # etcd: a value compare on an absent key always fails
         found = item.value
     elif item is None:
         found = 0
-    elif target is Target.MOD:
+    elif target is _MOD:
         found = item.mod_revision
-    elif target is Target.CREATE:
+    elif target is _CREATE:
         found = item.create_revision
     else:
         found = item.version
-    relation, operand = compare.relation, compare.operand
-    if relation is Relation.EQUAL:
+    if relation is _EQUAL:
         return found == operand
-    if relation is Relation.NOT_EQUAL:
+    if relation is _NOT_EQUAL:
         return found != operand
-    return found > operand if relation is Relation.GREATER else found < operand  # type: ignore[operator]
+    return found > operand if relation is _GREATER else found < operand  # type: ignore[operator]

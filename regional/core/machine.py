@@ -54,6 +54,10 @@ _TURNS: dict[bool, tuple[_Source, ...]] = {
 }
 
 
+def _ordered(prompt: bool, turns: tuple[_Source, ...]) -> tuple[_Source, ...]:
+    return (*_FIRST[prompt], *turns, *_LAST)
+
+
 class Machine:
     def __init__(self, region: str, settings: CoreSettings, evaluator: Evaluator | None = None) -> None:
         self.settings, self._evaluator = settings, evaluator
@@ -63,6 +67,7 @@ class Machine:
         self._paused_ms: list[int] = []  # a lane rests until then
         self._plans = 0
         self._turns = dict(_TURNS)  # the one that had a lane last comes last
+        self._sources = {prompt: _ordered(prompt, turns) for prompt, turns in _TURNS.items()}
         self._checked_ms = self._handled_ms = 0
         self._reporter = Reporter(0)
 
@@ -152,11 +157,12 @@ class Machine:
             turn.do(do.Commit(self._plans, lane, operation.plan))
 
     def _next_operation(self, state: State, lane: int, turn: Turn, *, prompt: bool) -> tx.Operation | None:
-        turns = self._turns[prompt]
-        for source in (*_FIRST[prompt], *turns, *_LAST):
+        for source in self._sources[prompt]:
             if operation := source(state, lane, turn):
-                if source in turns:
-                    self._turns[prompt] = (*(other for other in turns if other is not source), source)
+                turns = self._turns[prompt]
+                if source in turns and source is not turns[-1]:
+                    turns = self._turns[prompt] = (*(other for other in turns if other is not source), source)
+                    self._sources[prompt] = _ordered(prompt, turns)
                 return operation
         return None
 

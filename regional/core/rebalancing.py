@@ -30,6 +30,12 @@ _MINUTE_MS = 60_000
 _NODES, _TASKS = 64, 32  # that are compared at a look
 
 
+def is_to_look(state: State, now_ms: int) -> bool:
+    """Whether anything is under way, or it is time to look whether something should be."""
+    balance = state.balance
+    return bool(balance.migrations or (state.settings.rebalance_percent and now_ms >= balance.looked_ms + _PERIOD_MS))
+
+
 def check(state: State, promises: Promises, turn: Turn) -> None:
     """To be called now and then."""
     balance = state.balance

@@ -10,6 +10,8 @@ from regional.core.state import State, Turn
 
 def check(state: State, turn: Turn) -> None:
     surging.check(state, turn)
+    if not (state.leaving or state.surging or state.wishing or rebalancing.is_to_look(state, turn.now_ms)):
+        return
     promises = Promises(state, turn.now_ms)
     draining.check(state, promises, turn)
     rebalancing.check(state, promises, turn)
