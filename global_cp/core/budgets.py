@@ -140,8 +140,8 @@ def taken_back(slice_: objects_pb2.Slice, ack: objects_pb2.SliceAck) -> Vector:
 
 def check_identity(records: Records, tenant: str) -> None:
     """(G) for one tenant, or the process dies."""
-    money = purse(records.budgets.get(tenant))
-    out = [granted(slice_) for slice_ in records.slices_of(tenant).values()]
+    money = records.budgets.meaning(purse, tenant)
+    out = [records.slices.meaning(granted, tenant, region) for (region,), _ in records.regions.items()]
     held = money.effective == money.free + total(out) and money.free.is_legal() and all(a.is_legal() for a in out)
     if not held:  # the words are made only then: this is asked at every step of a budget
         words = f"effective {money.effective} is not free {money.free} + granted {total(out)}"
@@ -270,7 +270,7 @@ class Budgets:
 
     def _take_back(self, slice_: objects_pb2.Slice, ack: objects_pb2.SliceAck) -> Plan:
         keep = taken_back(slice_, ack)
-        money = purse(self._records.budgets.get(slice_.tenant)).returned(granted(slice_) - keep)
+        money = self._records.budgets.meaning(purse, slice_.tenant).returned(granted(slice_) - keep)
         after = self._rewritten(slice_, keep, shrink_target(slice_))
         return transactions.move_budget(self._records, "TAKE-BACK", money.to_proto(slice_.tenant), after, ack)
 
@@ -280,8 +280,8 @@ class Budgets:
         if document is None:
             return None
         slices = self._records.slices_of(tenant)
-        money = purse(self._records.budgets.get(tenant))
-        claims = {path[0]: self._claim(tenant, path[0], slices.get(path[0])) for path, _ in self._records.regions.items()}
+        money = self._records.budgets.meaning(purse, tenant)
+        claims = {region: self._claim(tenant, region) for (region,), _ in self._records.regions.items()}
         entitled = entitlements(money.target, claims)
         for (region,), of in self._records.regions.items():
             current = slices.get(region)
@@ -294,19 +294,20 @@ class Budgets:
             return self._forget(tenant, sorted(slices))
         return None
 
-    def _claim(self, tenant: str, region: str, slice_: objects_pb2.Slice | None) -> Claim:
+    def _claim(self, tenant: str, region: str) -> Claim:
         """Remembered until something that it rests on changes."""
         claim = self._claims.get((tenant, region))
         if claim is None:
-            claim = self._claims[tenant, region] = self._made_claim(tenant, region, slice_)
+            claim = self._claims[tenant, region] = self._made_claim(tenant, region)
         return claim
 
-    def _made_claim(self, tenant: str, region: str, slice_: objects_pb2.Slice | None) -> Claim:
+    def _made_claim(self, tenant: str, region: str) -> Claim:
         needed = (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
         idle = self._idle.get(tenant, {}).get(region, NOTHING)
-        used = used_in(self._records.acks.get(region, tenant))
+        used = self._records.acks.meaning(used_in, region, tenant)
         beside, protected = self._records.beside(tenant, region), self._records.protected(tenant, region)
-        return Claim(needed.at_least(protected), granted(slice_), idle, used, beside, protected)
+        have = self._records.slices.meaning(granted, tenant, region)
+        return Claim(needed.at_least(protected), have, idle, used, beside, protected)
 
     def _forget(self, tenant: str, regions: list[str]) -> Proposal:
         """A tenant that is being deleted and has its whole budget back. Its users' tokens go first: a later tenant of

@@ -5,7 +5,7 @@ own committed plans, applied here exactly as the store applied them; nobody else
 keeps sums that would be slow to add up each time: what each tenant asks for, and what its shares need in each region.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from atoll.store import keys
 from atoll.store.store import Delete, KeyValue, Put
 
 M = TypeVar("M", bound=Message)
+V = TypeVar("V")
 
 
 class Change(NamedTuple):
@@ -36,9 +37,21 @@ class Table(Generic[M]):
         self._message = message
         self._documents: dict[tuple[str, ...], M] = {}
         self._ordered: list[tuple[tuple[str, ...], M]] | None = None  # until one is stored
+        self._meant: dict[tuple[str, ...], dict[Callable[[M | None], Any], Any]] = {}
 
     def get(self, *path: str) -> M | None:
         return self._documents.get(path)
+
+    def meaning(self, read: Callable[[M | None], V], *path: str) -> V:
+        """What `read`, which is pure, makes of a document: remembered until another is stored there."""
+        meant = self._meant.get(path)
+        if meant is None:
+            meant = self._meant[path] = {}
+        if read in meant:
+            value: V = meant[read]
+        else:
+            value = meant[read] = read(self._documents.get(path))
+        return value
 
     def items(self) -> Sequence[tuple[tuple[str, ...], M]]:
         """In key order."""
@@ -59,6 +72,7 @@ class Table(Generic[M]):
     def store(self, path: tuple[str, ...], document: Message | None) -> M | None:
         """Sets or (None) removes; returns what was there."""
         before = self._documents.pop(path, None)
+        self._meant.pop(path, None)
         self._ordered = None
         if document is not None:
             assert isinstance(document, self._message)
@@ -128,23 +142,15 @@ class Records:
 
     def zombie(self, tenant: str, region: str) -> Vector:
         """What the region last said that work without a binding may still use, if the tenant pays for it (strict)."""
-        document, ack = self.tenants.get(tenant), self.acks.get(region, tenant)
-        if document is None or ack is None or document.spec.mode != objects_pb2.QUOTA_MODE_STRICT:
-            return NOTHING
-        return total([vector(use.zombie) for use in ack.uses])
+        return self.acks.meaning(_zombie, region, tenant) if self.tenants.meaning(_is_strict, tenant) else NOTHING
 
     def beside(self, tenant: str, region: str) -> Vector:
         """What the region last said that it charges, or has to, beside what its shares need."""
-        ack = self.acks.get(region, tenant)
-        surge = total([vector(use.surge) for use in ack.uses]) if ack else NOTHING
-        return surge + self.zombie(tenant, region)
+        return self.acks.meaning(_surge, region, tenant) + self.zombie(tenant, region)
 
     def protected(self, tenant: str, region: str) -> Vector:
         """What the tenant has protected there."""
-        document = self.tenants.get(tenant)
-        if document is None or document.metadata.deleted_ms:
-            return NOTHING
-        return total([vector(part.amount) for part in document.spec.protected if part.region == region])
+        return self.tenants.meaning(_protected, tenant).get(region, NOTHING)
 
     def workloads_of(self, tenant: str) -> list[tuple[str, str]]:
         """The paths of a tenant's workloads, in order of name."""
@@ -190,6 +196,27 @@ class Records:
             self._regions_of[owner] = tuple(sorted([*others, region] if after else others))
             if not self._regions_of[owner]:
                 del self._regions_of[owner]
+
+
+def _is_strict(tenant: objects_pb2.Tenant | None) -> bool:
+    return tenant is not None and tenant.spec.mode == objects_pb2.QUOTA_MODE_STRICT
+
+
+def _protected(tenant: objects_pb2.Tenant | None) -> Mapping[str, Vector]:
+    """By region."""
+    found: dict[str, Vector] = {}
+    if tenant is not None and not tenant.metadata.deleted_ms:
+        for part in tenant.spec.protected:
+            found[part.region] = found.get(part.region, NOTHING) + vector(part.amount)
+    return found
+
+
+def _zombie(ack: objects_pb2.SliceAck | None) -> Vector:
+    return total([vector(use.zombie) for use in ack.uses]) if ack else NOTHING
+
+
+def _surge(ack: objects_pb2.SliceAck | None) -> Vector:
+    return total([vector(use.surge) for use in ack.uses]) if ack else NOTHING
 
 
 def demand(spec: objects_pb2.WorkloadSpec) -> Vector:

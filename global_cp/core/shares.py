@@ -348,7 +348,7 @@ class Shares:
         regions = [path[0] for path, _ in records.regions.items()]
         needed = [records.needed(tenant, name).at_least(records.protected(tenant, name)) for name in regions]
         zombies = [records.zombie(tenant, name) for name in regions]
-        return purse(records.budgets.get(tenant)).target - total(needed) - total(zombies)
+        return records.budgets.meaning(purse, tenant).target - total(needed) - total(zombies)
 
     def _is_closed(self, share: objects_pb2.Share) -> bool:
         metadata = share.metadata
