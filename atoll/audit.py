@@ -79,6 +79,9 @@ class Edit(NamedTuple):
     item: KeyValue | None
 
 
+_edit = tuple.__new__  # of an Edit with all its fields: one is made for each change
+
+
 class _Kind(NamedTuple):
     message: type[Message]
     depth: int  # names in the key
@@ -126,19 +129,20 @@ class Records:
 
     def __init__(self, expect: Expect) -> None:
         self._expect = expect
-        self._present: dict[bytes, tuple[str, str, Names, Any]] = {}  # region, kind, names and record
+        self._present: dict[bytes, tuple[str, str, Names, _Kind | None, Any]] = {}  # as of the key; and its record
 
     def edit(self, change: Change) -> Edit | None:
         """None for a key that is not ours or, with a finding, not readable."""
         key, item, after = change.key, change.item, None
         if known := self._present.get(key):
-            region, name, names, before = known
+            region, name, names, kind, before = known
         else:
             region, name, rest = _KEY.findall(key.decode(errors="replace"))[0]
             names, before = tuple(rest.split("/")) if rest else (), None
-        kind = (_REGION if region else _GLOBAL).get(name)
-        if kind is None or len(names) != kind.depth:
-            return self._expect(not key.startswith((b"/g/", b"/r/")), "schema", key, "no such key")
+            kind = (_REGION if region else _GLOBAL).get(name)
+            if kind is None or len(names) != kind.depth:
+                return self._expect(not key.startswith((b"/g/", b"/r/")), "schema", key, "no such key")
+        assert kind is not None
         if item is None:
             self._present.pop(key, None)
         else:
@@ -146,15 +150,14 @@ class Records:
                 after = kind.message.FromString(item.value)
             except DecodeError:
                 return self._expect(False, "schema", key, "is no {}", kind.message.DESCRIPTOR.name)
-            self._present[key] = region, name, names, after
+            self._present[key] = region, name, names, kind, after
             if kind.identity:
                 identity = kind.identity(after)
-                mine = names[kind.depth - len(identity) :] == identity
-                self._expect(mine, "I4", key, "is the record of {}", identity)
-            if kind.order and before is not None:
-                newer = kind.order(after) >= kind.order(before)
-                self._expect(newer, "I6", key, "an older order replaced a newer one")
-        return Edit(key, region, name, names, before, after, item)
+                if names[kind.depth - len(identity) :] != identity:
+                    self._expect(False, "I4", key, "is the record of {}", identity)
+            if kind.order and before is not None and kind.order(after) < kind.order(before):
+                self._expect(False, "I6", key, "an older order replaced a newer one")
+        return _edit(Edit, (key, region, name, names, before, after, item))
 
 
 CHARGED = (objects_pb2.SLOT_STATE_RESERVED, objects_pb2.SLOT_STATE_BOUND)
@@ -202,26 +205,29 @@ class Ledger:
             for record, sign in ((edit.before, -1), (edit.after, 1)):
                 for account, name, resources in entries(edit, record) if record else ():
                     sums, amount = self._sums[account], vector(resources)
-                    sums[name] = sums.get(name, ZERO) + amount * sign
+                    sums[name] = sums.get(name, ZERO) + amount if sign > 0 else sums.get(name, ZERO) - amount
                     touched[account] = edit.key
-                    legal = sign < 0 or name == "lanes" or amount.is_legal()
-                    self._expect(legal, "I3", edit.key, "an amount is negative: {}", amount)
+                    if sign > 0 and name != "lanes" and not amount.is_legal():
+                        self._expect(False, "I3", edit.key, "an amount is negative: {}", amount)
         for account, key in touched.items():
             self._check_account(account, key, sees_global)
 
     def _check_account(self, account: _Account, key: bytes, sees_global: bool) -> None:
         expect, (region, tenant, _), sums = self._expect, account, self._sums[account]
         have, spent, granted, limit, lanes, zombies = (sums.get(name, ZERO) for name in SUMS)
-        expect(have == spent, "I3", key, "(G) {} has {}, free and granted are {}", tenant, have, spent)
+        if have != spent:
+            expect(False, "I3", key, "(G) {} has {}, free and granted are {}", tenant, have, spent)
         slots = [(epoch, amount) for epoch, amount in sums.items() if isinstance(epoch, int)]
         held = total([amount for _, amount in slots])
-        expect(held == lanes, "I3", key, "(S) slots of {} hold {}, its lanes say {}", tenant, held, lanes)
+        if held != lanes:
+            expect(False, "I3", key, "(S) slots of {} hold {}, its lanes say {}", tenant, held, lanes)
         rule = self._slices.get((region, tenant), objects_pb2.RegionSlice())
         strict = rule.mode == objects_pb2.QUOTA_MODE_STRICT
         used = held + zombies if strict else total([amount for epoch, amount in slots if epoch >= rule.epoch])
-        expect(used.fits(limit), "I3", key, "(S) {} holds {} of {}", tenant, used, limit)
-        within = not sees_global or limit.fits(granted)
-        expect(within, "I3", key, "(X) {} may spend {}, granted is {}", tenant, limit, granted)
+        if not used.fits(limit):
+            expect(False, "I3", key, "(S) {} holds {} of {}", tenant, used, limit)
+        if sees_global and not limit.fits(granted):
+            expect(False, "I3", key, "(X) {} may spend {}, granted is {}", tenant, limit, granted)
 
 
 class Reign:
@@ -259,9 +265,13 @@ class Reign:
     def check_epochs(self, kinds: Mapping[str, Sequence[Edit]], epochs: dict[str, int]) -> None:
         """I6. `epochs` of the regions, as the global plane sets them."""
         epochs.update((edit.names[0], edit.after.epoch) for edit in kinds.get("region", ()) if edit.after)
-        for edit in (edit for edits in kinds.values() for edit in edits if type(edit.after) in EPOCHAL):
-            now, epoch = edit.after.epoch, epochs.get(edit.region or edit.after.region, 0)
-            self._expect(now <= epoch, "I6", edit.key, "epoch {}, but the region's is {}", now, epoch)
+        for edits in kinds.values():
+            if type(edits[0].after or edits[0].before) not in EPOCHAL:
+                continue  # those of a kind are of one type
+            for edit in edits:
+                if edit.after:
+                    now, epoch = edit.after.epoch, epochs.get(edit.region or edit.after.region, 0)
+                    self._expect(now <= epoch, "I6", edit.key, "epoch {}, but the region's is {}", now, epoch)
 
     def check_bindings(self, kinds: Mapping[str, Sequence[Edit]]) -> None:
         """I1, I7, I9 of a region."""
