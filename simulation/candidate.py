@@ -51,6 +51,7 @@ class Candidate(End):
         self._lease = 0
         self._nonce = 0
         self._wake_scheduled_ms: int | None = None
+        self._wake_name = b"wake " + self.label
 
     # ---- what a plane adds
 
@@ -151,23 +152,24 @@ class Candidate(End):
     # ---- the core
 
     def post(self, event: object) -> None:
-        assert self.core is not None
-        for command in self.core.handle(event, self.clock_ms()):
+        core, now_ms = self.core, self.clock_ms()
+        assert core is not None
+        for command in core.handle(event, now_ms):
             if type(command) is Commit:
                 self._commit(command)
             elif type(command) is Resign:
                 self._resign(command.reason)
             else:
                 self.carry_out(command)
-        self._schedule_wake()
+        self._schedule_wake(now_ms)
 
-    def _schedule_wake(self) -> None:
+    def _schedule_wake(self, now_ms: int) -> None:
         assert self.core is not None
         deadline = self.core.next_deadline()
         if deadline is None or (self._wake_scheduled_ms is not None and self._wake_scheduled_ms <= deadline):
             return
         self._wake_scheduled_ms = deadline
-        self.after(self.due_in(deadline), b"wake " + self.label, lambda: self._wake(deadline))
+        self.after(self.due_in(deadline, now_ms), self._wake_name, lambda: self._wake(deadline))
 
     def _wake(self, scheduled_ms: int) -> None:
         if self._wake_scheduled_ms != scheduled_ms:

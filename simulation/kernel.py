@@ -58,14 +58,17 @@ class Kernel:
     def run(self, *, events: int = 0, until_ms: int = 0) -> None:
         """Deliver until `events` more were delivered or virtual time reaches `until_ms`, whichever is given."""
         last = self.delivered + events if events else NEVER
+        until_ms = until_ms or NEVER
         queue, pop, fold = self._queue, heapq.heappop, zlib.crc32
         while queue and self.delivered < last:
-            if until_ms and queue[0][0] > until_ms:
+            now_ms, order, name, action, actor, life = pop(queue)
+            if now_ms > until_ms:
+                heapq.heappush(queue, (now_ms, order, name, action, actor, life))
                 self.now_ms = until_ms
                 return
-            self.now_ms, _, name, action, actor, life = pop(queue)
+            self.now_ms = now_ms
             self.delivered += 1
-            self.digest = fold(b"%d %s" % (self.now_ms, name), self.digest)
+            self.digest = fold(b"%d %s" % (now_ms, name), self.digest)
             if actor is None:
                 action()
             else:

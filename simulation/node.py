@@ -63,6 +63,7 @@ class Node(End):
         self._guarded: dict[RunName, int] = {}
         self._guard_wakes: set[int] = set()
         self._wake_scheduled_ms: int | None = None
+        self._wake_name = b"wake " + self.label
 
     # ---- life
 
@@ -135,13 +136,14 @@ class Node(End):
 
     def _post(self, event: events.Event) -> None:
         assert self.machine is not None
-        for command in self.machine.handle(event, self.clock_ms()):
+        now_ms = self.clock_ms()
+        for command in self.machine.handle(event, now_ms):
             self._execute(command)
         deadline = self.machine.next_deadline()
         if deadline is None or (self._wake_scheduled_ms is not None and self._wake_scheduled_ms <= deadline):
             return
         self._wake_scheduled_ms = deadline
-        self.after(self.due_in(deadline), b"wake " + self.label, lambda: self._wake(deadline))
+        self.after(self.due_in(deadline, now_ms), self._wake_name, lambda: self._wake(deadline))
 
     def _wake(self, scheduled_ms: int) -> None:
         if self._wake_scheduled_ms == scheduled_ms:
@@ -180,7 +182,7 @@ class Node(End):
         boot = self._incarnation
         for deadline in sorted({deadline.deadline_ms for deadline in guard.deadlines} - self._guard_wakes):
             self._guard_wakes.add(deadline)
-            delay_ms = self.due_in(deadline) + self.kernel.between(0, GUARD_PERIOD_MS)
+            delay_ms = self.due_in(deadline, self.clock_ms()) + self.kernel.between(0, GUARD_PERIOD_MS)
             self.kernel.after(delay_ms, b"guard", partial(self._guard_acts, boot, deadline))
 
     def _guard_acts(self, boot: int, wake_ms: int) -> None:

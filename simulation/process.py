@@ -27,9 +27,9 @@ class Process:
         """Local time: the true time at this machine's rate."""
         return START_MS + int((self.kernel.now_ms - START_MS) * self._rate)
 
-    def due_in(self, local_ms: int) -> int:
-        """The true delay until the local clock shows `local_ms`."""
-        return max(1, int((local_ms - self.clock_ms()) / self._rate) + 1)
+    def due_in(self, local_ms: int, now_ms: int) -> int:
+        """The true delay until the local clock, which shows `now_ms`, shows `local_ms`."""
+        return max(1, int((local_ms - now_ms) / self._rate) + 1)
 
     def after(self, delay_ms: int, name: bytes, action: Callable[[], None]) -> None:
         """As `Kernel.after`, for this life of this process."""
