@@ -45,8 +45,14 @@ class Machine:
         return self._out
 
     def next_deadline(self) -> int | None:
-        topics = (self._lease.next_deadline(), self._slots.next_deadline(), self._streams.next_deadline())
-        return min([d for d in (self._retry_ms, self._report_ms, *topics) if d is not None], default=None)
+        deadlines = (
+            self._retry_ms,
+            self._report_ms,
+            self._lease.next_deadline(),
+            self._slots.next_deadline(),
+            self._streams.next_deadline(),
+        )
+        return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     # ------------------------------------------------------------------ events
 
@@ -130,7 +136,8 @@ class Machine:
     def _settle(self, now_ms: int) -> None:
         commands, touched = self._slots.settle(now_ms)
         self._out += commands
-        self._report.changed(touched)
+        if touched:
+            self._report.changed(touched)
         for slot, rank in self._slots.asked_again:
             self._report.repeat(slot, rank)
         self._slots.asked_again.clear()

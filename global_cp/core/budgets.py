@@ -141,7 +141,7 @@ def taken_back(slice_: objects_pb2.Slice, ack: objects_pb2.SliceAck) -> Vector:
 def check_identity(records: Records, tenant: str) -> None:
     """(G) for one tenant, or the process dies."""
     money = records.budgets.meaning(purse, tenant)
-    out = [records.slices.meaning(granted, tenant, region) for (region,), _ in records.regions.items()]
+    out = [records.slices.meaning(granted, tenant, region) for region in records.region_names()]
     held = money.effective == money.free + total(out) and money.free.is_legal() and all(a.is_legal() for a in out)
     if not held:  # the words are made only then: this is asked at every step of a budget
         words = f"effective {money.effective} is not free {money.free} + granted {total(out)}"
@@ -225,7 +225,7 @@ class Budgets:
         self._claim_anew(tenant)
 
     def _claim_anew(self, tenant: str) -> None:
-        for (region,), _ in self._records.regions.items():
+        for region in self._records.region_names():
             self._claims.pop((tenant, region), None)
         self._tenants[tenant] = None
 
@@ -281,7 +281,7 @@ class Budgets:
             return None
         slices = self._records.slices_of(tenant)
         money = self._records.budgets.meaning(purse, tenant)
-        claims = {region: self._claim(tenant, region) for (region,), _ in self._records.regions.items()}
+        claims = {region: self._claim(tenant, region) for region in self._records.region_names()}
         entitled = entitlements(money.target, claims)
         for (region,), of in self._records.regions.items():
             current = slices.get(region)

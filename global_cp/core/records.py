@@ -152,13 +152,17 @@ class Records:
         """What the tenant has protected there."""
         return self.tenants.meaning(_protected, tenant).get(region, NOTHING)
 
+    def region_names(self) -> list[str]:
+        """Of the registered regions, in order."""
+        return [path[0] for path, _ in self.regions.items()]
+
     def workloads_of(self, tenant: str) -> list[tuple[str, str]]:
         """The paths of a tenant's workloads, in order of name."""
         return [(path[0], path[1]) for path, _ in self.workloads.items() if path[0] == tenant]
 
     def slices_of(self, tenant: str) -> dict[str, objects_pb2.Slice]:
         """By region, in order of region. Only registered regions have slices."""
-        slices = {region: self.slices.get(tenant, region) for (region,), _ in self.regions.items()}
+        slices = {region: self.slices.get(tenant, region) for region in self.region_names()}
         return {region: slice_ for region, slice_ in slices.items() if slice_ is not None}
 
     def shares_of(self, tenant: str, workload: str) -> dict[str, objects_pb2.Share]:

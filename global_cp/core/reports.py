@@ -18,7 +18,9 @@ def _ended(share: objects_pb2.Share, report: regional_pb2.WorkloadReport) -> Vec
     """What of a share is needed no more, because it has ended; nothing until its region speaks of its generation."""
     if (report.uid, report.generation) != (share.metadata.uid, share.metadata.generation):
         return NOTHING
-    ended = {task.task: task.ended for task in report.tasks}
+    ended = {task.task: task.ended for task in report.tasks if task.ended}
+    if not ended:
+        return NOTHING
     each = [
         vector(task.resources.requests) * (at_once(share, task) - at_once(share, task, ended.get(task.name, 0)))
         for task in share.spec.tasks

@@ -345,7 +345,7 @@ class Shares:
     def _spare(self, tenant: str) -> Vector:
         """What of the tenant's quota no share asks for, no region protects and no zombie holds."""
         records = self._records
-        regions = [path[0] for path, _ in records.regions.items()]
+        regions = records.region_names()
         needed = [records.needed(tenant, name).at_least(records.protected(tenant, name)) for name in regions]
         zombies = [records.zombie(tenant, name) for name in regions]
         return records.budgets.meaning(purse, tenant).target - total(needed) - total(zombies)
