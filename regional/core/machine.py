@@ -54,10 +54,6 @@ _TURNS: dict[bool, tuple[_Source, ...]] = {
 }
 
 
-def _ordered(prompt: bool, turns: tuple[_Source, ...]) -> tuple[_Source, ...]:
-    return (*_FIRST[prompt], *turns, *_LAST)
-
-
 class Machine:
     def __init__(self, region: str, settings: CoreSettings, evaluator: Evaluator | None = None) -> None:
         self.settings, self._evaluator = settings, evaluator
@@ -66,8 +62,7 @@ class Machine:
         self._lanes: list[int] = []  # the plan in flight, 0 = free
         self._paused_ms: list[int] = []  # a lane rests until then
         self._plans = 0
-        self._turns = dict(_TURNS)  # the one that had a lane last comes last
-        self._sources = {prompt: _ordered(prompt, turns) for prompt, turns in _TURNS.items()}
+        self._order = {prompt: (*_FIRST[prompt], *turns, *_LAST) for prompt, turns in _TURNS.items()}
         self._checked_ms = self._handled_ms = 0
         self._reporter = Reporter(0)
 
@@ -157,12 +152,11 @@ class Machine:
             turn.do(do.Commit(self._plans, lane, operation.plan))
 
     def _next_operation(self, state: State, lane: int, turn: Turn, *, prompt: bool) -> tx.Operation | None:
-        for source in self._sources[prompt]:
+        order = self._order[prompt]
+        for source in order:
             if operation := source(state, lane, turn):
-                turns = self._turns[prompt]
-                if source in turns and source is not turns[-1]:
-                    turns = self._turns[prompt] = (*(other for other in turns if other is not source), source)
-                    self._sources[prompt] = _ordered(prompt, turns)
+                if source in _TURNS[prompt]:  # the one that had a lane last comes last
+                    self._order[prompt] = (*(s for s in order[: -len(_LAST)] if s is not source), source, *_LAST)
                 return operation
         return None
 
