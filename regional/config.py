@@ -9,6 +9,8 @@ from pathlib import Path
 
 from atoll.model import strategies
 
+MOST_WORKERS = 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreSettings:
@@ -155,6 +157,10 @@ class Settings(CoreSettings):
     history_s: int = 120  # of the store, kept by the leader; 0 = all of it, for replays from the first revision
     write_deadline_ms: int = 5_000  # of a guarded write asked for by the API
 
+    # evaluation of scheduling classes
+    workers: int = 1  # processes, this one among them: 1 = no other
+    worker_silence_ms: int = 1_000  # then one that owes an answer is killed and replaced
+
     # agents
     core_backlog_events: int = 20_000  # above it agents are not read
     behind_events: int = 2_000  # above it no agent's silence is held against it
@@ -198,3 +204,5 @@ class Settings(CoreSettings):
     def __post_init__(self) -> None:
         if any(self.etcd_tls) and not all(self.etcd_tls):
             raise ValueError("etcd_ca, etcd_certificate and etcd_key belong together")
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise ValueError(f"workers must be 1 to {MOST_WORKERS}")

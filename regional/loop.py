@@ -24,6 +24,7 @@ from regional.journal import Journal
 from regional.timeline import Timeline
 from regional.uplink import Uplink
 from regional.users import Users
+from regional.workers.crew import Crew
 from regional.writes import GuardedWrites
 
 _MIB = 1024 * 1024
@@ -33,9 +34,10 @@ class Region:
     """The pieces of one regional process. `dispatcher` and `api` are the servicers; `users` knows people's tokens."""
 
     def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
-        self._settings = settings
-        self._people = ""
-        self.machine = Machine(settings.region, settings)
+        self._settings, self._people = settings, ""
+        self._timeline = Timeline(settings.timeline_events)
+        self._crew = Crew(settings.workers, settings.worker_silence_ms / 1000) if settings.workers > 1 else None
+        self.machine = Machine(settings.region, settings, self._crew)
         self.core: CoreLoop[Event, Command] = CoreLoop(self, clock, self._execute, Woke())
         self._leadership = Leadership(
             store,
@@ -48,7 +50,6 @@ class Region:
             post=self.core.post,
             beside=self._linked,
         )
-        self._timeline = Timeline(settings.timeline_events)
         self._journal = Journal(
             settings.state_dir / "journal",
             file_bytes=settings.journal_file_mib * _MIB,
@@ -89,6 +90,8 @@ class Region:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.core.run())
             tasks.create_task(self._journal.run())
+            if self._crew:
+                tasks.create_task(self._crew.run())
             tasks.create_task(self._leadership.run(programs, people))
 
     # ---- the core, with the shell's part of a change of reign

@@ -16,7 +16,9 @@ from regional.core.state import State
 # In rows of an ordinary request, of which 100,000 take about 10 ms.
 MOST_ROWS = 200_000  # at once, of each process: meanwhile the region does nothing else
 MOST_CLASSES = 64  # at once
-_PARTS = 20  # what is behind by less than such a part of `ahead_rows` is not worth the words about it
+_PARTS = (
+    10  # what is behind by less than so many parts of the nodes, and of `ahead_rows`, is repaired before it is told
+)
 
 
 def evaluate(state: State, task: TaskEntry) -> None:
@@ -25,7 +27,7 @@ def evaluate(state: State, task: TaskEntry) -> None:
     if evaluator is None:
         return
     worth, first = state.settings.ahead_rows, state.rows.due(task)
-    fewest, rows = max(1, worth // _PARTS), _rows(first)
+    rows, fewest = _rows(first), max(1, (worth + state.table.size) // _PARTS)
     if rows < fewest or (processes := evaluator.processes()) < 2:
         return
     due = {id(first.row): first}

@@ -28,6 +28,8 @@ END = 0.02
 MOST_SHAPES = 10_000  # that are counted; the rarest are forgotten first
 GROWN = 1.25  # the tables are made anew when so many times more was asked for
 
+_TABLES = ("_models", "fits", "lost", "fill")
+
 Amounts = npt.NDArray[np.int64]
 Parts = npt.NDArray[np.float64]
 
@@ -95,10 +97,21 @@ class Typical:
             self.parts[level:, self.kinds.index(kind_of(shape))] += part
         self.needs: Amounts = np.array([kind.devices for kind in self.kinds], np.int64)
         self.unit = gcd(WHOLE_MILLI, *(kind.milli for kind in self.kinds))
+        self._know_none()
+
+    def _know_none(self) -> None:
         self._models = 0
         self.fits: npt.NDArray[np.int8] = np.zeros((0, 0), np.int8)
         self.lost: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
         self.fill: npt.NDArray[np.float64] = np.zeros((0, 0, 0))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the tables: they are large, and whoever gets it prepares them anew."""
+        return {name: value for name, value in vars(self).items() if name not in _TABLES}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._know_none()
 
     def level(self, cpu_milli: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         found: npt.NDArray[np.int64] = np.searchsorted(self.cpus, cpu_milli, side="right")

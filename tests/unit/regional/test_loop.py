@@ -17,6 +17,7 @@ from atoll.store.memory import MemoryState, MemoryStore
 from atoll.store.store import Outcome, Put, Txn, absent
 from regional.core.commands import Commit
 from regional.loop import Region
+from tests.support.crews import alive
 from tests.support.pki import Pki
 from tests.support.region import REGION, settings
 from tests.support.wait import until
@@ -106,6 +107,18 @@ async def test_the_only_candidate_leads_and_answers(world: World) -> None:
         leader = world.leader()
         assert leader is not None
         assert (leader.name, leader.address) == ("a", "a:1")
+
+
+async def test_a_region_has_as_many_workers_as_it_is_told_and_leaves_none(world: World) -> None:
+    async with world.region(workers=2) as (region, _):
+        crew = region._crew
+        assert crew
+        await until(lambda: leads(region) and crew.pids)
+        assert region.machine.state
+        assert region.machine.state.evaluator is crew
+        pids = crew.pids
+        assert len(pids) == 1
+    assert not any(map(alive, pids))
 
 
 async def test_leadership_lost_is_won_again_without_a_new_process(world: World) -> None:

@@ -1,0 +1,146 @@
+"""Classes evaluated by real processes: the same answers, whatever befalls a worker; and none is left behind."""
+
+import asyncio
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from prometheus_client import REGISTRY
+
+from regional.core.class_row import ClassRow
+from regional.core.class_rows import Due
+from regional.workers.crew import Crew
+from regional.workers.deques import Deques, shares
+from tests.support.crews import alive, crew_of, tended
+from tests.support.freeze import freeze
+from tests.support.random_tables import RandomTable, same
+from tests.support.regional_world import RegionalWorld
+from tests.support.story import assert_same, story
+from tests.support.wait import until
+
+NODES, CLASSES = 300, 24
+
+
+class Twice:
+    """The same classes of a random table, evaluated inline and by a crew."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = RandomTable(seed, NODES)
+        self.requests = [self.random.request() for _ in range(CLASSES)]
+        self.own, self.others = ([ClassRow(self.random.table, one) for one in self.requests] for _ in range(2))
+
+    def evaluate(self, crew: Crew) -> None:
+        crew.evaluate([Due(row, self.random.copies) for row in self.others])
+        for one, other in zip(self.own, self.others, strict=True):
+            one.refresh(self.random.copies)
+            same(one, other)
+
+    def change(self) -> None:
+        for _ in range(self.random.draw.randint(1, 30)):
+            self.random.change()
+        self.random.copies = dict(self.random.copies)
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def lost() -> float:
+    return counted("atoll_region_workers_lost_total")
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    with crew_of(3, silence_s=0.5) as crew:
+        yield crew
+
+
+def test_answers_and_decisions_are_the_same_by_two_processes() -> None:
+    with crew_of(2) as crew:
+        pids = crew.pids
+        check_answers(crew)
+        assert_same(plain(), story(0, crew))
+    assert not any(map(alive, pids))
+    assert crew.processes() == 1
+    Twice(3).evaluate(crew)  # who is alone evaluates alone
+
+
+def test_answers_and_decisions_are_the_same_by_three_processes(crew: Crew) -> None:
+    check_answers(crew)
+    before = counted("atoll_region_classes_ahead_total", by="worker")
+    assert_same(plain(), story(0, crew))
+    assert counted("atoll_region_classes_ahead_total", by="worker") > before
+
+
+@functools.cache
+def plain() -> RegionalWorld:
+    return story(0, None)
+
+
+def check_answers(crew: Crew) -> None:
+    stolen, by_workers = counted("atoll_region_classes_stolen_total"), 0.0
+    for seed in (1, 2):  # another table is another reign: nothing of the one before counts
+        twice = Twice(seed)
+        for _ in range(5):
+            before = counted("atoll_region_classes_ahead_total", by="worker")
+            twice.evaluate(crew)
+            by_workers += counted("atoll_region_classes_ahead_total", by="worker") - before
+            twice.change()
+    assert by_workers
+    assert counted("atoll_region_classes_stolen_total") > stolen
+
+
+@pytest.mark.parametrize("strike", [freeze, lambda pid: os.kill(pid, signal.SIGKILL)], ids=["stopped", "killed"])
+def test_a_worker_struck_in_a_round_costs_no_answer_and_is_replaced(
+    crew: Crew, strike: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has claimed something by then, or holds a lock."""
+    tended(crew, lambda: len(crew.pids) == 2)
+    twice, before, pids = Twice(4), lost(), crew.pids
+    take = Deques.take
+    (member_place,) = (member.place for member in crew._members if member.pid == pids[0])
+    begun = shares(CLASSES, [0, 1, 2], 3)[member_place].start
+
+    def struck(deques: Deques, place: int, round_: int, places: int) -> int | None:
+        end_s = time.monotonic() + 10
+        while deques._deques[member_place, 1] == begun and time.monotonic() < end_s:
+            time.sleep(0.0001)
+        strike(pids[0])
+        monkeypatch.undo()
+        return take(deques, place, round_, places)
+
+    monkeypatch.setattr(Deques, "take", struck)
+    for _ in range(3):  # in the round, and while it is missed
+        twice.evaluate(crew)
+        twice.change()
+    tended(crew, lambda: len(crew.pids) == 2 and crew.pids != pids)
+    assert not alive(pids[0])
+    assert lost() > before
+    twice.evaluate(crew)
+
+
+def test_one_that_is_stopped_while_it_waits_is_replaced_too(crew: Crew) -> None:
+    tended(crew, lambda: len(crew.pids) == 2)
+    twice, pids = Twice(5), crew.pids
+    freeze(pids[0])
+    twice.evaluate(crew)
+    tended(crew, lambda: len(crew.pids) == 2 and crew.pids != pids)
+    twice.change()
+    twice.evaluate(crew)
+
+
+def test_nobody_outlives_a_region_that_is_killed() -> None:
+    """Not even who is stopped. Their memory has no name, so it goes with them."""
+    with subprocess.Popen([sys.executable, "-m", "tests.support.crews"], stdout=subprocess.PIPE, text=True) as region:
+        assert region.stdout is not None
+        pids = [int(pid) for pid in region.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(map(alive, pids))
+        freeze(pids[0])
+        region.kill()
+        asyncio.run(until(lambda: not any(map(alive, pids))))
