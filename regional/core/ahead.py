@@ -16,9 +16,7 @@ from regional.core.state import State
 # In rows of an ordinary request, of which 100,000 take about 10 ms.
 MOST_ROWS = 200_000  # at once, of each process: meanwhile the region does nothing else
 MOST_CLASSES = 64  # at once
-_PARTS = (
-    10  # what is behind by less than so many parts of the nodes, and of `ahead_rows`, is repaired before it is told
-)
+_PARTS = 10  # of the nodes, and of `ahead_rows`: what is less behind is sooner repaired than told
 
 
 def evaluate(state: State, task: TaskEntry) -> None:
@@ -48,5 +46,6 @@ def _rows(due: Due) -> int:
 def _next(state: State) -> Iterator[Due]:
     for cls in state.queue.upcoming(MOST_CLASSES):
         task = state.workloads[cls.tenant, cls.workload].tasks.get(cls.task)
-        if task and not cls.gang and state.account(cls.tenant).affordable(cls.request.vector):
+        account = state.accounts.get(cls.tenant)
+        if task and account and not cls.gang and account.affordable(cls.request.vector):
             yield state.rows.due(task)
