@@ -90,3 +90,44 @@ def score(strategy: str, gain: float) -> float:
     if strategy == strategies.FGD:
         return math.floor(100 / (1 + math.exp(-gain / 1000))) / 100
     return 0.5 + math.floor(gain / FILL_STEP_MILLI + 1e-9) * FILL_STEP_MILLI / FILL_RANGE_MILLI
+
+
+def published(strategy: str, node: Node, asked: Shape, largest_cpu: int, largest_gpu: int) -> float:
+    """The best of the node's `placements` by a policy that fgd was compared with, before it is rounded to hundredths.
+    `largest`: what the largest node has of each."""
+    outcomes = placements(node, asked)
+    cpu, gpu = largest_cpu, max(largest_gpu, 1)
+    match strategy:
+        case strategies.GPU_BEST_FIT:
+            after = outcomes[0]
+            return 1 - after.cpu_left / cpu / 2 - after.left / gpu / 2
+        case strategies.DOT_PRODUCT:
+            alike = node.cpu_left / cpu * (asked.cpu_milli / cpu) + node.left / gpu * (asked.gpu_milli / gpu)
+            return 1 - alike / 2
+        case _ if not asked.gpu_milli:
+            return 0.0
+        case strategies.GPU_PACKING:
+            return max(_packed(node, after, asked) for after in outcomes) / 100
+        case _:
+            return _clustered(node, asked, gpu) / 100
+
+
+def _packed(node: Node, after: Node, asked: Shape) -> int:
+    devices = len(node.devices)
+    if node.left == devices * WHOLE:
+        return max(33 - devices, devices)
+    if asked.gpu_milli >= WHOLE:
+        return max(50 - asked.gpu_milli // WHOLE, 33)
+    (cut,) = [was for (_, was), (_, left) in zip(node.devices, after.devices, strict=True) if was != left]
+    return 49 if cut == WHOLE else max(100 - cut * 100 // WHOLE // 10, 50)
+
+
+def _clustered(node: Node, asked: Shape, largest_gpu: int) -> int:
+    sorts, own = {milli // WHOLE for milli in node.held}, asked.gpu_milli // WHOLE
+    alone, mixed = (75, 50) if own in sorts else (25, 0)
+    base = alone if not sorts - {own} else mixed
+    return base + 25 * (largest_gpu - node.left) // largest_gpu
+
+
+def hundredths(value: float) -> float:
+    return math.floor(min(max(value, 0.0), 1.0) * 100) / 100

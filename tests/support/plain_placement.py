@@ -33,8 +33,14 @@ class PlainNode:
     drivers: tuple[int, ...] = ()
     gpus: dict[int, tuple[str, int]] = field(default_factory=dict)  # model and milli left by number
     images: tuple[str, ...] = ()
+    resting: bool = False
+    kept: bool = False
+    unfit: str = ""
+    promised_percent: int = 100  # of what there is
 
     def __post_init__(self) -> None:
+        self.there = self.capacity
+        self.capacity = tuple(amount * self.promised_percent // 100 for amount in self.capacity)
         self.capacity = (*self.capacity[:-1], WHOLE * len(self.gpus))
         self.used = (0,) * (len(DIMENSIONS) - 1) + (sum(WHOLE - left for _, left in self.gpus.values()),)
 
@@ -90,42 +96,46 @@ def table_of(plain: list[PlainNode]) -> NodeTable:
         row = table.add(f"n{number}")
         labels = node.labels | driver_labels(node.drivers)
         models = {number: model for number, (model, _) in node.gpus.items()}
-        table.describe(row, node.capacity, labels, node.taints, node.cordoned, models)
+        there = (*node.there[:-1], node.capacity[-1]) if node.promised_percent != 100 else None
+        table.describe(row, node.capacity, labels, node.taints, node.cordoned, models, there)
         table.charge(row, node.used)
         for number, (_, left) in node.gpus.items():
             table.charge_gpus(row, (number,), WHOLE - left)
         table.set_ready(row, node.ready)
         table.set_images(row, node.images)
+        table.set_resting(row, node.resting)
+        table.set_kept(row, node.kept)
+        table.set_unfit(row, node.unfit)
     table.expect(Typical(TYPICAL))
     return table
 
 
+def refusals(node: PlainNode, used: tuple[int, ...], task: objects_pb2.Task) -> dict[str, bool]:
+    """Whether each filter refuses, by its reason code, in their order."""
+    offered = node.drivers or (objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_FAKE)
+    hard = [t for t in node.taints if t[2] in HARD_TAINTS]
+    of_model = [model for model, _ in node.gpus.values() if model in task.gpu_models]
+    *asked, gpus_asked = request_of(task).vector.amounts()
+    room = [min(promised - held, there) for promised, held, there in zip(node.capacity, used, node.there, strict=True)]
+    return {
+        explain.NODE_NOT_READY: not node.ready,
+        explain.NODE_CORDONED: node.cordoned,
+        explain.NODE_RESTING: node.resting,
+        explain.ROOM_KEPT: node.kept,
+        explain.NODE_UNFIT: bool(node.unfit),
+        explain.DRIVER_MISSING: task.driver != objects_pb2.DRIVER_UNSPECIFIED and task.driver not in offered,
+        explain.NODE_SELECTOR: any(node.labels.get(label.key) != label.value for label in task.node_selector),
+        explain.NODE_REQUIREMENT: not all(matches(r, node.labels) for r in task.requires),
+        explain.TAINT: any(not any(tolerates(toleration, *taint) for toleration in task.tolerations) for taint in hard),
+        explain.GPU_MODEL: bool(task.gpu_models) and len(of_model) < gpus_needed(task),
+        **{explain.INSUFFICIENT[d]: 0 < one > left for d, one, left in zip(DIMENSIONS, asked, room, strict=False)},
+        explain.INSUFFICIENT["gpu_milli"]: bool(gpus_asked) and len(node.devices(task)) < gpus_needed(task),
+    }
+
+
 def first_refusal(node: PlainNode, used: tuple[int, ...], task: objects_pb2.Task) -> str:
     """The reason code of the first filter that refuses, "" when none does."""
-    if not node.ready:
-        return explain.NODE_NOT_READY
-    if node.cordoned:
-        return explain.NODE_CORDONED
-    offered = node.drivers or (objects_pb2.DRIVER_PROCESS, objects_pb2.DRIVER_FAKE)
-    if task.driver != objects_pb2.DRIVER_UNSPECIFIED and task.driver not in offered:
-        return explain.DRIVER_MISSING
-    if any(node.labels.get(label.key) != label.value for label in task.node_selector):
-        return explain.NODE_SELECTOR
-    if not all(matches(r, node.labels) for r in task.requires):
-        return explain.NODE_REQUIREMENT
-    hard = [t for t in node.taints if t[2] in HARD_TAINTS]
-    if any(not any(tolerates(toleration, *taint) for toleration in task.tolerations) for taint in hard):
-        return explain.TAINT
-    of_model = [model for model, _ in node.gpus.values() if model in task.gpu_models]
-    if task.gpu_models and len(of_model) < gpus_needed(task):
-        return explain.GPU_MODEL
-    asked = request_of(task).vector.amounts()
-    for i, name in enumerate(DIMENSIONS[:-1]):
-        if asked[i] and asked[i] > node.capacity[i] - used[i]:
-            return explain.INSUFFICIENT[name]
-    if asked[-1] and len(node.devices(task)) < gpus_needed(task):
-        return explain.INSUFFICIENT["gpu_milli"]
-    return ""
+    return next((code for code, refuses in refusals(node, used, task).items() if refuses), "")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Scores of GPUs, and the devices that are chosen, against their definitions; and that devices are never overdrawn."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
@@ -71,6 +72,21 @@ def test_scores_and_devices_are_those_of_the_definition(
         )
         outcomes = [node.devices for node in plain_gpus.placements(plain[at], asked)]
         assert math.isclose(gains[outcomes.index(after)], max(gains), abs_tol=1e-6)
+
+
+@given(nodes, shapes, st.sampled_from(sorted({*strategies.FOR_GPUS} - {*gpu_scores.CHOOSING})))
+def test_the_published_policies_are_those_of_their_definitions(
+    plain: list[plain_gpus.Node], asked: Shape, strategy: str
+) -> None:
+    table = table_of(plain, [(asked, 1.0)])
+    row = ClassRow(table, request_of(asked, strategy))
+    row.refresh({})
+    largest = max(WHOLE * len(node.devices) for node in plain)
+    for at in row.feasible().tolist():
+        in_use = tuple(WHOLE - left for _, left in plain[at].devices if left < WHOLE)  # each by one replica: `table_of`
+        value = plain_gpus.published(strategy, replace(plain[at], held=in_use), asked, ROOM, largest)
+        possible = {plain_gpus.hundredths(value + off) for off in (-1e-7, 0, 1e-7)}
+        assert min(abs(float(row.score[at]) - score) for score in possible) < 1e-5
 
 
 @given(nodes, st.lists(shapes, min_size=1, max_size=12), st.sampled_from(strategies.FOR_GPUS), st.integers(0, 3))

@@ -93,9 +93,10 @@ class History:
     """Interprets random numbers as what happens next."""
 
     quota = Vector(5_000, 100_000, 0, 9_000)
+    world_type = RegionalWorld
 
     def __init__(self, lanes: int) -> None:
-        self.world = RegionalWorld(lanes=lanes)
+        self.world = self.world_type(lanes=lanes)
         self.world.win()
         self.world.grant("acme", self.quota, seq=1)
         self.agents = [Agent(f"n{i}") for i in range(NODES)]

@@ -27,6 +27,7 @@ from tests.support.plain_placement import (
     plain_rules,
     plain_terms,
     reference,
+    refusals,
     table_of,
 )
 
@@ -63,6 +64,10 @@ nodes = st.lists(
             max_size=4,
         ),
         images=st.sampled_from([(), ("web:latest",), ("db:latest", "web:latest")]),
+        resting=st.sampled_from([False] * 9 + [True]),
+        kept=st.sampled_from([False] * 9 + [True]),
+        unfit=st.sampled_from([""] * 9 + ["its disk is full"]),
+        promised_percent=st.sampled_from([100, 100, 150]),
     ),
     min_size=1,
     max_size=14,
@@ -168,6 +173,11 @@ def test_scores_are_those_of_the_plain_definition(
             assert abs(shown_term.value - value) < 1e-5, name
         mean = sum(v * w for _, v, w in terms) / sum(w for _, _, w in terms)
         assert abs(shown.total - mean) < 1e-5
+
+
+def test_every_filter_has_a_plain_definition() -> None:
+    node = PlainNode((0, 0, 0, 0), (0, 0, 0, 0), {}, [], ready=True, cordoned=False)
+    assert list(refusals(node, node.used, objects_pb2.Task())) == [one.code for one in FILTERS]
 
 
 def test_every_strategy_has_its_weights() -> None:
