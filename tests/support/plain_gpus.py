@@ -130,4 +130,5 @@ def _clustered(node: Node, asked: Shape, largest_gpu: int) -> int:
 
 
 def hundredths(value: float) -> float:
-    return math.floor(min(max(value, 0.0), 1.0) * 100) / 100
+    """Rounded down; what lacks less than a hundredth of one is taken for it."""
+    return math.floor(min(max(value, 0.0), 1.0) * 100 + 0.01) / 100
