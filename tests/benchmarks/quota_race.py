@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -171,6 +172,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=10_000)
     parser.add_argument("--json", type=Path, help="write the result here too")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped then, too
     with tempfile.TemporaryDirectory(prefix="atoll-race-") as folder:
         figures = measure(Path(folder), arguments.clients, arguments.jobs, arguments.limit)
     text = json.dumps(figures, indent=2)
