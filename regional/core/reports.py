@@ -3,8 +3,6 @@
 All absolute, sent when changed and at most once a period, and all of it again when the uplink is back.
 """
 
-from collections import Counter
-
 import numpy as np
 
 from atoll.api.v1 import objects_pb2, regional_pb2
@@ -205,26 +203,19 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
     free = Vector(*np.maximum(table.free(standing.open), 0).sum(axis=0).tolist())
     if state.settings.headroom_percent:
         free = free.at_most(headroom.room(state).left.at_least(NOTHING))
-    bound = 0
-    asked, waiting = NOTHING, Counter[str]()
-    for workload in state.workloads.values():
-        for task in workload.tasks.values():
-            bound += task.tally.bound
-            waits = task.replicas - task.tally.provided
-            if waits > 0:
-                waiting[workload.tenant] += waits
-                asked += task.request.vector * waits
+    demand = state.demand
+    demand.refresh(state.workloads)
     return objects_pb2.RegionSummary(
         nodes_ready=standing.ready,
         nodes_total=len(state.nodes),
         capacity=state.total_capacity().to_proto(),
         used=Vector(*table.in_use.tolist()).to_proto(),
-        slots_waiting=waiting.total(),
+        slots_waiting=demand.all.waiting,
         queue_limit=state.settings.queue_slots,
-        queues=[objects_pb2.TenantQueue(tenant=t, waiting=n) for t, n in sorted(waiting.items())],
-        slots_bound=bound,
+        queues=[objects_pb2.TenantQueue(tenant=t, waiting=n) for t, n in sorted(demand.waiting.items())],
+        slots_bound=demand.all.bound,
         term=state.authority.term,
         largest_node=Vector(*standing.largest).to_proto(),
         free=free.to_proto(),
-        waiting=asked.to_proto(),
+        waiting=demand.all.asked.to_proto(),
     )

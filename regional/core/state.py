@@ -21,6 +21,7 @@ from regional.core.balance import Balance
 from regional.core.class_row import ClassRow
 from regional.core.class_rows import ClassRows, Evaluator
 from regional.core.commands import Command
+from regional.core.demand import Demand
 from regional.core.events import NodeChangeAsked
 from regional.core.filters import driver_labels
 from regional.core.ledger import TenantAccount
@@ -61,7 +62,7 @@ class State:
         self.region, self.settings, self.authority = region, settings, authority
         self.root, self.revision, self.epoch = authority.root, 0, 0  # everything committed up to here is known
         self.table = NodeTable()
-        self.neighbours = Neighbours()
+        self.neighbours, self.demand = Neighbours(), Demand()
         self.liveness = Liveness(now_ms)
         self.nodes: dict[str, NodeEntry] = {}
         self.sessions: dict[int, NodeEntry] = {}
@@ -130,8 +131,7 @@ class State:
     def drop_idle_account(self, tenant: str) -> None:
         """Forgets a tenant that was granted nothing here, and has and charges nothing."""
         account = self.accounts.get(tenant)
-        named = any(owner == tenant for owner, _ in self.workloads)
-        if account and not named and account.is_idle:
+        if account and account.is_idle and not any(owner == tenant for owner, _ in self.workloads):
             del self.accounts[tenant]
             self.unsettled_slices.pop(tenant, None)
 
@@ -308,11 +308,11 @@ class State:
             task.ailing[entry.index] = entry
         elif task.ailing:
             task.ailing.pop(entry.index, None)
-        owner = task.owner
-        self.changed[owner.place] = owner
+        self.mark_changed(task.owner)
 
     def mark_changed(self, workload: WorkloadEntry) -> None:
         self.changed[workload.place] = workload
+        self.demand.mark(workload.place)
 
     def put_node(self, node: NodeEntry, record: objects_pb2.Node, mod_revision: int) -> None:
         node.record, node.mod_revision = record, mod_revision

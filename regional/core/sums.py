@@ -24,6 +24,7 @@ def _on_devices(node: "NodeEntry") -> Counter[int]:
 
 def check_sums(state: "State") -> None:
     state.neighbours.check()
+    state.demand.check(state.workloads)
     require((state.table.capacity.sum(axis=0) == state.table.total).all(), "I3: the total is all nodes' capacity")
     for node in state.nodes.values():
         held = [entry.vector for entry in (*node.slots.values(), *node.reserved.values())]
