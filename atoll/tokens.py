@@ -1,8 +1,8 @@
 """Tokens: what a person (`atoll-user.<id>.<secret>`) or a new node (`atoll-join.<CA digest>.<id>.<secret>`) shows.
 
-The secret is 256 random bits, or derived from a key and a request's id, so that the request asked again gets the same
-answer. It is shown to who asked for it; stored is its SHA-256, which needs no salt and no slow hash at that length.
-A token never prints itself: only `text()` tells. Whose token it is, and until when, is in the stored record.
+The secret is 256 random bits, or derived from a key, a salt and a request's id, so that the request asked again gets
+the same answer. It is shown to who asked for it; stored is its SHA-256, which needs no slow hash at that length. A
+token never prints itself: only `text()` tells. Whose token it is, and until when, is in the stored record.
 """
 
 import base64
@@ -51,11 +51,16 @@ def mint_join(ca_digest: str) -> Token:
     return Token(secrets.token_hex(8), secrets.token_urlsafe(32), ca_digest)
 
 
-def derive_join(ca_digest: str, key: bytes, request_id: str) -> Token:
-    """The one token of a request: always the same from the same key, and nothing of it is known without."""
-    digest = hmac.new(key, b"join-token " + request_id.encode(), hashlib.sha512).digest()
-    secret = base64.urlsafe_b64encode(digest[:32]).decode().rstrip("=")
-    return Token(digest[32:40].hex(), secret, ca_digest)
+def derive_join(ca_digest: str, key: bytes, request_id: str, salt: bytes) -> Token:
+    """The one token of a request and a salt: always the same from the same key, and nothing of it is known without. Its
+    id is that of the request alone."""
+    id_ = hmac.new(key, b"join-token " + request_id.encode(), hashlib.sha256).digest()[:8]
+    secret = hmac.new(key, b"join-secret " + salt + request_id.encode(), hashlib.sha256).digest()
+    return Token(id_.hex(), base64.urlsafe_b64encode(secret).decode().rstrip("="), ca_digest)
+
+
+def new_salt() -> bytes:
+    return secrets.token_bytes(16)
 
 
 def parse_user(text: str) -> Token | None:

@@ -61,41 +61,40 @@ class Enrolment:
         OutcomeUnknown, Unavailable."""
         if mistakes := _mistakes(request):
             raise Invalid("the join token cannot be made", tuple(mistakes))
-        token = self._minted(request.request_id)
-        if request.request_id and (before := await self._made_before(token, request)):
+        if request.request_id and (before := await self._made_before(request)):
             return before
         try:
-            return await self._made(token, request)
+            return await self._made(request)
         except Conflict:  # perhaps by the same request, at this very moment
-            if request.request_id and (before := await self._made_before(token, request)):
+            if request.request_id and (before := await self._made_before(request)):
                 return before
             raise
         except OutcomeUnknown as unknown:
             unknown.request_id = request.request_id
             raise
 
-    def _minted(self, request_id: str) -> tokens.Token:
-        """Of a request with an id the secret is derived, so that it can be told again and is stored nowhere."""
-        digest = self._ca_digests[0]
-        return tokens.derive_join(digest, self._secret, request_id) if request_id else tokens.mint_join(digest)
+    def _derived(self, request_id: str, salt: bytes) -> tokens.Token:
+        """So it can be told again while its record is there, and is stored nowhere. When the record is gone the same
+        request has another salt: no secret is ever good again."""
+        return tokens.derive_join(self._ca_digests[0], self._secret, request_id, salt)
 
     async def _made_before(
-        self, token: tokens.Token, request: regional_pb2.CreateJoinTokenRequest
+        self, request: regional_pb2.CreateJoinTokenRequest
     ) -> regional_pb2.CreateJoinTokenResponse | None:
         """The answer to the same request; None: it is the first. Raises Conflict, Unavailable."""
-        item = await self._get(keys.join_token(self._root, token.id))
+        item = await self._get(keys.join_token(self._root, self._derived(request.request_id, b"").id))
         if item is None:
             return None
         record = objects_pb2.JoinToken.FromString(item.value)
+        token = self._derived(request.request_id, record.salt)
         if record.request_digest != self._digest(request) or not token.matches(record.hash):
             text = "the request id was used for another join token"
             raise Conflict(text, request_id=request.request_id, code="E3003", hint="Ask with another --request-id.")
         return _created(token, record)
 
-    async def _made(
-        self, token: tokens.Token, request: regional_pb2.CreateJoinTokenRequest
-    ) -> regional_pb2.CreateJoinTokenResponse:
-        now_ms = self._clock.now_ms()
+    async def _made(self, request: regional_pb2.CreateJoinTokenRequest) -> regional_pb2.CreateJoinTokenResponse:
+        now_ms, salt = self._clock.now_ms(), tokens.new_salt() if request.request_id else b""
+        token = self._derived(request.request_id, salt) if salt else tokens.mint_join(self._ca_digests[0])
         record = objects_pb2.JoinToken(
             id=token.id,
             hash=token.hash(),
@@ -105,6 +104,7 @@ class Enrolment:
             expires_ms=now_ms + (request.ttl_s or LONGEST_TTL_S) * 1000,
             labels=sorted(request.labels, key=lambda label: label.key),
             request_digest=self._digest(request) if request.request_id else b"",
+            salt=salt,
         )
         key = keys.join_token(self._root, token.id)
         expired = await self._expired(now_ms)
@@ -278,6 +278,7 @@ def _shown(record: objects_pb2.JoinToken) -> objects_pb2.JoinToken:
     """Without what is kept for us alone."""
     record.ClearField("hash")
     record.ClearField("request_digest")
+    record.ClearField("salt")
     return record
 
 

@@ -3578,6 +3578,7 @@ class JoinToken(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     REVOKED_MS_FIELD_NUMBER: _builtins.int
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     hash: _builtins.bytes
     region: _builtins.str
@@ -3592,6 +3593,8 @@ class JoinToken(_message.Message):
     """0 = not revoked"""
     request_digest: _builtins.bytes
     """of the request that made it, where it had an id"""
+    salt: _builtins.bytes
+    """of its secret, likewise"""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
         """trusted labels the node gets"""
@@ -3610,10 +3613,11 @@ class JoinToken(_message.Message):
         labels: _abc.Iterable[Global___Label] | None = ...,
         revoked_ms: _builtins.int = ...,
         request_digest: _builtins.bytes = ...,
+        salt: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_ms", b"expires_ms", "hash", b"hash", "id", b"id", "labels", b"labels", "node", b"node", "pool", b"pool", "region", b"region", "request_digest", b"request_digest", "revoked_ms", b"revoked_ms", "used_by", b"used_by", "used_ms", b"used_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_ms", b"expires_ms", "hash", b"hash", "id", b"id", "labels", b"labels", "node", b"node", "pool", b"pool", "region", b"region", "request_digest", b"request_digest", "revoked_ms", b"revoked_ms", "salt", b"salt", "used_by", b"used_by", "used_ms", b"used_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

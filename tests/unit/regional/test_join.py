@@ -196,15 +196,30 @@ async def test_the_same_request_again_gets_the_same_token(joining: Joining) -> N
     await joining.join(first)
     assert await joining.token(pool="gpu", request_id="join-1") == first, "used, and the same answer"
     shown = await joining.enrolment.tokens()
-    assert not any(record.hash or record.request_digest for record in shown)
+    assert not any(record.hash or record.request_digest or record.salt for record in shown)
+
+
+async def test_the_same_request_after_its_token_is_swept_gets_another_secret(joining: Joining) -> None:
+    """Else a secret that leaked and was revoked would be good again."""
+    first = await joining.token(request_id="join-1")
+    (record,) = await joining.enrolment.tokens()
+    await joining.enrolment.revoke(record.id)
+    joining.clock.ahead_ms = 2_000 * LONGEST_TTL_S
+    await joining.token(request_id="join-2")
+    again = await joining.token(request_id="join-1")
+    assert again != first
+    with pytest.raises(NotAuthenticated, match="does not know"):
+        await joining.join(first)
+    await joining.join(again)
 
 
 async def test_a_derived_secret_needs_the_issuers_key(joining: Joining, pki: Pki) -> None:
     other = RegionIssuer(pki.issuer("west").certificate, pki.issuer("west").key).secret()
     mine = RegionIssuer(pki.issuer(REGION).certificate, pki.issuer(REGION).key).secret()
     token = await joining.token(request_id="join-1")
-    assert tokens.derive_join("0" * 64, mine, "join-1").secret in token
-    assert tokens.derive_join("0" * 64, other, "join-1").secret not in token
+    (record,) = joining.stored()
+    assert tokens.derive_join("0" * 64, mine, "join-1", record.salt).secret in token
+    assert tokens.derive_join("0" * 64, other, "join-1", record.salt).secret not in token
 
 
 async def test_a_revoked_token_lets_nobody_join(joining: Joining) -> None:
