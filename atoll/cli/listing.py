@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Change = tuple[Any, bool]  # an item, and whether it is gone
 LOOK_AGAIN_S = 2.0  # kinds that the API cannot watch are listed again
+PATIENT_S = 15.0  # with the only region, or the one that is named: longer than a change of leader takes
+SILENT_S = 5.0  # one of several regions that gives no page for so long is left out
+Ask = Callable[[str, float], Awaitable[Sequence[Item]]]  # a region, and how long a page may take
 WORDS = {"Workload": "workload", "Node": "node", "Slot": "slot", "Tenant": "tenant", "Region": "region"}
 SHORT = {"wl": "Workload", "w": "Workload", "no": "Node", "s": "Slot"}
 
@@ -122,10 +125,16 @@ async def _list(
         case "Workload":
             items = await client.workloads.list(selector=requirements, everywhere=everywhere)
         case "Node":
-            items = await of_regions(client, region, lambda each: client.nodes.list(region=each))
+            items = await of_regions(
+                client, region, lambda each, within_s: client.nodes.list(region=each, page_within_s=within_s)
+            )
         case "Slot":
             return await of_regions(
-                client, region, lambda each: client.slots.list(workload=name, everywhere=everywhere, region=each)
+                client,
+                region,
+                lambda each, within_s: client.slots.list(
+                    workload=name, everywhere=everywhere, region=each, page_within_s=within_s
+                ),
             )
         case "Tenant":
             items = [await client.tenants.get(name)] if name else await client.tenants.list()
@@ -134,23 +143,30 @@ async def _list(
     return [item for item in items if not name or item.metadata.name == name]
 
 
-async def of_regions(client: "AsyncClient", region: str, ask: Callable[[str], Awaitable[Sequence[Item]]]) -> list[Item]:
-    """What the region has, or every region when none is named; those that cannot be asked are told and left out."""
+async def of_regions(client: "AsyncClient", region: str, ask: Ask[Item]) -> list[Item]:
+    """What the region has, or every region when none is named, all asked at once; those that cannot be asked, or do not
+    answer, are told and left out."""
     if region:
-        return list(await ask(region))
+        return list(await ask(region, PATIENT_S))
     try:
         known = await client.regions.list()
     except errors.Invalid:  # a region itself was dialled, which knows of no other
-        return list(await ask(""))
-    if all(each.connected for each in known):
-        try:
-            return list(await ask(""))
-        except errors.Unavailable:  # one may have fallen silent a moment ago
-            known = await client.regions.list()
-            if all(each.connected for each in known):
-                raise
-    output.tell_unreachable(each.metadata.name for each in known if not each.connected)
-    return [item for each in known if each.connected for item in await ask(each.metadata.name)]
+        return list(await ask("", PATIENT_S))
+    if len(known) < 2:
+        return list(await ask("", PATIENT_S))
+    names = [each.metadata.name for each in known]
+    asked = [ask(each.metadata.name, SILENT_S) if each.connected else _silent() for each in known]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, errors.Unavailable):
+            raise answer
+    silent = [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, BaseException)]
+    output.tell_unreachable(silent)
+    return [item for answer in answers if not isinstance(answer, BaseException) for item in answer]
+
+
+async def _silent() -> Sequence[Any]:
+    raise errors.Unavailable("is not connected")
 
 
 async def _watch_workloads(client: "AsyncClient", name: str, everywhere: bool) -> AsyncGenerator[Change, None]:

@@ -68,7 +68,11 @@ async def each(
 @connected
 async def list_(client: "AsyncClient", style: str, region: str) -> None:
     """The nodes of every region, or of one."""
-    output.shown(views.NODES, await of_regions(client, region, lambda each: client.nodes.list(region=each)), style)
+    output.shown(
+        views.NODES,
+        await of_regions(client, region, lambda each, within_s: client.nodes.list(region=each, page_within_s=within_s)),
+        style,
+    )
 
 
 @node.command(

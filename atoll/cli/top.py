@@ -50,7 +50,9 @@ async def top(client: "AsyncClient", subject: str | None, region: str, style: st
 async def _rows(client: "AsyncClient", subject: str, region: str, tenant: str) -> list[Row]:
     match subject:
         case "nodes":
-            nodes = await of_regions(client, region, lambda each: client.nodes.list(region=each))
+            nodes = await of_regions(
+                client, region, lambda each, within_s: client.nodes.list(region=each, page_within_s=within_s)
+            )
             return _fullest((n.metadata.name, vector(n.used), None, vector(n.capacity)) for n in nodes)
         case "tenants":
             tenants = [await client.tenants.get(tenant)] if tenant else await client.tenants.list()

@@ -125,15 +125,21 @@ class Slots:
             call.cancel()
 
     async def list(
-        self, *, workload: str = "", tenant: str = "", everywhere: bool = False, region: str = ""
+        self,
+        *,
+        workload: str = "",
+        tenant: str = "",
+        everywhere: bool = False,
+        region: str = "",
+        page_within_s: float = DEADLINE_S,
     ) -> list[regional_pb2.SlotView]:
         """All pages; of all workloads of the tenant when none is named. `everywhere`: of every tenant, for
-        operators."""
+        operators. Raises Unavailable when a page does not come in time."""
         tenant = "" if everywhere else tenant or self._tenant
         request = regional_pb2.ListSlotsRequest(region=region, tenant=tenant, workload=workload, page_size=PAGE_SIZE)
         found: list[regional_pb2.SlotView] = []
         while True:
-            page = await self._caller.read(self._stub.ListSlots, request, deadline_s=DEADLINE_S)
+            page = await self._caller.read(self._stub.ListSlots, request, deadline_s=page_within_s)
             found.extend(page.slots)
             if not page.next_page_token:
                 return found

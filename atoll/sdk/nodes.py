@@ -18,9 +18,9 @@ class Nodes:
         self._caller = caller
         self._stub = stub
 
-    async def list(self, *, region: str = "") -> Sequence[objects_pb2.Node]:
-        """All pages; of every region when none is named."""
-        return await self._pages(regional_pb2.ListNodesRequest(region=region, page_size=PAGE_SIZE))
+    async def list(self, *, region: str = "", page_within_s: float = DEADLINE_S) -> Sequence[objects_pb2.Node]:
+        """All pages; of every region when none is named. Raises Unavailable when a page does not come in time."""
+        return await self._pages(regional_pb2.ListNodesRequest(region=region, page_size=PAGE_SIZE), page_within_s)
 
     async def get(self, name: str, *, region: str = "") -> objects_pb2.Node:
         """Raises NotFound, or Invalid where several regions have a node of that name."""
@@ -109,10 +109,12 @@ class Nodes:
         )
         return answer.gone
 
-    async def _pages(self, request: regional_pb2.ListNodesRequest) -> Sequence[objects_pb2.Node]:
+    async def _pages(
+        self, request: regional_pb2.ListNodesRequest, within_s: float = DEADLINE_S
+    ) -> Sequence[objects_pb2.Node]:
         found: Sequence[objects_pb2.Node] = ()
         while True:
-            page = await self._caller.read(self._stub.ListNodes, request, deadline_s=DEADLINE_S)
+            page = await self._caller.read(self._stub.ListNodes, request, deadline_s=within_s)
             found = (*found, *page.nodes)
             if not page.next_page_token:
                 return found

@@ -5,6 +5,7 @@ from collections.abc import Generator, Mapping, Sequence
 from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.sdk import inventory as face
 from atoll.sdk.background import iterate, wait_for
+from atoll.sdk.workloads import DEADLINE_S
 
 
 class Tenants:
@@ -90,11 +91,21 @@ class Slots:
         )
 
     def list(
-        self, *, workload: str = "", tenant: str = "", everywhere: bool = False, region: str = ""
+        self,
+        *,
+        workload: str = "",
+        tenant: str = "",
+        everywhere: bool = False,
+        region: str = "",
+        page_within_s: float = DEADLINE_S,
     ) -> list[regional_pb2.SlotView]:
         """All pages; of all workloads of the tenant when none is named. `everywhere`: of every tenant, for
-        operators."""
-        return wait_for(self._noun.list(workload=workload, tenant=tenant, everywhere=everywhere, region=region))
+        operators. Raises Unavailable when a page does not come in time."""
+        return wait_for(
+            self._noun.list(
+                workload=workload, tenant=tenant, everywhere=everywhere, region=region, page_within_s=page_within_s
+            )
+        )
 
 
 class Queue:

@@ -6,6 +6,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.sdk import nodes as face
 from atoll.sdk.background import wait_for
 from atoll.sdk.nodes import Taint
+from atoll.sdk.workloads import DEADLINE_S
 
 
 class Nodes:
@@ -15,9 +16,9 @@ class Nodes:
     def __init__(self, noun: face.Nodes) -> None:
         self._noun = noun
 
-    def list(self, *, region: str = "") -> Sequence[objects_pb2.Node]:
-        """All pages; of every region when none is named."""
-        return wait_for(self._noun.list(region=region))
+    def list(self, *, region: str = "", page_within_s: float = DEADLINE_S) -> Sequence[objects_pb2.Node]:
+        """All pages; of every region when none is named. Raises Unavailable when a page does not come in time."""
+        return wait_for(self._noun.list(region=region, page_within_s=page_within_s))
 
     def get(self, name: str, *, region: str = "") -> objects_pb2.Node:
         """Raises NotFound, or Invalid where several regions have a node of that name."""

@@ -1,5 +1,6 @@
 """Commands against an in-memory cluster: what they print where, and their exit codes."""
 
+import asyncio
 import contextlib
 import gc
 import io
@@ -168,23 +169,26 @@ class TestShowing:
     async def test_a_region_that_fell_silent_a_moment_ago_hides_no_other(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        connected = iter([True, False])
         asked = []
+        everyone = asyncio.Event()
 
         async def regions() -> list[objects_pb2.Region]:
-            r1, r2 = (objects_pb2.Region(metadata=objects_pb2.Metadata(name=name)) for name in ("r1", "r2"))
-            r1.connected, r2.connected = True, next(connected)
-            return [r1, r2]
+            names = ("r1", "r2", "r3")
+            return [objects_pb2.Region(metadata=objects_pb2.Metadata(name=name), connected=True) for name in names]
 
-        async def ask(region: str) -> list[str]:
+        async def ask(region: str, within_s: float) -> list[str]:
             asked.append(region)
-            if not region:
+            assert within_s == listing.SILENT_S
+            if len(asked) == 3:
+                everyone.set()
+            await everyone.wait()  # all are asked at once
+            if region == "r2":
                 raise errors.Unavailable("no answer")
             return [f"of {region}"]
 
         client: Any = SimpleNamespace(regions=SimpleNamespace(list=regions))
-        assert await listing.of_regions(client, "", ask) == ["of r1"]
-        assert asked == ["", "r1"] and "region r2 cannot be asked" in capsys.readouterr().err
+        assert await listing.of_regions(client, "", ask) == ["of r1", "of r3"]
+        assert asked == ["r1", "r2", "r3"] and "region r2 cannot be asked" in capsys.readouterr().err
 
     def test_status_says_which_region_cannot_be_asked(self, atoll: Run, cluster: FakeCluster) -> None:
         cluster.plane.regions, cluster.plane.away = ["r1", "r2"], {"r2"}
