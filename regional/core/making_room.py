@@ -17,6 +17,7 @@ from regional.core import gpus, protection
 from regional.core.class_row import FEASIBLE
 from regional.core.filters import FIRST_OF_ROOM, Request
 from regional.core.node_table import Integers, Rows
+from regional.core.queue import NEVER_MS
 from regional.core.records import NodeEntry, SlotEntry, TaskEntry
 from regional.core.state import State
 from regional.core.tally import UP
@@ -154,5 +155,6 @@ def candidates(state: State, node: NodeEntry, band: int, now_ms: int) -> Iterato
             taken[task] += 1
         started_ms = entry.status.started_ms if entry.is_job else 0
         lost_ms = now_ms - started_ms if started_ms else 0
+        left_ms = max(0, (spec.estimate_ms or NEVER_MS) - lost_ms) if entry.is_job else 0
         owner = (task.owner.tenant, task.owner.name)
-        yield Candidate(key, owner, entry.vector, lost_ms, tuple(entry.record.gpus))
+        yield Candidate(key, owner, entry.vector, lost_ms, tuple(entry.record.gpus), left_ms)

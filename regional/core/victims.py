@@ -1,9 +1,9 @@
 """Which bound replicas give their room to one of a higher priority: values in, values out.
 
 Victims are of lower classes only, on one node. The best choice disrupts the fewest workloads, then stops the fewest
-replicas, then loses the least work. Exact among the few most useful candidates of a node; where those do not make
-enough room, greedy over all of them. GPUs are looked at one by one: whole ones must become idle, a part needs enough
-of one and the same device.
+replicas, then loses the least work, in whole minutes, then has the least left to run by its estimates. Exact among the
+few most useful candidates of a node; where those do not make enough room, greedy over all of them. GPUs are looked at
+one by one: whole ones must become idle, a part needs enough of one and the same device.
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from atoll.model.resources import NOTHING, Vector, total
 from regional.core.gpus import WHOLE_MILLI, asks_whole
 
+_MINUTE_MS = 60_000
 EXACT = 8  # candidates of a node that are tried in every combination
 
 
@@ -25,6 +26,7 @@ class Candidate(NamedTuple):
     vector: Vector
     lost_ms: int  # work that is done again
     gpus: tuple[int, ...] = ()  # the devices it holds, each with an equal part of the vector's `gpu_milli`
+    left_ms: int = 0  # that it has still to run, by its estimate
 
 
 class Cost(NamedTuple):
@@ -32,7 +34,8 @@ class Cost(NamedTuple):
 
     workloads: int
     victims: int
-    lost_ms: int
+    lost_min: int
+    left_ms: int
 
 
 class Lacking(NamedTuple):
@@ -64,14 +67,15 @@ def freed_gpus(victims: Iterable[Candidate]) -> Counter[int]:
 
 
 def cost(victims: Sequence[Candidate]) -> Cost:
-    return Cost(len({v.workload for v in victims}), len(victims), sum(v.lost_ms for v in victims))
+    lost_min = sum(v.lost_ms for v in victims) // _MINUTE_MS
+    return Cost(len({v.workload for v in victims}), len(victims), lost_min, sum(v.left_ms for v in victims))
 
 
 def choose(candidates: Iterable[Candidate], lacking: Lacking) -> tuple[Candidate, ...]:
     """Victims that free at least what is lacking; empty when all of them would not."""
     found = list(candidates)
     ranks = _ranks(found, lacking)
-    useful = sorted(found, key=lambda c: (ranks.get(c.key, 0), -_part(c.vector, lacking.amount), c.lost_ms, c.key))
+    useful = sorted(found, key=lambda c: (ranks.get(c.key, 0), -_part(c.vector, lacking.amount), *cost((c,)), c.key))
     if not lacking.met_by(useful):
         return ()
     few = useful[:EXACT]

@@ -9,8 +9,13 @@ from atoll.model.resources import Vector, total
 from regional.core.victims import EXACT, Candidate, Cost, Lacking, choose, cost
 
 AMOUNTS = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(lambda pair: Vector(*pair))
-CANDIDATES = st.lists(st.tuples(st.sampled_from("abc"), AMOUNTS, st.integers(0, 3)), max_size=12).map(
-    lambda found: [Candidate(b"%d" % i, ("t", name), amount, lost) for i, (name, amount, lost) in enumerate(found)]
+CANDIDATES = st.lists(
+    st.tuples(st.sampled_from("abc"), AMOUNTS, st.integers(0, 3), st.integers(0, 3)), max_size=12
+).map(
+    lambda found: [
+        Candidate(b"%d" % i, ("t", name), amount, 40_000 * lost, left_ms=left)
+        for i, (name, amount, lost, left) in enumerate(found)
+    ]
 )
 MISSING = st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda pair: Vector(*pair)).filter(bool)
 
@@ -89,6 +94,13 @@ def test_more_candidates_than_are_tried_together_free_one_device_and_no_more() -
     """Twelve halves on six devices, and a whole one is asked for."""
     halves = [Candidate(b"%02d" % i, ("t", f"w{i}"), Vector(gpu_milli=500), 0, (i // 2,)) for i in range(12)]
     chosen = choose(halves, Lacking(Vector(), 3_000, tuple((number, 0) for number in range(6))))
-    assert cost(chosen) == Cost(6, 6, 0)
+    assert cost(chosen) == Cost(6, 6, 0, 0)
     chosen = choose(halves, Lacking(Vector(), 5_000, tuple((number, 0) for number in range(6))))
-    assert cost(chosen) == Cost(10, 10, 0)
+    assert cost(chosen) == Cost(10, 10, 0, 0)
+
+
+def test_of_those_that_have_run_as_long_the_one_with_the_least_left_goes() -> None:
+    alike = [Candidate(b"%d" % i, ("t", f"w{i}"), Vector(1), 61_000 + i, left_ms=(30, 10, 20)[i]) for i in range(3)]
+    assert choose(alike, Lacking(Vector(1))) == (alike[1],)
+    longer = alike[1]._replace(lost_ms=121_000)
+    assert choose([alike[0], longer, alike[2]], Lacking(Vector(1))) == (alike[2],), "it has lost a minute more"

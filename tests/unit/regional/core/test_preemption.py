@@ -296,3 +296,12 @@ def test_nobody_is_stopped_where_what_stays_holds_the_devices(world: RegionalWor
     world.share("high", task(cpu=100, gpu=1_000), priority=HIGH)
     world.advance(6_000, beating=[session])
     assert stopped(world, session) == before
+
+
+def test_of_jobs_that_began_together_the_one_with_the_shortest_estimate_left_goes(world: RegionalWorld) -> None:
+    session = world.join("n0", capacity=ROOM)
+    for name, estimate_s in (("none", 0), ("long", 7_200), ("short", 3_600), ("longer", 9_000)):
+        world.share(name, task(), priority=LOW, type=JOB, estimate_ms=estimate_s * 1_000)
+    world.run(session, world.slots())
+    world.share("high", task(), priority=HIGH)
+    assert [name for name, _ in stopped(world, session)] == ["short"]
