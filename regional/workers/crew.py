@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from regional.core import mirror
 from regional.core.ahead import MOST_CLASSES
@@ -32,6 +32,7 @@ from regional.workers.member import Member
 
 EVALUATED = Counter("atoll_region_classes_ahead", "Scheduling classes evaluated ahead of their turn, by whom.", ["by"])
 STOLEN = Counter("atoll_region_classes_stolen", "Those of them that were taken from the tail of another's deque.")
+WORKERS = Gauge("atoll_region_workers", "Scheduler workers that take part.")
 REPLACED = Counter("atoll_region_workers_lost", "Scheduler workers that died or fell silent, and were replaced.")
 
 OWN = 0  # the region's place
@@ -81,6 +82,7 @@ class Crew:
         for place in range(1, self._places):
             if place not in taken and now_s >= self._next_start_s:
                 self._members.append(Member(place, self._memory, self._locks))
+        WORKERS.set(len(self._at_hand()))
 
     def _bury(self, member: Member, now_s: float) -> None:
         log.warning("a scheduler worker is replaced", pid=member.pid, reason=member.struck)

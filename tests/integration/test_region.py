@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,9 +22,11 @@ from atoll.store import keys
 from atoll.store.etcd import EtcdStore
 from atoll.store.store import list_all
 from tests.support.audit import assert_clean
+from tests.support.crews import alive
 from tests.support.etcd import EtcdCluster
 from tests.support.fake_agent import FakeAgent, join
 from tests.support.fake_uplink import FakeUplink
+from tests.support.freeze import freeze
 from tests.support.pki import Pki
 from tests.support.processes import Program
 from tests.support.region import REGION, settings, to_toml
@@ -34,8 +38,10 @@ PLENTY = Vector(1_000_000, 1_000_000, 0, 0)
 BIG = objects_pb2.Resources(cpu_milli=200_000, memory_mib=400_000, disk_mib=100_000)
 
 
-def share(workload: str, replicas: int, *, tenant: str = "acme", removed: bool = False) -> objects_pb2.Share:
-    requests = objects_pb2.Resources(cpu_milli=100, memory_mib=64)
+def share(
+    workload: str, replicas: int, *, tenant: str = "acme", removed: bool = False, cpu_milli: int = 100
+) -> objects_pb2.Share:
+    requests = objects_pb2.Resources(cpu_milli=cpu_milli, memory_mib=64)
     task = objects_pb2.Task(
         name="main",
         replicas=replicas,
@@ -66,7 +72,7 @@ class World:
         self.agents: list[FakeAgent] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self, name: str) -> Program:
+    async def start(self, name: str, **changes: Any) -> Program:
         program = self.programs.get(name)
         if program is None:
             made = settings(
@@ -77,6 +83,7 @@ class World:
                 global_plane=(self.uplink.server.programs_address,),
                 election_ttl_s=2,
                 heartbeat_ms=1_000,
+                **changes,
             )
             config = self.folder / f"region-{name}.toml"
             config.write_text(to_toml(made))
@@ -223,25 +230,57 @@ async def test_people_of_one_tenant_see_only_that_and_may_ask_while_the_global_p
 
 
 async def test_killed_again_and_again_while_placing_nothing_is_lost_or_bound_twice(world: World) -> None:
-    program = await world.start("a")
+    """Its scheduler workers are struck before, and end with it."""
+    program = await world.start("a", workers=3, ahead_rows=1, worker_silence_ms=300, metrics="127.0.0.1:0")
     await world.leading()
     for i in range(4):
         await world.add_agent(f"n{i}")
     world.uplink.grant("acme", REGION, PLENTY)
     total, cut_short = 0, 0
-    for round_ in range(3):
+    for round_, strike in enumerate((None, freeze, kill)):
+        workers = await workers_of(program, 2)
         for i in range(20):
-            world.uplink.share(share(f"web-{round_}-{i}", 25))
+            world.uplink.share(share(f"web-{round_}-{i}", 25, cpu_milli=100 + i))
         before, total = total, total + 20 * 25
         await until(lambda: len(world.running()) > before, 30)  # noqa: B023 - awaited here
+        if strike:
+            strike(workers[0])
         await program.kill()
         cut_short += len(world.running()) < total
+        await until(lambda: not any(map(alive, workers)))  # noqa: B023
         await world.start("a")
     assert cut_short, "no kill fell into a placement"
     await until(lambda: world.ready() == total, 60)
+    await workers_of(program, 2)
+    for i in range(20):
+        world.uplink.share(share(f"last-{i}", 1, cpu_milli=200 + i))
+    total += 20
+    await until(lambda: world.ready() == total, 60)
+    assert await metric(program, 'atoll_region_classes_ahead_total{by="worker"}')
     await world.assert_bound_as_running(total)
     assert len(world.uplink.hellos) >= 4
     await assert_clean(world.store)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+async def workers_of(program: Program, count: int) -> list[int]:
+    """Their ids, once so many take part."""
+    async with asyncio.timeout(30):
+        while await metric(program, "atoll_region_workers") < count:  # noqa: ASYNC110 - it is asked over a socket
+            await asyncio.sleep(0.05)
+    return program.children()
+
+
+async def metric(program: Program, name: str) -> float:
+    reader, writer = await asyncio.open_connection(*program.metrics.split(":"))
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+    text = (await reader.read()).decode()
+    writer.close()
+    _, _, found = text.partition(f"\n{name} ")
+    return float(found.split()[0]) if found else 0.0
 
 
 async def test_a_paused_leader_is_replaced_and_what_it_says_late_changes_nothing(world: World) -> None:

@@ -3,18 +3,32 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from regional.core.class_rows import Due
 from regional.workers.crew import Crew
+from regional.workers.deques import Deques
 from tests.support.wait import until
 
 
+class Patient(Crew):
+    """One whose region begins when its workers have taken what they were dealt: so that they take part, however busy
+    the machine is."""
+
+    def _take_part(self, deques: Deques, due: Sequence[Due], done: set[int]) -> float:
+        until_s = time.monotonic() + 1.0
+        while time.monotonic() < until_s and (deques._deques[1:, 1] < deques._deques[1:, 2]).any():
+            time.sleep(0.0001)
+        return super()._take_part(deques, due, done)
+
+
 @contextmanager
-def crew_of(places: int, silence_s: float = 1.0) -> Iterator[Crew]:
+def crew_of(places: int, silence_s: float = 1.0, kind: type[Crew] = Crew) -> Iterator[Crew]:
     """All of them ready."""
-    crew = Crew(places, silence_s)
+    crew = kind(places, silence_s)
     try:
         tended(crew, lambda: len(crew.pids) == places - 1)
         yield crew

@@ -20,6 +20,7 @@ class Program:
         self._process: asyncio.subprocess.Process | None = None
         self.people = ""
         self.programs = ""
+        self.metrics = ""
 
     async def start(self, deadline_s: float = 30.0) -> None:
         """Returns when the program has said that it serves."""
@@ -33,12 +34,17 @@ class Program:
             line = await self._process.stdout.readline()
         assert line, f"{self._module} ended before it was ready:\n{self.log()[-3000:]}"
         ready = json.loads(line)
-        self.people, self.programs = ready["people"], ready["programs"]
+        self.people, self.programs, self.metrics = ready["people"], ready["programs"], ready["metrics"]
 
     def log(self) -> str:
         """Empty before it was started."""
         path = self._config.with_suffix(".log")
         return path.read_text() if path.exists() else ""
+
+    def children(self) -> list[int]:
+        """Processes that it has started."""
+        pid = self._running().pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     async def kill(self) -> None:
         """kill -9."""
