@@ -49,6 +49,9 @@ def amounts(verb: FC) -> FC:
     return verb
 
 
+weighed = click.option("--weight", type=click.IntRange(1, 1_000), help="Its part when tenants compete; at first 1.")
+
+
 @tenant.command(
     "create",
     examples="""\
@@ -59,14 +62,18 @@ def amounts(verb: FC) -> FC:
 )
 @click.argument("name")
 @amounts
+@weighed
 @click.option("--dry-run", is_flag=True, help="Only let the server check it.")
 @output.result
 @mutation
 @connected
-async def create(client: "AsyncClient", name: str, style: str, dry_run: bool, request_id: str, **quota: str) -> None:
+async def create(
+    client: "AsyncClient", name: str, style: str, weight: int | None, dry_run: bool, request_id: str, **quota: str
+) -> None:
     """Create a tenant with its quota."""
     document = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name=name))
     _set(document.spec.quota, quota)
+    document.spec.weight = weight or 0
     answer = await client.tenants.apply(document, request_id=request_id, dry_run=dry_run)
     show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)
 
@@ -149,19 +156,24 @@ async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
     examples="""\
   atoll quota set shop --cpu 40 --memory 128Gi
   atoll quota set shop --gpu 2
+  atoll quota set shop --weight 3        its part when tenants compete
   atoll quota set shop --cpu 10 --dry-run
 """,
 )
 @click.argument("name")
 @amounts
+@weighed
 @click.option("--dry-run", is_flag=True, help="Only let the server check it.")
 @output.result
 @mutation
 @connected
-async def set_(client: "AsyncClient", name: str, style: str, dry_run: bool, request_id: str, **quota: str) -> None:
-    """Change a tenant's quota; what is not given stays. A lower one takes effect as work ends."""
+async def set_(
+    client: "AsyncClient", name: str, style: str, weight: int | None, dry_run: bool, request_id: str, **quota: str
+) -> None:
+    """Change a tenant's quota or weight; what is not given stays. A lower quota takes effect as work ends."""
     document = await client.tenants.get(name)
     _set(document.spec.quota, quota)
+    document.spec.weight = document.spec.weight if weight is None else weight
     generation = document.metadata.generation
     answer = await client.tenants.apply(document, request_id=request_id, dry_run=dry_run, if_generation=generation)
     show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)

@@ -85,6 +85,15 @@ class TestApply:
         assert (spec["type"], spec["estimate"], task["replicas"], task["parallelism"]) == ("job", "10m", 8, 3)
         assert task["retries"]["limit"] == 2
 
+    def test_run_asks_for_devices_disk_and_nodes(self, atoll: Run, cluster: FakeCluster) -> None:
+        words = ("--gpu", "500m", "--disk", "1Gi", "--requires", "zone=a", "--requires", "!old", "--no-wait")
+        done = atoll("run", "train", *words, "-o", "json", "--", "x")
+        (task,) = json.loads(done.out)["spec"]["tasks"]
+        assert {"gpu": "500m", "disk": "1Gi"}.items() <= task["resources"]["requests"].items()
+        assert [rule["key"] for rule in task["requires"]] == ["zone", "old"]
+        refused = atoll("run", "train", "--gpu", "much", "--requires", "=", "--no-wait", "--", "x")
+        assert refused.code == 2 and "requests.gpu" in refused.err and "requires[0]" in refused.err
+
 
 class TestExitCodes:
     def test_not_placed_in_time(self, atoll: Run, cluster: FakeCluster) -> None:
@@ -255,6 +264,11 @@ def test_tenants_and_quotas(atoll: Run, cluster: FakeCluster) -> None:
     assert atoll("tenant", "create", "shop", "--cpu", "2", "--memory", "1Gi").out == "tenant/shop created\n"
     assert atoll("quota", "set", "shop", "--cpu", "4").out == "tenant/shop updated\n"
     assert "cpu 4, memory 1Gi" in atoll("tenant", "list").out
+    assert atoll("quota", "set", "shop", "--weight", "3").out == "tenant/shop updated\n"
+    assert cluster.plane.tenants["shop"].spec.weight == 3
+    assert atoll("quota", "set", "shop", "--disk", "1Gi").code == 0
+    assert cluster.plane.tenants["shop"].spec.weight == 3, "what is not given stays"
+    assert atoll("quota", "set", "shop", "--weight", "0").code == 2
     assert atoll("quota", "protect", "shop", "r1", "--cpu", "1").out == "tenant/shop updated\n"
     assert "protected in r1" in atoll("quota", "get", "shop").out
     assert "r1 cpu 1" in atoll("tenant", "get", "shop").out
