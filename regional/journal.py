@@ -41,9 +41,9 @@ class Journal:
         self._number = 0
 
     def keep(self, decision: objects_pb2.Decision) -> None:
-        """`decision` may be about many slots of one class: each in `placed`, or only the one it names."""
+        """`decision` may be about many slots of one class: those in `placed`, or only the one it names."""
         slot = decision.slot
-        for index in [placed.index for placed in decision.placed] or [slot.index]:
+        for index in decision.placed or (slot.index,):
             name = SlotName(slot.tenant, slot.workload, slot.task, index)
             self._last[name] = decision
             self._last.move_to_end(name)
@@ -64,11 +64,12 @@ class Journal:
         alone = objects_pb2.Decision()
         alone.CopyFrom(kept)
         alone.slot.index = slot.index
-        for placed in kept.placed:
-            if placed.index == slot.index:
-                alone.node = placed.node
-                alone.attempt.CopyFrom(placed.attempt)
-        del alone.placed[:]
+        if slot.index in kept.placed:
+            place = list(kept.placed).index(slot.index)
+            alone.node = kept.placed_on[place]
+            alone.attempt.n += place
+        alone.ClearField("placed")
+        alone.ClearField("placed_on")
         return alone
 
     async def run(self) -> None:

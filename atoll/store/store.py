@@ -102,6 +102,11 @@ class Put(NamedTuple):
     lease: int = 0
 
 
+def put(key: bytes, value: bytes) -> Put:
+    """Bound to no lease. A third of the time of the constructor, for the hundreds that a transaction has."""
+    return _new(Put, (key, value, 0))
+
+
 class Delete(NamedTuple):
     """Deletes one key, or [key, range_end)."""
 

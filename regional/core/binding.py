@@ -10,8 +10,19 @@ from collections.abc import Sequence
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
-from atoll.model.resources import NOTHING, Vector, vector
-from regional.core import ahead, closing, gpu_scores, headroom, interactive, kept_room, protection, transactions, waking
+from atoll.model.resources import NOTHING, Vector
+from regional.core import (
+    ahead,
+    closing,
+    decisions,
+    gpu_scores,
+    headroom,
+    interactive,
+    kept_room,
+    protection,
+    transactions,
+    waking,
+)
 from regional.core.announcing import announce as announce
 from regional.core.classes import together
 from regional.core.commands import Journal, SendToNode
@@ -63,7 +74,7 @@ class _Batch:
     def add_evidence(self, decision: objects_pb2.Decision, filling: Filling) -> None:
         tenant = decision.slot.tenant
         if tenant not in self._quota:
-            self._quota[tenant] = _quota(self.state.account(tenant))
+            self._quota[tenant] = decisions.quota_of(self.state.account(tenant))
         decision.quota = self._quota[tenant]
         decision.filters.extend(filling.refusals.reasons)
         decision.scores.extend(self._scores)
@@ -104,6 +115,11 @@ class _Batch:
         )
 
 
+def due_ms(state: State) -> int:
+    """When something may be bound that the last round did not look at."""
+    return state.queue.next_due_ms() if state.looks_left else 0
+
+
 def next_prompt_bind(state: State, lane: int, turn: Turn) -> Bind | None:
     """Of what stands where interactive work does, and above."""
     return _next_bind(state, lane, turn, state.settings.interactive_priority)
@@ -115,7 +131,7 @@ def next_bind(state: State, lane: int, turn: Turn) -> Bind | None:
 
 
 def _next_bind(state: State, lane: int, turn: Turn, lowest: int) -> Bind | None:
-    waking.wake(state, turn)
+    waking.begin_round(state, turn)
     if not state.queue:
         return None
     if state.table.gpus.any and (typical := state.table.demand.news()):
@@ -130,10 +146,11 @@ def _next_bind(state: State, lane: int, turn: Turn, lowest: int) -> Bind | None:
             share = shares[tenant] = weighted_share(state.account(tenant), total)
         return share
 
-    while batch.has_room:
+    while batch.has_room and state.looks_left:
         cls = state.queue.pick(share_of, lowest)
         if cls is None:
             break
+        state.looks_left -= 1
         if cls.gang:
             _give_turn(state, cls)
             break
@@ -199,7 +216,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
     if not chosen:
         park(state, cls, filling.refusals.cures, filling.refusals.reasons, turn)
         return
-    decision = new_decision(state, cls, turn)
+    decision = decisions.begin(state, cls, turn)
     batch.add_evidence(decision, filling)
     _bind(state, batch, task, list(zip(indices[: len(chosen)], chosen, strict=True)), avoid, decision)
     filling.charged()
@@ -213,8 +230,8 @@ def park(
     turn: Turn,
 ) -> None:
     if [r.code for r in cls.reasons] != [r.code for r in reasons]:
-        decision = new_decision(state, cls, turn)
-        decision.quota = _quota(state.account(cls.tenant))
+        decision = decisions.begin(state, cls, turn)
+        decision.quota = decisions.quota_of(state.account(cls.tenant))
         decision.filters.extend(reasons)
         decision.slot.index = next(cls.indices())
         decision.nodes = len(state.nodes)
@@ -225,27 +242,6 @@ def park(
     if cls.may_preempt:
         state.roomless[cls] = None
     state.mark_changed(state.workloads[cls.tenant, cls.workload])
-
-
-def _quota(account: TenantAccount) -> str:
-    return f"{account.in_use()} in use of {account.limit}{account.frozen}"
-
-
-def new_decision(state: State, cls: SchedulingClass, turn: Turn) -> objects_pb2.Decision:
-    """The record of one decision about some replicas of a class; the result is filled in when it is known."""
-    state.last_decision += 1
-    share = state.workloads[cls.tenant, cls.workload].share
-    return objects_pb2.Decision(
-        id=f"{state.authority.term}-{state.last_decision}",
-        slot=objects_pb2.SlotId(tenant=cls.tenant, workload=cls.workload, task=cls.task),
-        generation=share.metadata.generation,
-        queued_ms=cls.queued_ms,
-        decided_ms=turn.now_ms,
-        policy_revision=share.policy_revision,
-        cache_revision=state.revision,
-        result="Parked",
-        next_owner="queue",
-    )
 
 
 def _bind(
@@ -283,16 +279,8 @@ def _bind(
         if amount.gpu_milli:  # which devices the next one gets depends on this one
             state.table.charge(row, amount.amounts())
             record.gpus.extend(gpu_scores.take(state.table, task.request, row))
-        placed = decision.placed.add()  # filled in place: a third of the time of a constructor with arguments
-        placed.index, placed.node = index, node.name
-        placed.attempt.CopyFrom(record.attempt)
-        if amount.gpu_milli:
-            placed.gpus.extend(record.gpus)
-        batch.bindings.append(Binding(task, index, row, record, avoid))
-    decision.slot.index = places[0][0]
-    first = batch.bindings[-len(places)].record
-    decision.node, decision.next_owner = first.node, "agent"
-    decision.attempt.CopyFrom(first.attempt)
+        batch.bindings.append(Binding(task, index, row, amount, record, avoid))
+    decisions.add_places(decision, (b.record for b in batch.bindings[-len(places) :]))
     batch.decisions.append(decision)
 
 
@@ -329,10 +317,10 @@ def bind_committed(state: State, operation: Bind, revision: int, turn: Turn) -> 
         account.commit_on_lane(operation.lane, charge)
     for b in operation.bindings:
         b.task.in_flight.discard(b.replica)
-    bound = ((b.task, b.replica, b.record) for b in operation.bindings)
-    dispatch(state, state.put_slots(bound, revision, charged=True), turn)
+    bound = state.put_slots([b.stored for b in operation.bindings], revision, charged=True)
+    dispatch(state, bound, turn)
     for decision in operation.decisions:
-        _journal(decision, "Bound", turn)
+        decisions.publish(decision, "Bound", turn)
         name = decision.slot
         announce(
             turn,
@@ -367,9 +355,9 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
         state.freed_tenants[tenant] = None
         state.unsettled_slices[tenant] = account  # a draining limit may have stopped at this charge
     for b in operation.bindings:
-        state.table.credit(b.row, vector(b.record.vector).amounts())
+        state.table.credit(b.row, b.vector)
         if b.record.gpus:
-            state.table.credit_gpus(b.row, b.record.gpus, b.record.vector.gpu_milli)
+            state.table.credit_gpus(b.row, b.record.gpus, b.vector.gpu_milli)
         state.freed_rows[b.row] = None
         b.task.move_copies(b.row, -1)
         state.note_freed(b.task)
@@ -382,18 +370,10 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
         elif gang := b.task.owner.gang:  # it is a member of one meanwhile
             state.gangs[gang.key] = gang
     for decision in operation.decisions:
-        _journal(decision, "Refused", turn)
+        decisions.publish(decision, "Refused", turn)
 
 
 def _bound_by_another(b: Binding) -> bool:
     """The refusal showed that the slot has a binding already."""
     entry = b.task.entries.get(b.replica)
     return entry is not None and entry.bound
-
-
-def _journal(decision: objects_pb2.Decision, result: str, turn: Turn) -> None:
-    """Only here is a decision complete, and published."""
-    decision.result = result
-    if result != "Bound":
-        decision.next_owner = "queue"
-    turn.do(Journal(decision))

@@ -138,20 +138,31 @@ def assign_message(state: State, entry: SlotEntry) -> agent_pb2.RegionMessage:
 def assign_messages(
     state: State, started: Iterable[tuple[int, SlotEntry]]
 ) -> Iterator[tuple[int, agent_pb2.RegionMessage]]:
-    """The commands for slots bound by one transaction, by session: one message for all of a task on a node."""
-    first: dict[tuple[int, TaskEntry, int], agent_pb2.RegionMessage] = {}
+    """The commands for slots bound by one transaction, by session: one message for all of a task on a node. What the
+    messages of a task have in common is put together once."""
+    messages: dict[tuple[int, TaskEntry, int], agent_pb2.RegionMessage] = {}
+    common: dict[tuple[TaskEntry, int], agent_pb2.Assign] = {}
     for session, entry in started:
-        alike = session, entry.task, entry.record.generation
-        message = first.get(alike)
+        generation = entry.record.generation
+        message = messages.get((session, entry.task, generation))
         if message is None:
-            first[alike] = assign_message(state, entry)
+            message = messages[session, entry.task, generation] = agent_pb2.RegionMessage()
+            alike = common.get((entry.task, generation))
+            if alike is None:
+                alike = common[entry.task, generation] = assignment(state, entry)
+            assign = message.assign
+            assign.CopyFrom(alike)
+            assign.slot.index = entry.index
+            assign.token.attempt.CopyFrom(entry.record.attempt)
+            if entry.vector.gpu_milli:
+                assign.gpus[:] = entry.record.gpus
             continue
         one = message.assign.also.add()
         one.index = entry.index
         one.attempt.CopyFrom(entry.record.attempt)
         if entry.vector.gpu_milli:
             one.gpus.extend(entry.record.gpus)
-    return ((session, message) for (session, _, _), message in first.items())
+    return ((session, message) for (session, _, _), message in messages.items())
 
 
 def _fill_assignment(state: State, entry: SlotEntry, assign: agent_pb2.Assign) -> None:

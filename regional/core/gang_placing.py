@@ -10,9 +10,8 @@ from typing import TypeVar
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
-from atoll.model.resources import Vector, total, vector
-from regional.core import binding, gpu_scores, kept_room, making_way, protection, reservations, transactions
-from regional.core.commands import Journal
+from atoll.model.resources import Vector, total
+from regional.core import binding, decisions, gpu_scores, kept_room, making_way, protection, reservations, transactions
 from regional.core.filters import Cure
 from regional.core.making_room import Room, Search
 from regional.core.placement import Refusals
@@ -131,7 +130,7 @@ def _new_decision(
     turn: Turn,
 ) -> objects_pb2.Decision:
     assert gang.cls is not None
-    decision = binding.new_decision(state, gang.cls, turn)
+    decision = decisions.begin(state, gang.cls, turn)
     decision.slot.task, decision.slot.index = task.name, index
     decision.filters.extend(reasons)
     decision.nodes, decision.next_owner = len(state.nodes), "agent"
@@ -167,10 +166,8 @@ def _plan(
             state.table.charge_gpus(node.row, room.gpus, amount.gpu_milli, promised=True)
         record.gpus.extend(room.gpus or gpu_scores.take(state.table, task.request, node.row))
         making_way.name(state, record, room.victims)
-        decision.placed.add(index=index, node=node.name, attempt=record.attempt, gpus=record.gpus)
-        gang.planned.append(Binding(task, index, node.row, record, ""))
-    decision.node = decision.placed[0].node
-    decision.attempt.CopyFrom(decision.placed[0].attempt)
+        gang.planned.append(Binding(task, index, node.row, amount, record, ""))
+    decisions.add_places(decision, (b.record for b in gang.planned[-len(places) :]))
 
 
 def reserve_some(state: State, lane: int, gang: GangEntry) -> Reserve:
@@ -186,7 +183,7 @@ def reserve_some(state: State, lane: int, gang: GangEntry) -> Reserve:
         chunk.append(b)
     del gang.planned[: len(chunk)]
     account = state.account(gang.owner.tenant)
-    charge = total([vector(b.record.vector) for b in chunk])
+    charge = total([b.vector for b in chunk])
     victims = [entry for b in chunk for entry in making_way.of(state, b.record)]
     return reservations.reserve(state.root, lane, gang, chunk, nodes.values(), account, charge, victims)
 
@@ -199,7 +196,7 @@ def reserved(state: State, operation: Reserve, revision: int) -> None:
     for b in operation.bindings:
         b.task.in_flight.discard(b.replica)
         making_way.settled(state, b.record)
-    state.put_slots(((b.task, b.replica, b.record) for b in operation.bindings), revision, charged=True)
+    state.put_slots([b.stored for b in operation.bindings], revision, charged=True)
 
 
 def give_back(state: State, gang: GangEntry) -> None:
@@ -227,11 +224,11 @@ def _take_back(state: State, gang: GangEntry) -> None:
 
 
 def _uncharge(state: State, b: Binding) -> None:
-    amount = vector(b.record.vector)
+    amount = b.vector
     state.account(b.task.owner.tenant).charging -= amount
     state.table.credit(b.row, amount.amounts())
     if b.record.gpus:
-        state.table.credit_gpus(b.row, b.record.gpus, b.record.vector.gpu_milli)
+        state.table.credit_gpus(b.row, b.record.gpus, amount.gpu_milli)
     b.task.move_copies(b.row, -1)
     b.task.in_flight.discard(b.replica)
     making_way.forget(state, b.record)
@@ -241,8 +238,5 @@ def _uncharge(state: State, b: Binding) -> None:
 def journal(gang: GangEntry, result: str, turn: Turn) -> None:
     """The decisions about its members are complete."""
     for decision in gang.decisions:
-        decision.result = result
-        if result != "Bound":
-            decision.next_owner = "queue"
-        turn.do(Journal(decision))
+        decisions.publish(decision, result, turn)
     gang.decisions.clear()

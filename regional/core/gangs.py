@@ -312,7 +312,7 @@ def nothing_done(state: State, operation: CommitGang | DissolveGang, turn: Turn)
 def bind_committed(state: State, operation: BindReserved, revision: int, turn: Turn) -> None:
     for entry, _ in operation.bound:
         entry.busy = False
-    entries = state.put_slots(((e.task, e.index, record) for e, record in operation.bound), revision)
+    entries = state.put_slots(((e.task, e.index, e.vector, record) for e, record in operation.bound), revision)
     binding.dispatch(state, entries, turn)
     _settled(state, operation.gang)
 
@@ -330,7 +330,7 @@ def sweep_committed(state: State, operation: Sweep, revision: int, turn: Turn) -
         state.unsettled_slices[tenant] = account
     for released in operation.released:
         released.entry.busy = False
-    swept = state.put_slots(((r.entry.task, r.entry.index, r.record) for r in operation.released), revision)
+    swept = state.put_slots([r.stored for r in operation.released], revision)
     for entry in swept:
         _wait_again(state, entry, turn.now_ms)
     _settled(state, operation.gang)

@@ -14,8 +14,7 @@ its disruption budget. Victims come back at the head of their class, after a pau
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
-from regional.core import backfill, binding, gang_placing, kept_room, making_way, reservations
-from regional.core.commands import Journal
+from regional.core import backfill, binding, decisions, gang_placing, kept_room, making_way, reservations
 from regional.core.gangs import bound_record, look, swept_record, together
 from regional.core.making_room import Room, Search
 from regional.core.queue import MAY_PREEMPT, SchedulingClass
@@ -86,8 +85,7 @@ def _for_gang(state: State, cls: SchedulingClass, workload: WorkloadEntry, turn:
 def _reserve(state: State, lane: int, cls: SchedulingClass, task: TaskEntry, room: Room, turn: Turn) -> Preempt:
     indices, _ = cls.take(1)
     node, victims = room.node, room.victims
-    decision = binding.new_decision(state, cls, turn)
-    decision.slot.index = indices[0]
+    decision = decisions.begin(state, cls, turn)
     record = binding.alike(state, task, decision.id)
     record.state, record.id.index = RESERVED, indices[0]
     record.node, record.node_incarnation = node.name, node.record.incarnation
@@ -96,9 +94,8 @@ def _reserve(state: State, lane: int, cls: SchedulingClass, task: TaskEntry, roo
     record.tries = binding.tries(task, indices[0])
     record.reservation.deadline_ms = making_way.deadline_ms(state, victims, turn.now_ms)
     making_way.name(state, record, victims)
-    decision.placed.add(index=indices[0], node=node.name, attempt=record.attempt, gpus=room.gpus)
-    decision.node, decision.nodes = node.name, len(state.nodes)
-    decision.attempt.CopyFrom(record.attempt)
+    decisions.add_places(decision, (record,))
+    decision.nodes = len(state.nodes)
     decision.filters.extend(cls.reasons)
     decision.filters.append(explain.reason(explain.PREEMPTING, detail=making_way.told(victims)))
     amount = task.request.vector
@@ -109,7 +106,7 @@ def _reserve(state: State, lane: int, cls: SchedulingClass, task: TaskEntry, roo
     task.in_flight.add(indices[0])
     account = state.account(cls.tenant)
     account.charging += amount
-    one = Binding(task, indices[0], node.row, record, "")
+    one = Binding(task, indices[0], node.row, amount, record, "")
     return reservations.preempt(state.root, lane, one, node, victims, account, decision)
 
 
@@ -160,13 +157,12 @@ def preempt_committed(state: State, operation: Preempt, revision: int, turn: Tur
         account.commit_on_lane(operation.lane, charge)
     making_way.settled(state, b.record)
     b.task.in_flight.discard(b.replica)
-    (entry,) = state.put_slots(((b.task, b.replica, b.record),), revision, charged=True)
+    (entry,) = state.put_slots((b.stored,), revision, charged=True)
     state.preempting[entry.key] = entry
     if b.task.cls and b.task.cls.may_preempt and b.task.cls.size:
         state.roomless[b.task.cls] = None
     (decision,) = operation.decisions
-    decision.result = "Reserved"
-    turn.do(Journal(decision))
+    decisions.publish(decision, "Reserved", turn)
     owner = b.task.owner
     victims = making_way.told(making_way.of(state, b.record))
     text = f"{b.task.name}/{b.replica} gets room on {b.record.node}: {victims}"
@@ -183,7 +179,8 @@ def preempt_rejected(state: State, operation: Preempt, turn: Turn) -> None:
 def bind_committed(state: State, operation: BindPreempting, revision: int, turn: Turn) -> None:
     entry = operation.entry
     entry.busy = False
-    binding.dispatch(state, state.put_slots(((entry.task, entry.index, operation.record),), revision), turn)
+    bound = state.put_slots(((entry.task, entry.index, entry.vector, operation.record),), revision)
+    binding.dispatch(state, bound, turn)
     owner = entry.task.owner
     binding.announce(turn, state, owner.tenant, owner.name, "Bound", f"{entry.task.name}: 1 replica")
 
@@ -199,7 +196,7 @@ def sweep_committed(state: State, operation: SweepOne, revision: int, turn: Turn
     account = state.account(entry.task.owner.tenant)
     account.commit_on_lane(operation.lane, operation.credit)
     state.unsettled_slices[account.tenant] = account
-    state.put_slots(((entry.task, entry.index, operation.record),), revision)
+    state.put_slots(((entry.task, entry.index, entry.vector, operation.record),), revision)
     _give_back(state, entry, turn.now_ms)
 
 

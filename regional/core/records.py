@@ -57,9 +57,9 @@ class SlotEntry:
     def derive(self) -> None:
         """To be called whenever the record or the share has changed: these are asked for all the time."""
         record, task = self.record, self.task
-        self.bound = record.state == BOUND
+        state = record.state
+        self.bound, self.reserved = state == BOUND, state == RESERVED
         self.exit_reason = "" if self.bound else record.exit.reason
-        self.reserved = record.state == RESERVED
         self.wanted = self.index in task.wanted
         self.outdated = task.outdates(record)
 
@@ -157,14 +157,12 @@ class TaskEntry:
     def outdates(self, record: objects_pb2.Slot) -> bool:
         """Whether a slot was made from another template, or for a workload of the same name that was deleted. What has
         ended stays so while the work is the same."""
-        return self.redoes(record) if record.state == DONE else self._older(record, self.template_generation)
+        generation = self.work_generation if record.state == DONE else self.template_generation
+        return record.generation < generation or record.uid != self.owner.uid
 
     def redoes(self, record: objects_pb2.Slot) -> bool:
         """Whether what it did is to be done again, were it to end well."""
-        return self._older(record, self.work_generation)
-
-    def _older(self, record: objects_pb2.Slot, generation: int) -> bool:
-        return record.generation < generation or record.uid != self.owner.uid
+        return record.generation < self.work_generation or record.uid != self.owner.uid
 
     @property
     def at_once(self) -> int:

@@ -170,7 +170,7 @@ def release_committed(state: State, operation: Release, revision: int, turn: Tur
         state.unsettled_slices[tenant] = account
     _mark(operation.released, False)
     outdated = [r.entry.outdated for r in operation.released]
-    state.put_slots(((r.entry.task, r.entry.index, r.record) for r in operation.released), revision)
+    state.put_slots([r.stored for r in operation.released], revision)
     for r in operation.released:
         if r.entry.task.speculation is not None:  # which copies are wanted has changed, before anything is queued
             r.entry.task.wanted = indices.again(r.entry.task)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Plan
-from atoll.model.resources import Vector, total, vector
+from atoll.model.resources import Vector, total
 from atoll.store.store import Compare, Delete, Put, mod_is, not_written_since
 from regional.core.transactions import Bind, Binding, Operation, Release, Released, charge_slots, lane_use, stored
 
@@ -131,7 +131,7 @@ def preempt(
     decision: objects_pb2.Decision,
 ) -> Preempt:
     """I3, I9. As BIND of one slot, but nothing runs by it: and each victim is bound as it was when it was chosen."""
-    charges = ((account, vector(binding.record.vector)),)
+    charges = ((account, binding.vector),)
     plan = charge_slots("RESERVE", root, lane, (binding,), (node,), charges)
     plan = plan._replace(compares=(*plan.compares, *(mod_is(v.key, v.mod_revision) for v in victims)))
     return Preempt(lane, plan, (binding,), ((account.tenant, charges[0][1]),), (decision,))

@@ -41,16 +41,18 @@ from regional.core.records import (
     marks_of,
 )
 from regional.core.sums import check_sums
-from regional.core.transactions import Binding, Operation
+from regional.core.transactions import Binding, Operation, StoredSlot
 
 _Alike = dict[tuple[NodeEntry, TaskEntry, Vector, bool], int]  # slots of a task that hold so much on a node, reserved
 
 
 @dataclass(slots=True)
 class Turn:
-    """One call of `handle`: the time, and the commands so far."""
+    """One call of `handle`: the time, and the commands so far. `woken`: nothing but time brought it about, and no round
+    of decisions was begun by it yet."""
 
     now_ms: int
+    woken: bool = False
     commands: list[Command] = field(default_factory=list)
 
     def do(self, command: Command) -> None:
@@ -76,6 +78,7 @@ class State:
         self.in_flight: dict[int, Operation] = {}
         self.last_attempt = self.last_decision = 0
         self.applied_sent_ms = 0  # when the newest applied transaction of this term was sent
+        self.looks_left = -1  # at classes, until the core is woken next; below zero: not known yet
         self.uplink = False
         self.deaf = False  # to a deposed leader of the global plane, until another has said its welcome
         self.heard = self.noted = (0, 0)  # (store life, term): the newest reign of the global plane, and that stored
@@ -183,25 +186,23 @@ class State:
 
     def put_slot(self, task: TaskEntry, index: int, record: objects_pb2.Slot, mod_revision: int) -> None:
         """The slot as now stored."""
-        self.put_slots(((task, index, record),), mod_revision)
+        self.put_slots(((task, index, vector(record.vector), record),), mod_revision)
 
-    def put_slots(
-        self, stored: Iterable[tuple[TaskEntry, int, objects_pb2.Slot]], mod_revision: int, *, charged: bool = False
-    ) -> list[SlotEntry]:
+    def put_slots(self, stored: Iterable[StoredSlot], mod_revision: int, *, charged: bool = False) -> list[SlotEntry]:
         """Slots as now stored by one transaction. `charged`: their nodes were charged when the BIND was sent. Sums are
         moved once for all that are alike."""
         entries: list[SlotEntry] = []
         taken: _Alike = {}
         freed: _Alike = {}
-        for task, index, record in stored:
+        for task, index, amount, record in stored:
             entry = task.entries.get(index)
             if entry is None:
-                entry = SlotEntry(task.slot_key(index), task, index, record, mod_revision, vector(record.vector))
+                entry = SlotEntry(task.slot_key(index), task, index, record, mod_revision, amount)
                 task.entries[index] = entry
             else:
                 step(SLOT, entry.record.state, record.state)
                 self._leave_node(entry, freed)
-                entry.record, entry.mod_revision, entry.vector = record, mod_revision, vector(record.vector)
+                entry.record, entry.mod_revision, entry.vector = record, mod_revision, amount
             entry.derive()
             entry.status, entry.closing, entry.grace_s = None, "", 0
             if entry.placed:

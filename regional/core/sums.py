@@ -28,7 +28,7 @@ def check_sums(state: "State") -> None:
     require((state.table.capacity.sum(axis=0) == state.table.total).all(), "I3: the total is all nodes' capacity")
     for node in state.nodes.values():
         held = [entry.vector for entry in (*node.slots.values(), *node.reserved.values())]
-        held += [vector(b.record.vector) for b in state.planned_on(node.name)]
+        held += [b.vector for b in state.planned_on(node.name)]
         held += [vector(z.record.vector) for z in node.zombies.values()]
         used = Vector(*state.table.used[node.row].tolist())
         flying = Vector()

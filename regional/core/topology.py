@@ -138,7 +138,11 @@ class Topology:
 
     def allowed(self, rows: Rows) -> Mask:
         """Which rows take one more replica, as far as the rules go."""
-        return self.takes(self.domains(rows)) & ~np.isin(rows, self.taken)
+        free: Mask = np.ones(self._table.size, np.bool_)
+        free[self.taken] = False
+        if not self.rules:
+            return free[rows]
+        return free[rows] & self.takes(self.cells.domains)[self.cells.cell_of[rows]]
 
     def totals(self, score: Values, weight: float, domains: Integers) -> Values:
         """Nodes' scores by their strategy, whose weights sum up to `weight`, together with the soft rules."""
@@ -171,6 +175,7 @@ class Topology:
 
     def refused(self, rows: Rows) -> Iterator[tuple[str, int, str]]:
         """For each rule that refuses some of the rows first: its code, how many, and what it says of the first."""
+        rows = rows[~self.allowed(rows)]
         left: Mask = np.ones(len(rows), np.bool_)
         for rule in (*self._solitary, *self.rules):
             yield from _refusing(rule, rule.ids[rows], left)

@@ -13,7 +13,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.lane import Plan
 from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
-from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is, not_written_since, prefix_end
+from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is, not_written_since, prefix_end, put
 
 if TYPE_CHECKING:
     from regional.core.events import NodeChangeAsked
@@ -36,14 +36,23 @@ class Operation:
         return NOTHING
 
 
+StoredSlot = tuple["TaskEntry", int, Vector, objects_pb2.Slot]  # index, what it asks for, record
+
+
 class Binding(NamedTuple):
     """One slot of a BIND: the record to be, and where its replica goes."""
 
     task: "TaskEntry"
     replica: int  # the index of its slot
     row: int
+    vector: Vector  # that of the record
     record: objects_pb2.Slot
     avoid: str  # for the queue, should it come back
+
+    @property
+    def stored(self) -> "StoredSlot":
+        """Once it is committed."""
+        return self.task, self.replica, self.vector, self.record
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ class Bind(Operation):
     decisions: tuple[objects_pb2.Decision, ...]
 
     def charged_to(self, node: str) -> Vector:
-        return sum((b.task.request.vector for b in self.bindings if b.record.node == node), NOTHING)
+        return sum((b.vector for b in self.bindings if b.record.node == node), NOTHING)
 
 
 class Released(NamedTuple):
@@ -62,6 +71,11 @@ class Released(NamedTuple):
     entry: "SlotEntry"
     record: objects_pb2.Slot
     zombie: tuple[bytes, objects_pb2.Zombie] | None = None
+
+    @property
+    def stored(self) -> "StoredSlot":
+        """Once it is committed."""
+        return self.entry.task, self.entry.index, self.entry.vector, self.record
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +186,7 @@ def charge_slots(
         entry = b.task.entries.get(b.replica)
         key = entry.key if entry else b.task.slot_key(b.replica)
         compares.append(mod_is(key, entry.mod_revision if entry else 0))
-        writes.append(Put(key, stored(b.record)))
+        writes.append(put(key, stored(b.record)))
     compares += [mod_is(node.key, node.mod_revision) for node in nodes]
     workloads = {b.task.owner.key: b.task.owner for b in bindings}
     compares += [mod_is(key, workload.mod_revision) for key, workload in workloads.items()]
@@ -212,7 +226,7 @@ def _leave(
     credits = tuple(credits)
     compares = [mod_is(r.entry.key, r.entry.mod_revision) for r in released]
     compares += [mod_is(node.key, node.mod_revision) for node in nodes]
-    writes = [Put(r.entry.key, stored(r.record)) for r in released]
+    writes = [put(r.entry.key, stored(r.record)) for r in released]
     for r in released:
         if r.zombie:
             compares.append(mod_is(r.zombie[0], 0))

@@ -1,7 +1,8 @@
 """What is offered again: replicas whose back-off is over, and parked classes that something may have cured since.
 
 A class is parked under the cures of what refused it, and tried again after events of those kinds alone, as many at a
-time as the event has made room for: parking.py.
+time as the event has made room for: parking.py. Between two times the core is woken a bounded number of classes is
+looked at, so that heartbeats are heard meanwhile; what is parked waits until a round that was cut short is through.
 """
 
 import numpy as np
@@ -14,12 +15,26 @@ from regional.core.queue import SchedulingClass
 from regional.core.state import State, Turn
 
 
-def wake(state: State, turn: Turn) -> None:
-    """Offers again what became due, and of the parked classes what something since may have cured."""
+def begin_round(state: State, turn: Turn) -> None:
+    """Of decisions: offers again what something since may have cured, and says at how many classes it may look."""
+    goes_on = not state.looks_left
+    if turn.woken or state.looks_left < 0:
+        state.looks_left = max(1, state.settings.round_evaluations // max(1, state.table.size))
+        turn.woken = False
+    if not state.looks_left:
+        return
     queue = state.queue
     if queue.next_due_ms() <= turn.now_ms:
         for cls, index, avoid in queue.due(turn.now_ms):
             queue.put(cls, (index,), turn.now_ms, avoid)
+    if not goes_on:
+        _wake(state, turn.now_ms)
+    queue.age(turn.now_ms)
+
+
+def _wake(state: State, now_ms: int) -> None:
+    """Offers again of the parked classes what something since may have cured."""
+    queue = state.queue
     _tell(state)
     if state.neighbours:
         for cls in queue.parking.under(Cure.REPLICAS):
@@ -27,10 +42,9 @@ def wake(state: State, turn: Turn) -> None:
                 queue.unpark(cls)
         state.neighbours.settle()
     if queue.parking.pressing:
-        queue.wake(_Room(state), state.settings.bind_batch_slots, turn.now_ms)
+        queue.wake(_Room(state), state.settings.bind_batch_slots, now_ms)
     if not queue.parking.waits_for(Cure.RESOURCES):
         state.opened_rows.clear()
-    queue.age(turn.now_ms)
 
 
 def _tell(state: State) -> None:

@@ -22,8 +22,9 @@ from atoll.service import collect_less_often
 from atoll.store import keys
 from regional.config import CoreSettings
 from regional.core.commands import Command, Commit
-from regional.core.events import Event, LeadershipWon, NodeHello, PlanSettled, ShareArrived
+from regional.core.events import Event, LeadershipWon, NodeHello, PlanSettled, ShareArrived, Woke
 from regional.core.machine import Machine
+from regional.core.queue import NEVER_MS
 from tests.benchmarks.fleet import CAPACITY, REGION, TENANTS, Jobs
 
 SIZES = (1_000, 10_000, 50_000)
@@ -32,6 +33,7 @@ REPLICAS = 100
 SPREAD_EVERY = 4  # one class in so many is spread, one bound to a zone, one even over zones, one apart on nodes
 ZONES = 3
 WARM_UP = 2_000  # decisions
+NOW_MS = 1_000
 
 
 class Core:
@@ -49,8 +51,9 @@ class Core:
 
     def run(self) -> None:
         """Until there is nothing left to do."""
-        while self._events:
-            for command in self.machine.handle(self._events.popleft(), 1_000):
+        while self._events or (self.machine.next_deadline() or NEVER_MS) <= NOW_MS:
+            event = self._events.popleft() if self._events else Woke()
+            for command in self.machine.handle(event, NOW_MS):
                 self._execute(command)
 
     def _execute(self, command: Command) -> None:

@@ -3263,6 +3263,7 @@ class Decision(_message.Message):
     FEASIBLE_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     PLACED_FIELD_NUMBER: _builtins.int
+    PLACED_ON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     generation: _builtins.int
     queued_ms: _builtins.int
@@ -3292,8 +3293,12 @@ class Decision(_message.Message):
     @_builtins.property
     def attempt(self) -> Global___Attempt: ...
     @_builtins.property
-    def placed(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacedSlot]:
-        """all slots of one class that were decided together, `slot` among them"""
+    def placed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """indices of all that were decided together, `slot` first; attempts count on from its"""
+
+    @_builtins.property
+    def placed_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """their nodes"""
 
     def __init__(
         self,
@@ -3314,45 +3319,16 @@ class Decision(_message.Message):
         next_owner: _builtins.str = ...,
         feasible: _builtins.int = ...,
         nodes: _builtins.int = ...,
-        placed: _abc.Iterable[Global___PlacedSlot] | None = ...,
+        placed: _abc.Iterable[_builtins.int] | None = ...,
+        placed_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_revision", b"cache_revision", "decided_ms", b"decided_ms", "feasible", b"feasible", "filters", b"filters", "generation", b"generation", "id", b"id", "next_owner", b"next_owner", "node", b"node", "nodes", b"nodes", "placed", b"placed", "policy_revision", b"policy_revision", "queued_ms", b"queued_ms", "quota", b"quota", "result", b"result", "scores", b"scores", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_revision", b"cache_revision", "decided_ms", b"decided_ms", "feasible", b"feasible", "filters", b"filters", "generation", b"generation", "id", b"id", "next_owner", b"next_owner", "node", b"node", "nodes", b"nodes", "placed", b"placed", "placed_on", b"placed_on", "policy_revision", b"policy_revision", "queued_ms", b"queued_ms", "quota", b"quota", "result", b"result", "scores", b"scores", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
-
-@_typing.final
-class PlacedSlot(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    INDEX_FIELD_NUMBER: _builtins.int
-    NODE_FIELD_NUMBER: _builtins.int
-    ATTEMPT_FIELD_NUMBER: _builtins.int
-    GPUS_FIELD_NUMBER: _builtins.int
-    index: _builtins.int
-    node: _builtins.str
-    @_builtins.property
-    def attempt(self) -> Global___Attempt: ...
-    @_builtins.property
-    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
-    def __init__(
-        self,
-        *,
-        index: _builtins.int = ...,
-        node: _builtins.str = ...,
-        attempt: Global___Attempt | None = ...,
-        gpus: _abc.Iterable[_builtins.int] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "gpus", b"gpus", "index", b"index", "node", b"node"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PlacedSlot: _TypeAlias = PlacedSlot  # noqa: Y015
 
 @_typing.final
 class NodeScore(_message.Message):

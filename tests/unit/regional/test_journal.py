@@ -103,12 +103,15 @@ async def test_a_folder_that_cannot_be_written_costs_decisions_not_the_task(tmp_
 def test_a_decision_about_many_slots_is_told_of_each_alone(tmp_path: Path) -> None:
     kept = journal(tmp_path)
     many = decision(3, node="n3")
-    for i in (3, 4):
-        many.placed.add(index=i, node=f"n{i}", attempt=objects_pb2.Attempt(term=1, n=i))
+    many.attempt.n = 8
+    many.placed.extend((3, 4))
+    many.placed_on.extend(("n3", "n4"))
     kept.keep(many)
     told = kept.last(name(4))
     assert told is not None
-    assert (told.slot.index, told.node, told.attempt.n, len(told.placed)) == (4, "n4", 4, 0)
+    assert (told.slot.index, told.node, told.attempt.n) == (4, "n4", 9)
+    assert not told.placed
+    assert not told.placed_on
     assert kept.last(name(5)) is None
     assert len(many.placed) == 2
 
