@@ -16,12 +16,15 @@ class Mirrored:
         self.evaluated = 0
         self._mirror = Mirror()
         self._known = Known()
+        self._table: NodeTable | None = None
 
     def processes(self) -> int:
         return 2
 
     def evaluate(self, due: Sequence[Due]) -> None:
-        table: NodeTable = due[0].row.table
+        table = due[0].row.table
+        if table is not self._table:  # another reign
+            self._table, self._mirror, self._known = table, Mirror(), Known()
         self._mirror.hear(pickle.loads(pickle.dumps(mirror.news(table, self._known))))
         self._known = Known.of(table)
         columns = {**mirror.use(table), **mirror.description(table)}
