@@ -34,28 +34,28 @@ def main() -> None:
 @click.option("--seeds", default=300, show_default=True, help="How many histories.")
 @click.option("--first", default=1, show_default=True, help="The first seed.")
 @click.option("--events", default=10_000, show_default=True, help="Events with faults in each, at least.")
-@click.option("--features", is_flag=True, help="Each seed draws features, too: GPUs, rules, schedules, removals ...")
+@click.option("--plain", is_flag=True, help="Without features that seeds draw: GPUs, rules, schedules, removals ...")
 @click.option("--workers", default=2, show_default=True, help="Processes.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
-def run_many(seeds: int, first: int, events: int, features: bool, workers: int, as_json: bool) -> None:
+def run_many(seeds: int, first: int, events: int, plain: bool, workers: int, as_json: bool) -> None:
     """Try SEEDS histories and check every rule in each.
 
     \b
     Examples:
       python -m simulation run
       python -m simulation run --seeds 20000 --first 1000
-      python -m simulation run --seeds 50 --features --json
+      python -m simulation run --seeds 50 --plain --json
     """
     started = time.perf_counter()
     cpu_s, outcomes = 0.0, []
     with ProcessPoolExecutor(workers) as pool:
         numbers = range(first, first + seeds)
-        for outcome, spent_s in pool.map(_timed, numbers, [events] * seeds, [features] * seeds, chunksize=4):
+        for outcome, spent_s in pool.map(_timed, numbers, [events] * seeds, [plain] * seeds, chunksize=4):
             outcomes.append(outcome)
             cpu_s += spent_s
             if outcome.failure:
                 click.echo(f"seed {outcome.seed}: {outcome.failure}", err=True)
-                told = " --features" if features else ""
+                told = " --plain" if plain else ""
                 click.echo(f"replay: python -m simulation replay {outcome.seed} --events {events}{told}", err=True)
     failed = [outcome.seed for outcome in outcomes if outcome.failure]
     seen: Counter[str] = Counter()
@@ -77,16 +77,16 @@ def run_many(seeds: int, first: int, events: int, features: bool, workers: int, 
     sys.exit(FAILED if failed else 0)
 
 
-def _timed(seed: int, events: int, features: bool) -> tuple[Outcome, float]:
+def _timed(seed: int, events: int, plain: bool) -> tuple[Outcome, float]:
     started = time.process_time()
-    return run(seed, events, features=None if features else NO_FEATURES), time.process_time() - started
+    return run(seed, events, features=NO_FEATURES if plain else None), time.process_time() - started
 
 
 @main.command()
 @click.argument("seed", type=int)
 @click.option("--events", default=10_000, show_default=True, help="As in the run that failed.")
-@click.option("--features", is_flag=True, help="As in the run that failed.")
-def replay(seed: int, events: int, features: bool) -> None:
+@click.option("--plain", is_flag=True, help="As in the run that failed.")
+def replay(seed: int, events: int, plain: bool) -> None:
     """Run the history of SEED again and print its outcome.
 
     \b
@@ -94,7 +94,7 @@ def replay(seed: int, events: int, features: bool) -> None:
       python -m simulation replay 17
       python -m simulation replay 17 --events 50000
     """
-    outcome = run(seed, events, features=None if features else NO_FEATURES)
+    outcome = run(seed, events, features=NO_FEATURES if plain else None)
     click.echo(json.dumps(asdict(outcome), indent=2))
     sys.exit(FAILED if outcome.failure else 0)
 

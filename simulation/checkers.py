@@ -68,6 +68,8 @@ class Checkers:
             self._world.preemptions.check_leaves()
         else:
             self._world.preemptions.check_nodes()
+            for protection in self._world.protection_of.values():
+                protection.check()
 
     def _look_at(self, change: Change) -> None:
         parts = change.key.split(b"/")
@@ -87,8 +89,14 @@ class Checkers:
             limits = [vector(limit.limit) for limit in slice_.limits]
             self.seen["strict slices"] += slice_.mode == objects_pb2.QUOTA_MODE_STRICT
             self._check_limit(self._limits, region, slice_.tenant, total(limits))
+            if region in self._world.protection_of:
+                self._world.protection_of[region].look_at_slice(slice_)
+        elif kind == b"zombie" and region in self._world.protection_of:
+            self._world.protection_of[region].look_at_zombie(change)
         elif kind == b"node":
             self._world.placements_of[region].look_at_node(change)
+            if region in self._world.protection_of:
+                self._world.protection_of[region].look_at_node(change)
             if change.item:
                 self._world.operators.look(change)
             else:
@@ -118,6 +126,8 @@ class Checkers:
         place, attempt = (region, slot_name(slot.id)), attempt_id(slot.attempt)
         self._world.placements_of[region].look_at_slot(slot if change.item else None, place[1])
         self._world.preemptions.look_at_slot(region, slot if change.item else None, place[1])
+        if region in self._world.protection_of:
+            self._world.protection_of[region].look_at_slot(slot if change.item else None, place[1])
         if change.item is None or slot.state != BOUND:
             self._now_bound.pop(place, None)
             return

@@ -191,6 +191,8 @@ class _RegionView:
         target = total([vector(limit.limit if slice_.frozen else limit.target) for limit in slice_.limits])
         if not (self.used(of[0]) + request * count).fits(target) or not self._headroom(request * count):
             return False
+        if not self._beside_protected(of[0], request * count):
+            return False
         open_ = [name for name, record in self.records.items() if not rules.refusal(record, task)]
         if count > 1 and (rules.is_ruled(task) or self._kept_away(of)):
             return False
@@ -235,6 +237,18 @@ class _RegionView:
         of_gpus = capacity.gpu_milli > FEW_GPUS_MILLI
         asked = request if of_gpus else request._replace(gpu_milli=0)
         return all(u + r <= c * free // 100 for u, r, c in zip(used, asked, capacity, strict=True) if r)
+
+    def _beside_protected(self, tenant: str, request: Vector) -> bool:
+        """Others leave it so much of what is free on the nodes that take work."""
+        open_ = [name for name, record in self.records.items() if not record.cordoned]
+        spare = total([vector(self.records[name].capacity) for name in open_])
+        spare -= total(
+            [vector(slot.vector) for slot in self.slots.values() if slot.state == BOUND and slot.node in open_]
+        )
+        for other, slice_ in self.slices.items():
+            if other != tenant:
+                spare -= (vector(slice_.protected) - self.used(other)).at_least(Vector())
+        return all(left >= asked for left, asked in zip(spare, request, strict=True) if asked)
 
     def _sums(self) -> str:
         """The leaders' sums agree with their records, and limits have come down to targets or to what is in use."""
@@ -370,7 +384,10 @@ class _GlobalView:
         if slice_.tenant and told and (told.weight, told.mode) != (spec.weight, spec.mode):
             return f"{view.region} has another weight or mode of {tenant}"
         granted = total([vector(account.granted) for account in slice_.accounts])
-        needed = view.needed(tenant)
+        protected = total([vector(part.amount) for part in spec.protected if part.region == view.region])
+        if slice_.tenant and told and vector(told.protected) != protected:
+            return f"{view.region} protects {vector(told.protected)} of {tenant}, asked is {protected}"
+        needed = view.needed(tenant).at_least(protected)
         if not granted.fits(needed.at_least(view.used(tenant))):
             return f"{tenant} keeps {granted} in {view.region}, where it needs {needed}"
         lacking = (needed - granted).at_least(Vector()).at_most(free)

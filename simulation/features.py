@@ -21,6 +21,7 @@ class Features:
     schedules: bool = False  # jobs that run each minute
     removals: bool = False  # nodes that are removed, some with their machine, and join again
     tokens: bool = False  # of users, made and revoked
+    protected: bool = False  # tenants that have parts of regions protected
 
 
 NO_FEATURES = Features()

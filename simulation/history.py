@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from simulation.convergence import converged, regions_converged
 from simulation.faults import Faults, draw
-from simulation.features import NO_FEATURES, Features
+from simulation.features import Features
 from simulation.features import draw as draw_features
 from simulation.world import Shape, World
 
@@ -44,11 +44,11 @@ def run(
     *,
     regions: int = 0,
     jobs: bool | None = None,
-    features: Features | None = NO_FEATURES,
+    features: Features | None = None,
     **faults_of: float,
 ) -> Outcome:
-    """The whole history of `seed`: at least `events` events with faults, then until it converges. `regions`, `jobs` and
-    `faults_of` replace what the seed has drawn; `features`: None = as the seed draws."""
+    """The whole history of `seed`: at least `events` events with faults, then until it converges. `regions`, `jobs`,
+    `features` and `faults_of` replace what the seed has drawn."""
     rng = random.Random(seed ^ 0x5EED)
     faults = replace(draw(rng), **faults_of)  # type: ignore[arg-type]
     shape = _shape(rng)

@@ -148,6 +148,7 @@ class Promises:
             case global_pb2.ApplyTenantRequest() as asked:
                 spec, wanted = after.spec, asked.tenant.spec
                 same = (spec.quota, spec.weight, spec.mode) == (wanted.quota, wanted.weight, wanted.mode or AVAILABLE)
+                same = same and list(spec.protected) == sorted(wanted.protected, key=lambda part: part.region)
                 done = asked.tenant.metadata.name == name and same
             case global_pb2.DeleteTenantRequest() as asked:
                 done = asked.name == name and bool(after.metadata.deleted_ms)

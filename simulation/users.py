@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Busy, OutcomeUnknown, Unavailable
 from atoll.model.resources import Vector
-from simulation import jobs, rules, services
+from simulation import jobs, protection, rules, services
 from simulation.services import MOST_REPLICAS, PREFERRED
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ class Users:
         if features.strict:
             spec.weight = rng.choice(WEIGHTS)
             spec.mode = rng.choice([objects_pb2.QUOTA_MODE_AVAILABLE, objects_pb2.QUOTA_MODE_STRICT])
+        if features.protected:
+            protection.draw(self.world, spec)
         tenant = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name=name), spec=spec)
         self.want(global_pb2.ApplyTenantRequest(tenant=tenant))
 

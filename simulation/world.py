@@ -28,6 +28,7 @@ from simulation.plane import GlobalCandidate
 from simulation.preemptions import Preemptions
 from simulation.process import Process
 from simulation.promises import Promises
+from simulation.protection import Protection
 from simulation.region import RegionalCandidate
 from simulation.users import Users
 
@@ -94,6 +95,7 @@ class World:
         self.nodes = [node for nodes in self.nodes_of.values() for node in nodes]
         self.preemptions = Preemptions(self)
         self.placements_of = {region: Placements(self) for region in self.regions}
+        self.protection_of = {region: Protection(self) for region in self.regions if shape.features.protected}
 
     def _rate(self) -> float:
         return 1.0 + self.kernel.random.uniform(-self.faults.clock_rate, self.faults.clock_rate)

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.resources import NOTHING
 from global_cp.core.budgets import Budgets
-from regional.core import filters, neighbours, removal
+from regional.core import filters, neighbours, protection, removal
+from regional.core.ledger import UNLIMITED
 from regional.core.state import State
 from simulation.features import Features
 from tests.simulation.mutants import mutant
 from tests.simulation.reservation_mutants import MUTANTS as MUTANTS
 
 RULES, GPUS = Features(rules=True), Features(gpus=True)
+PROTECTED = Features(protected=True, crowded=True)
 
 
 @mutant("weight or mode", events=2_000, features=Features(strict=True))
@@ -55,3 +58,14 @@ def a_new_leader_takes_every_gpu_for_free(patch: pytest.MonkeyPatch) -> None:
 @mutant("I7: node", features=Features(removals=True), events=6_000)
 def a_node_goes_with_what_is_on_it(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(removal, "_hindrance", lambda state, node: None)
+
+
+@mutant("protected: ", features=PROTECTED, events=6_000)
+def what_others_have_protected_is_placed_on(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(protection, "replicas", lambda state, tenant, request: UNLIMITED)
+    patch.setattr(protection, "lacking", lambda state, tenant, request: NOTHING)
+
+
+@mutant("protected: ", features=PROTECTED, events=6_000)
+def whoever_is_in_the_way_is_stopped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(protection.Guard, "beyond", lambda self, tenant, candidates: iter(candidates))

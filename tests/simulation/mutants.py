@@ -25,6 +25,7 @@ from regional.core.commands import SendToNode
 from regional.core.ledger import TenantAccount
 from regional.core.state import State, Turn
 from regional.core.transactions import Bind
+from simulation.features import NO_FEATURES
 
 HARD = objects_pb2.ACCOUNT_HARD
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -43,10 +44,10 @@ MUTANTS: list[Mutant] = []
 
 
 def mutant(*rules: str, events: int = 4_000, **given: Any) -> Callable[[Patch], Patch]:
-    """`given`: faults, and how the world is shaped; regions=0 or jobs=None is as the seed draws."""
+    """`given`: faults, and how the world is shaped; regions=0, jobs=None or features=None is as the seed draws."""
 
     def register(patch: Patch) -> Patch:
-        shape = {"regions": 1, **given}
+        shape = {"regions": 1, "features": NO_FEATURES, **given}
         MUTANTS.append(Mutant(patch.__name__, patch, rules, events, shape))
         return patch
 

@@ -16,6 +16,7 @@ SEEN = {
     "runs of schedules",
     "nodes removed",
     "tokens",
+    "bound beside what is protected",
 }
 
 
