@@ -62,6 +62,8 @@ class Protection:
         self._slots: dict[SlotName, objects_pb2.Slot] = {}  # those charged
         self._zombies: dict[bytes, tuple[str, Vector]] = {}
         self._protected: dict[str, Vector] = {}
+        self._held: dict[str, Vector] = {}  # by tenant
+        self._bound: dict[str, Vector] = {}
         self._sums: deque[Sums] = deque()
         self._new: list[tuple[SlotName, objects_pb2.Slot]] = []  # of this revision
 
@@ -88,13 +90,19 @@ class Protection:
     def look_at_slot(self, slot: objects_pb2.Slot | None, name: SlotName) -> None:
         before = self._slots.pop(name, None)
         if before is not None:
-            self._charge(before.node, -vector(before.vector))
+            self._enter(before, name, -vector(before.vector))
         if slot is None or slot.state not in CHARGED:
             return
         self._slots[name] = slot
-        self._charge(slot.node, vector(slot.vector))
+        self._enter(slot, name, vector(slot.vector))
         if before is None or before.attempt != slot.attempt:
             self._new.append((name, slot))
+
+    def _enter(self, slot: objects_pb2.Slot, name: SlotName, amount: Vector) -> None:
+        self._charge(slot.node, amount)
+        self._held[name.tenant] = self._held.get(name.tenant, NOTHING) + amount
+        if slot.state == BOUND:
+            self._bound[name.tenant] = self._bound.get(name.tenant, NOTHING) + amount
 
     def _charge(self, node: str, amount: Vector) -> None:
         self._free_on[node] = self._free_on.get(node, NOTHING) - amount
@@ -113,17 +121,10 @@ class Protection:
             self._sums.popleft()
 
     def _summed(self, now_ms: int) -> Sums:
-        held: dict[str, Vector] = {}
-        bound: dict[str, Vector] = {}
-        for name, slot in self._slots.items():
-            amount = vector(slot.vector)
-            held[name.tenant] = held.get(name.tenant, NOTHING) + amount
-            if slot.state == BOUND:
-                bound[name.tenant] = bound.get(name.tenant, NOTHING) + amount
         free = NOTHING
         for node in self._open:
             free += self._free_on[node]
-        return Sums(now_ms, free, dict(self._protected), held, bound)
+        return Sums(now_ms, free, dict(self._protected), dict(self._held), dict(self._bound))
 
     def _check_room(self, new: list[tuple[SlotName, objects_pb2.Slot]]) -> None:
         asked: dict[str, Vector] = {}

@@ -8,11 +8,13 @@ clock on the wall through both. A time zone is a function from an instant to its
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 Zones = Callable[[str, int], int | None]  # the same by name of a zone; None: there is no such zone
 Offset = Callable[[int], int]  # of local time from UTC in milliseconds, at an instant in milliseconds
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 LONGEST = 200  # characters
+_FOREVER_MS = 1 << 62
 _YEARS = 8  # without a 29th of February at most
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -50,8 +52,15 @@ class Cron:
         """The first instant behind `after_ms`; None: never."""
         day = (after_ms + offset(after_ms)) // DAY_MS
         for ahead in range(-1, _YEARS * 366):
-            if found := [at for at in self._firings(day + ahead, offset) if at > after_ms]:
-                return min(found)
+            first: int | None = None
+            for local_ms, offsets in self._times(day + ahead, offset, after_ms):
+                if first is not None and local_ms - offsets[0] >= first:
+                    break  # what follows is later
+                for at in self._instants(local_ms, offsets, offset):
+                    if at > after_ms and (first is None or at < first):
+                        first = at
+            if first is not None:
+                return first
         return None
 
     def last_ms(self, until_ms: int, after_ms: int, offset: Offset) -> int | None:
@@ -59,21 +68,37 @@ class Cron:
         day = (until_ms + offset(until_ms)) // DAY_MS
         first = (after_ms + offset(after_ms)) // DAY_MS - 1
         for back in range(day + 1, first - 1, -1):
-            if found := [at for at in self._firings(back, offset) if after_ms < at <= until_ms]:
-                return max(found)
+            last: int | None = None
+            for local_ms, offsets in self._times(back, offset, after_ms, until_ms, backwards=True):
+                if last is not None and local_ms - offsets[-1] <= last:
+                    break  # what follows is earlier
+                for at in self._instants(local_ms, offsets, offset):
+                    if after_ms < at <= until_ms and (last is None or at > last):
+                        last = at
+            if last is not None:
+                return last
         return None
 
-    def _firings(self, day: int, offset: Offset) -> Iterator[int]:
-        """The instants of one local day, counted from 1970-01-01."""
+    def _times(
+        self, day: int, offset: Offset, after_ms: int, until_ms: int = _FOREVER_MS, *, backwards: bool = False
+    ) -> Iterator[tuple[int, list[int]]]:
+        """The times of one local day, counted from 1970-01-01, with the offsets around it, the largest first: in order
+        those that may be instants behind `after_ms` and up to `until_ms`."""
         _, month, of_month = civil(day)
         by_month, by_week = of_month in self.days, (day + 4) % 7 in self.weekdays
         if month not in self.months or not (by_month or by_week if self.either_day else by_month and by_week):
             return
         noon = day * DAY_MS + DAY_MS // 2
         offsets = sorted({offset(noon - DAY_MS), offset(noon), offset(noon + DAY_MS)}, reverse=True)
-        for hour in self.hours:
-            for minute in self.minutes:
-                yield from self._instants(day * DAY_MS + hour * HOUR_MS + minute * MINUTE_MS, offsets, offset)
+        low_ms, high_ms = after_ms + offsets[-1], until_ms + offsets[0]  # on a clock on the wall
+        order = -1 if backwards else 1
+        for hour in self.hours[::order]:
+            hour_ms = day * DAY_MS + hour * HOUR_MS
+            if hour_ms + HOUR_MS <= low_ms or hour_ms > high_ms:
+                continue
+            for minute in self.minutes[::order]:
+                if low_ms < hour_ms + minute * MINUTE_MS <= high_ms:
+                    yield hour_ms + minute * MINUTE_MS, offsets
 
     def _instants(self, local_ms: int, offsets: list[int], offset: Offset) -> list[int]:
         found = [local_ms - by for by in offsets if offset(local_ms - by) == by]
@@ -82,6 +107,7 @@ class Cron:
         return found[:1] or [local_ms - offset(local_ms - offsets[0] - HOUR_MS)]
 
 
+@lru_cache(maxsize=1_024)
 def parse(text: str) -> Cron:
     """Raises CronError."""
     fields = _MACROS.get(text.strip().lower(), text).lower().split()

@@ -95,19 +95,25 @@ def workload_events(records: Records, changes: Sequence[Change], revision: int) 
 
 
 def _event(records: Records, path: tuple[str, str], change: Change, revision: int) -> Publish:
-    document = workload(records, *path)
-    kind = global_pb2.EVENT_TYPE_CHANGED
-    if document is None:
-        kind = global_pb2.EVENT_TYPE_DELETED
-        document = change.before if isinstance(change.before, objects_pb2.Workload) else None
-    return Publish(global_pb2.WorkloadEvent(type=kind, workload=document, revision=revision))
+    event = global_pb2.WorkloadEvent(type=global_pb2.EVENT_TYPE_CHANGED, revision=revision)
+    if stored := records.workloads.get(*path):
+        _fill(event.workload, records, stored)
+    else:
+        event.type = global_pb2.EVENT_TYPE_DELETED
+        if isinstance(change.before, objects_pb2.Workload):
+            event.workload.CopyFrom(change.before)
+    return Publish(event)
 
 
 def _filled(records: Records, stored: objects_pb2.Workload) -> objects_pb2.Workload:
     document = objects_pb2.Workload()
+    _fill(document, records, stored)
+    return document
+
+
+def _fill(document: objects_pb2.Workload, records: Records, stored: objects_pb2.Workload) -> None:
     document.CopyFrom(stored)
     metadata = document.metadata
     metadata.revision = records.mod(keys.workload(metadata.tenant, metadata.name))
     if status := records.statuses.get(metadata.tenant, metadata.name):
         document.status.CopyFrom(status)
-    return document

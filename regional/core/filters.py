@@ -41,6 +41,8 @@ class Cure(Enum):
     SLICE = "slice"  # a tenant's first slice has come
     REPLICAS = "replicas"  # a replica has left its node, or has come, that a rule of the task counts
 
+    __hash__ = object.__hash__  # each is one object; Enum hashes its name, in Python, whenever a set is asked
+
 
 @dataclass(frozen=True, slots=True)
 class Requirement:

@@ -87,6 +87,8 @@ def next_admission(state: State, lane: int, turn: Turn) -> AdmitShares | None:
 
 def _admit(state: State, lane: int, unsettled: dict[tuple[str, str], WorkloadEntry]) -> AdmitShares | None:
     """As many as one transaction takes, at least one."""
+    if not unsettled:
+        return None
     admitted: list[tuple[WorkloadEntry, objects_pb2.Share]] = []
     room = state.settings.admission_batch_kib * 1024
     for key in list(islice(unsettled, state.settings.admission_batch_shares)):
