@@ -207,10 +207,10 @@ def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
     if not entry.wanted or task.cls is None:
         state.forgettable[task.owner.tenant, task.owner.name] = task.owner
         return
-    if not entry.waits:
-        return
     if gangs.together(task):
-        gangs.look(state, task.owner)
+        gangs.look(state, task.owner)  # what has ended for good may be the last that the others' new start waits for
+        return
+    if not entry.waits:
         return
     failed = record.state == WAITING and not entry.outdated and entry.exit_reason not in ("", STOPPED, NODE_LOST)
     avoid = record.node if failed else ""

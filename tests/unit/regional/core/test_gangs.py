@@ -240,6 +240,19 @@ def test_what_has_completed_stays_so(world: RegionalWorld) -> None:
     assert [slot.id.index for slot in world.slots()] == [0, 1]
 
 
+def test_a_gang_starts_again_though_the_last_of_the_others_completes(world: RegionalWorld) -> None:
+    """It was being stopped because another member failed, and completed before it heard of that."""
+    (session,) = nodes(world, 1)
+    world.share("g", member(3), type=JOB)
+    slots = world.slots()
+    world.run(session, slots)
+    world.close(session, slots[1], reason="Failed", code=1)
+    world.close(session, slots[0], reason="Completed")
+    world.close(session, slots[2], reason="Completed")
+    world.advance(10_000, beating=[session])
+    assert [slot.id.index for slot in world.slots()] == [1]
+
+
 def test_a_member_of_a_service_is_replaced_alone(world: RegionalWorld) -> None:
     (session,) = nodes(world, 1)
     world.share("g", member(3))
