@@ -3,8 +3,9 @@
 Keeps (S) of docs/protocols.md at every revision: U + V <= C, in strict mode U + V + Z <= C. A charge counts from the
 moment its transaction is sent until it is refused; a credit counts only when it is committed. C moves only by
 APPLY-SLICE, in the order of (epoch, seq): up at once, down to max(target, what is in use), again and again as work
-drains. When the validity of a slice is over, C becomes what is in use, once: releases make room for new work, until the
-global plane renews it. One account for now: everything is charged to ACCOUNT_HARD.
+drains. A tenant becomes strict once what may still run of it fits. When the validity of a slice is over, C becomes what
+is in use, once: releases make room for new work, until the global plane renews it. One account for now: everything is
+charged to ACCOUNT_HARD.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
 from atoll.model.resources import NOTHING, Vector, total, vector
 
+STRICT = objects_pb2.QUOTA_MODE_STRICT
 UNLIMITED = 1 << 30
 Standing = tuple[int, int, Vector, Vector, Vector, Vector]  # epoch, seq, limit, bound, zombie, surge
 
@@ -34,12 +36,14 @@ class TenantAccount:
     wishes_since_ms: int = 0  # since when some of it is waited for, and nothing else; 0 = none is
     stamp: regional_pb2.SliceStamp | None = None  # newer than `record`, to be applied
     applying: objects_pb2.RegionSlice | None = None  # sent and not settled
+    told_strict: bool = False  # by the newest slice; in force once what may still run fits, see `next_record`
     lane_use: dict[int, Vector] = field(default_factory=dict)  # as committed, by lane
     reported: Standing | None = None  # as last sent up
 
     @property
     def strict(self) -> bool:
-        return self.record.mode == objects_pb2.QUOTA_MODE_STRICT
+        """Already while it is being stored: a BIND that is sent now may apply after it."""
+        return STRICT in (self.record.mode, self.applying.mode if self.applying else 0)
 
     @property
     def weight(self) -> int:
@@ -117,18 +121,27 @@ class TenantAccount:
             frozen.frozen = True
             return frozen
         lower = self.limit.at_most(self.target.at_least(self.in_use()))
-        if not self.mod_revision or lower == self.limit:
+        becomes_strict = self.told_strict and not self.strict and self._may_run().fits(lower)
+        if not self.mod_revision or (lower == self.limit and not becomes_strict):
             return None
-        return self._with_limit(self.record, lower, self.target)
+        record = self._with_limit(self.record, lower, self.target)
+        record.mode = STRICT if becomes_strict else record.mode
+        return record
+
+    def _may_run(self) -> Vector:
+        """U + V + Z, with what is sent."""
+        return self.held + self.charging + self.zombie
 
     def _applied(self, stamp: regional_pb2.SliceStamp) -> objects_pb2.RegionSlice:
         granted, target = _hard_grant(stamp.slice)
-        limit = granted.at_most(target.at_least(self.in_use()))
+        becomes_strict = stamp.slice.mode == STRICT and not self.strict
+        limit = granted.at_most(target.at_least(self._may_run() if becomes_strict else self.in_use()))
+        waits = becomes_strict and not self._may_run().fits(limit)
         record = objects_pb2.RegionSlice(
             tenant=self.tenant,
             epoch=stamp.slice.epoch,
             seq=stamp.slice.seq,
-            mode=stamp.slice.mode,
+            mode=self.record.mode if waits else stamp.slice.mode,
             weight=stamp.slice.weight,
             protected=stamp.slice.protected if stamp.slice.HasField("protected") else None,
             store_life=stamp.store_life,

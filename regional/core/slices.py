@@ -4,7 +4,7 @@ when the global plane has not renewed them in time."""
 from atoll.api.v1 import objects_pb2, regional_pb2
 from regional.core import transactions
 from regional.core.commands import SendUp
-from regional.core.ledger import TenantAccount, is_newer
+from regional.core.ledger import STRICT, TenantAccount, is_newer
 from regional.core.state import State, Turn
 from regional.core.transactions import ApplySlice
 
@@ -12,9 +12,12 @@ from regional.core.transactions import ApplySlice
 def slice_arrived(state: State, stamp: regional_pb2.SliceStamp, turn: Turn) -> None:
     account = state.account(stamp.slice.tenant)
     if is_newer(stamp, account.record) and (account.stamp is None or _supersedes(stamp, account.stamp)):
-        account.stamp = stamp
+        account.stamp, account.told_strict = stamp, stamp.slice.mode == STRICT
         state.unsettled_slices[account.tenant] = account
     elif account.mod_revision:
+        if not _supersedes(_stored(account), stamp):  # as stored, but that it may wait to become strict
+            account.told_strict = stamp.slice.mode == STRICT
+            state.unsettled_slices[account.tenant] = account
         acknowledge(state, account, turn)
 
 
@@ -23,6 +26,13 @@ def _supersedes(stamp: regional_pb2.SliceStamp, other: regional_pb2.SliceStamp) 
         other.store_life,
         other.slice.epoch,
         other.slice.seq,
+    )
+
+
+def _stored(account: TenantAccount) -> regional_pb2.SliceStamp:
+    record = account.record
+    return regional_pb2.SliceStamp(
+        store_life=record.store_life, slice=objects_pb2.Slice(epoch=record.epoch, seq=record.seq)
     )
 
 

@@ -139,6 +139,24 @@ def test_strict_mode_counts_zombies(world: RegionalWorld) -> None:
     assert not world.slots(), "the old replica may still run, and there is quota for one"
 
 
+def test_a_tenant_becomes_strict_when_what_may_still_run_fits(world: RegionalWorld) -> None:
+    world.grant("small", Vector(1_000, 4_096), seq=1)
+    world.join("n1")
+    world.share("web", task(), tenant="small")
+    other = world.join("n2")
+    world.advance(20_000, beating=[other])
+    assert (len(world.zombies()), len(world.slots())) == (1, 1)
+    world.grant("small", Vector(1_000, 4_096), seq=2, mode=objects_pb2.QUOTA_MODE_STRICT)
+    assert not world.state.accounts["small"].strict, "a replica and a zombie are more than the slice"
+    world.take_over()
+    other = world.join("n2")
+    world.grant("small", Vector(1_000, 4_096), seq=2, mode=objects_pb2.QUOTA_MODE_STRICT)
+    back = world.join("n1", incarnation=2)
+    world.advance(5_000, beating=[other, back])
+    assert not world.zombies()
+    assert world.state.accounts["small"].strict, "another leader goes on"
+
+
 def test_everything_is_said_again_when_the_global_plane_is_back(world: RegionalWorld) -> None:
     world.uplink()
     session = world.join("n1")
