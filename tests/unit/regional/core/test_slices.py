@@ -143,6 +143,7 @@ def test_a_tenant_becomes_strict_when_what_may_still_run_fits(world: RegionalWor
     world.grant("small", Vector(1_000, 4_096), seq=1)
     world.join("n1")
     world.share("web", task(), tenant="small")
+    (lost,) = world.slots()
     other = world.join("n2")
     world.advance(20_000, beating=[other])
     assert (len(world.zombies()), len(world.slots())) == (1, 1)
@@ -151,7 +152,8 @@ def test_a_tenant_becomes_strict_when_what_may_still_run_fits(world: RegionalWor
     world.take_over()
     other = world.join("n2")
     world.grant("small", Vector(1_000, 4_096), seq=2, mode=objects_pb2.QUOTA_MODE_STRICT)
-    back = world.join("n1", incarnation=2)
+    back = world.join("n1")
+    world.close(back, lost)
     world.advance(5_000, beating=[other, back])
     assert not world.zombies()
     assert world.state.accounts["small"].strict, "another leader goes on"
