@@ -19,7 +19,7 @@ class CoreSettings:
     # transactions
     lanes: int = 2
     bind_batch_slots: int = 120
-    class_turn_slots: int = 40  # of one class in a batch, before the order between classes is asked again
+    class_turn_slots: int = 60  # of one class in a batch, before the order between classes is asked again
     release_batch_slots: int = 120
     admission_batch_shares: int = 60
     admission_batch_kib: int = 512
