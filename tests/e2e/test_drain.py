@@ -42,6 +42,7 @@ async def client(cluster: Cluster) -> AsyncIterator[AsyncClient]:
 def document(name: str, replicas: int, cpu: str = "10m") -> objects_pb2.Workload:
     spec = Workload(name=name, command=("sleep", "1000000"), replicas=replicas, cpu=cpu, memory="16Mi")
     message = spec.to_proto()
+    message.spec.migratable = name == "even"
     message.spec.tasks[0].strategy = "spread"
     message.spec.tasks[0].termination_grace_s = 1
     return message
