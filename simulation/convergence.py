@@ -56,6 +56,10 @@ def _count(share: objects_pb2.Share, task: str) -> int:
     return sum(each.replicas for each in share.spec.tasks if each.name == task)
 
 
+def _protected(tenant: objects_pb2.Tenant, region: str) -> Vector:
+    return total([vector(part.amount) for part in tenant.spec.protected if part.region == region])
+
+
 def _times(request: Vector, room: Vector) -> int:
     """How many fit into the room, which may be less than none."""
     return max(0, min(have // asked for asked, have in zip(request.amounts(), room.amounts(), strict=True) if asked))
@@ -362,16 +366,16 @@ class _GlobalView:
         return f"I7: {lost[0].metadata.name} has shares and no workload" if lost else ""
 
     def _budgets(self) -> str:
-        """What is granted is needed or in use; what is free is needed nowhere; a lowered quota has come down to what
-        is in use, and a deleted tenant is gone."""
+        """What is granted is needed, protected or in use; what is free is needed nowhere; a lowered quota has come down
+        to what is in use or protected, and a deleted tenant is gone."""
         for name, tenant in sorted(self.tenants.items()):
             if tenant.metadata.deleted_ms:
                 if not any(path[0] == name for path in self.workloads):
                     return f"tenant {name} is deleted and not gone"
                 continue
             budget = self.budgets[name].accounts[0]
-            used = total([view.used(name) for view in self.regions])
-            if not vector(budget.effective).fits(vector(tenant.spec.quota).at_least(used)):
+            kept = total([view.used(name).at_least(_protected(tenant, view.region)) for view in self.regions])
+            if not vector(budget.effective).fits(vector(tenant.spec.quota).at_least(kept)):
                 return f"{name} still has {vector(budget.effective)} of {vector(tenant.spec.quota)}"
             for view in self.regions:
                 if missing := self._slice(view, name, vector(budget.free)):
@@ -384,7 +388,7 @@ class _GlobalView:
         if slice_.tenant and told and (told.weight, told.mode) != (spec.weight, spec.mode):
             return f"{view.region} has another weight or mode of {tenant}"
         granted = total([vector(account.granted) for account in slice_.accounts])
-        protected = total([vector(part.amount) for part in spec.protected if part.region == view.region])
+        protected = _protected(self.tenants[tenant], view.region)
         if slice_.tenant and told and vector(told.protected) != protected:
             return f"{view.region} protects {vector(told.protected)} of {tenant}, asked is {protected}"
         needed = view.needed(tenant).at_least(protected)
