@@ -78,11 +78,17 @@ class Crew:
                 member.strike("it does not answer")
         for member in [one for one in self._members if one.struck and one.dead]:
             self._bury(member, now_s)
-        taken = {member.place for member in self._members}
-        for place in range(1, self._places):
-            if place not in taken and now_s >= self._next_start_s:
-                self._members.append(Member(place, self._memory, self._locks))
+        for place in sorted({*range(1, self._places)} - {member.place for member in self._members}):
+            if now_s >= self._next_start_s:
+                self._start(place, now_s)
         WORKERS.set(len(self._at_hand()))
+
+    def _start(self, place: int, now_s: float) -> None:
+        try:
+            self._members.append(Member(place, self._memory, self._locks))
+        except OSError as error:
+            log.warning("a scheduler worker cannot be started", reason=str(error))
+            self._rest(now_s)
 
     def _bury(self, member: Member, now_s: float) -> None:
         log.warning("a scheduler worker is replaced", pid=member.pid, reason=member.struck)
@@ -91,6 +97,10 @@ class Crew:
         member.close()
         if now_s - member.started_s > _REST_LONGEST_S:
             self._rest_s = _REST_FIRST_S
+        self._rest(now_s)
+
+    def _rest(self, now_s: float) -> None:
+        """Before another one is started."""
         self._next_start_s, self._rest_s = now_s + self._rest_s, min(2 * self._rest_s, _REST_LONGEST_S)
 
     def close(self) -> None:

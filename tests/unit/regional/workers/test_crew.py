@@ -130,6 +130,20 @@ def test_one_that_is_stopped_while_it_waits_is_replaced_too(crew: Crew) -> None:
     twice.evaluate(crew)
 
 
+def test_a_region_goes_on_where_no_worker_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("too many processes")
+
+    crew = Crew(2, 1.0)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    crew.tend()
+    assert crew.processes() == 1
+    Twice(6).evaluate(crew)
+    monkeypatch.undo()
+    tended(crew, lambda: crew.processes() == 2)
+    crew.close()
+
+
 def test_nobody_outlives_a_region_that_is_killed() -> None:
     """Not even who is stopped. Their memory has no name, so it goes with them."""
     with subprocess.Popen([sys.executable, "-m", "tests.support.crews"], stdout=subprocess.PIPE, text=True) as region:
