@@ -3,8 +3,9 @@
 Real processes: etcd, two candidates for the global plane and for the region, simulated nodes with room for everything.
 So many clients apply jobs of one processor each, all at once, for a tenant whose quota is `limit` processors; nothing
 ends. On the way the leader of the region is killed, and then that of the global plane; both come back. What is bound is
-counted at every revision by a watch. In the end the quota is all used, it was exceeded at no revision, every job was
-accepted, and the auditor has replayed the store and found every invariant kept at every revision.
+counted at every revision by a watch, and the auditor checks every invariant there. In the end the quota is all used, it
+was exceeded at no revision, and every job was accepted. Then both leaders are killed once more, a job that is bound is
+deleted, and another has to get its place: so the queue is taken over at its full length.
 """
 
 import argparse
@@ -14,12 +15,13 @@ import json
 import signal
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from atoll import errors
 from atoll.api.v1 import objects_pb2
-from atoll.audit import Verdict
+from atoll.audit import Auditor, Verdict
 from atoll.cli import playground
 from atoll.cli.dev_cluster import DevCluster
 from atoll.sdk.client import AsyncClient
@@ -27,24 +29,26 @@ from atoll.sdk.specs import Workload
 from atoll.sdk.workloads import new_request_id
 from atoll.store import keys
 from atoll.store.etcd import EtcdStore
-from atoll.store.store import Store
-from tests.support.audit import assert_clean
+from atoll.store.store import Change, Store
+from atoll.verification import ROOTS
 
 REGION, TENANT = "r1", "race"
 ROOT = keys.region_root(REGION)
 COMMAND = ("sleep", "1000000")
 SLOTS_OF_NODE = 16
-REACHED_S = 120.0
+SLOTS = ROOT + b"slot/"
+REACHED_S = HANDED_OVER_S = 120.0
 SETTLED_S = 2.0  # the quota is all used, and stays so
 _BOUND = objects_pb2.SLOT_STATE_BOUND
 
 
 class Usage:
-    """What is bound, as of the last revision seen, and the most there was at any."""
+    """What is bound, as of the last revision seen, and the most there was at any; and what the auditor says of each."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._bound: set[bytes] = set()
+        self._bound: dict[bytes, str] = {}  # the job, by slot
+        self._auditor = Auditor()
         self.most = 0
         self.news = asyncio.Event()
 
@@ -52,22 +56,42 @@ class Usage:
     def now(self) -> int:
         return len(self._bound)
 
-    async def follow(self, after: int) -> None:
-        async with self._store.watch(ROOT + b"slot/", start_revision=after + 1) as batches:
+    @property
+    def oldest(self) -> str:
+        """The job that has been bound for longest."""
+        return next(iter(self._bound.values()))
+
+    def binds(self, job: str) -> bool:
+        return job in self._bound.values()
+
+    async def follow(self) -> None:
+        async with self._store.watch(ROOTS, start_revision=1) as batches:
             async for batch in batches:  # of one revision each, or of several, whole
+                self._auditor.feed(batch)
                 for change in batch.changes:
-                    if change.item and objects_pb2.Slot.FromString(change.item.value).state == _BOUND:
-                        self._bound.add(change.key)
-                    else:
-                        self._bound.discard(change.key)
+                    if change.key.startswith(SLOTS):
+                        self._note(change)
                 self.most = max(self.most, self.now)
                 self.news.set()
 
-    async def until(self, bound: int) -> None:
-        async with asyncio.timeout(REACHED_S):
-            while self.now < bound:
+    def _note(self, change: Change) -> None:
+        slot = objects_pb2.Slot.FromString(change.item.value) if change.item else objects_pb2.Slot()
+        if slot.state == objects_pb2.SLOT_STATE_BOUND:
+            self._bound.setdefault(change.key, slot.id.workload)
+        else:
+            self._bound.pop(change.key, None)
+
+    async def until(self, reached: Callable[[], bool], within_s: float) -> None:
+        async with asyncio.timeout(within_s):
+            while not reached():
                 self.news.clear()
                 await self.news.wait()
+
+    async def verdict(self) -> Verdict:
+        """Of every revision up to that of the store now."""
+        _, end = await self._store.get(ROOTS)
+        await self.until(lambda: self._auditor.revision >= end, REACHED_S)
+        return self._auditor.verdict()
 
 
 class Racers:
@@ -96,8 +120,12 @@ class Racers:
 
 
 async def _applied(client: AsyncClient, job: objects_pb2.Workload, request_id: str) -> bool:
+    return await _done(client.workloads.apply(job, request_id=request_id))
+
+
+async def _done(answer: Awaitable[object]) -> bool:
     with contextlib.suppress(errors.Unavailable, errors.Busy, errors.OutcomeUnknown):
-        await client.workloads.apply(job, request_id=request_id)
+        await answer
         return True
     return False
 
@@ -115,41 +143,55 @@ async def kill_leader(cluster: DevCluster, store: Store, root: bytes) -> str:
 
 async def race(cluster: DevCluster, clients: int, jobs: int, limit: int) -> dict[str, Any]:
     store = await EtcdStore.connect(cluster.etcd)
-    async with playground.client_of(cluster.connection) as admin:
+    usage, racers = Usage(store), Racers(cluster, clients, jobs)
+    async with playground.client_of(cluster.connection) as admin, asyncio.TaskGroup() as tasks:
         quota = objects_pb2.Resources(cpu_milli=limit * 1000, memory_mib=jobs)
         tenant = objects_pb2.Tenant(
             metadata=objects_pb2.Metadata(name=TENANT), spec=objects_pb2.TenantSpec(quota=quota)
         )
         await admin.tenants.apply(tenant)
-    usage, racers = Usage(store), Racers(cluster, clients, jobs)
-    _, revision = await store.get(keys.leader(ROOT))
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(usage.follow(revision))
+        following = tasks.create_task(usage.follow())
         began = time.monotonic()
         racing = tasks.create_task(racers.run())
-        await usage.until(limit // 3)
-        killed = [await kill_leader(cluster, store, ROOT)]
-        killed.append(await kill_leader(cluster, store, keys.GLOBAL))
+        await usage.until(lambda: usage.now >= limit // 3, jobs)
+        killed = [await kill_leader(cluster, store, root) for root in (ROOT, keys.GLOBAL)]
         await racing
         accepted_s = time.monotonic() - began
-        await usage.until(limit)
+        await usage.until(lambda: usage.now >= limit, REACHED_S)
         reached_s = time.monotonic() - began
         await asyncio.sleep(SETTLED_S)
+        in_the_end = usage.now
+        killed += [await kill_leader(cluster, store, root) for root in (ROOT, keys.GLOBAL)]
+        began = time.monotonic()
+        await _hand_over(admin, usage, limit)
+        handed_over_s = time.monotonic() - began
+        verdict = await usage.verdict()
         following.cancel()
-    verdict: Verdict = await assert_clean(store)
     await store.close()
+    assert verdict.checked, "nothing was audited"
+    assert not verdict.broken, "\n".join(map(str, verdict.violations))
     return {
         "clients": clients,
         "jobs_accepted": racers.accepted,
         "limit": limit,
         "most_bound_at_any_revision": usage.most,
-        "bound_in_the_end": usage.now,
+        "bound_in_the_end": in_the_end,
         "leaders_killed": killed,
         "accepted_s": round(accepted_s, 1),
         "limit_reached_s": round(reached_s, 1),
+        "place_handed_over_s": round(handed_over_s, 1),
         "revisions_audited": verdict.checked,
         "violations": len(verdict.violations),
     }
+
+
+async def _hand_over(client: AsyncClient, usage: Usage, limit: int) -> None:
+    """One that is bound goes, and one that waits takes its place."""
+    gone = usage.oldest
+    request_id = new_request_id()
+    while not await _done(client.workloads.delete(gone, tenant=TENANT, request_id=request_id)):
+        pass
+    await usage.until(lambda: not usage.binds(gone) and usage.now == limit, HANDED_OVER_S)
 
 
 def measure(folder: Path, clients: int, jobs: int, limit: int) -> dict[str, Any]:
