@@ -124,7 +124,7 @@ class _Line:
         self._settings = settings
         self._answerer = answerer
         self._post = post
-        self._queue: asyncio.Queue[regional_pb2.UplinkMessage] = asyncio.Queue(settings.uplink_queue_messages)
+        self._queue: asyncio.Queue[regional_pb2.UplinkMessage | None] = asyncio.Queue(settings.uplink_queue_messages)
         self._left: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._acked = asyncio.Event()
         self._forwards: dict[int, asyncio.Task[None]] = {}
@@ -139,9 +139,10 @@ class _Line:
             self._queue.put_nowait(message)
 
     async def outgoing(self, hello: regional_pb2.RegionHello) -> AsyncIterator[regional_pb2.UplinkMessage]:
+        """Until the session has ended: a call leaves behind who still waits for something to send."""
         yield regional_pb2.UplinkMessage(hello=hello)
-        while True:
-            yield await self._queue.get()
+        while message := await self._queue.get():
+            yield message
 
     async def run(self, call: AsyncIterable[regional_pb2.DownlinkMessage]) -> str:
         """Until one of: the stream ends, silence, overflow. Raises what the stream raises, _Elsewhere."""
@@ -156,6 +157,8 @@ class _Line:
         finally:
             for task in (*parts, *self._forwards.values()):
                 task.cancel()
+            if not self._queue.full():
+                self._queue.put_nowait(None)
 
     def leave(self, reason: str) -> None:
         """Ends the session. The first reason is kept."""

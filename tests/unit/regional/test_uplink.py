@@ -1,6 +1,7 @@
 """The uplink against a real server that speaks the global plane's side, one message at a time, as each test says."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -189,6 +190,18 @@ async def test_a_standby_of_the_global_plane_names_its_leader(pki: Pki, tmp_path
         await leader.welcomed()
         await until(lambda: region.posted[:1] == [GlobalWelcomed(WELCOME)])
     await leader.server.stop(0)
+
+
+async def test_a_session_that_has_ended_leaves_nothing_behind(pki: Pki, tmp_path: Path) -> None:
+    strays = list[str]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(context["message"]))
+    async with linked(pki, tmp_path) as (standby, _):
+        for _ in range(3):
+            (await standby.talk()).say(not_leader=agent_pb2.NotLeader())
+            gc.collect()
+        await standby.welcomed()
+        gc.collect()
+        assert strays == []
 
 
 async def test_a_leader_that_was_silent_is_not_dialled_again_because_a_standby_names_it(
