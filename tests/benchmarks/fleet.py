@@ -6,6 +6,7 @@ Both talk to the core as its shell does, by events and commands, in the same pro
 import asyncio
 import collections
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
@@ -26,6 +27,28 @@ TENANTS = ("t0", "t1", "t2", "t3")
 CAPACITY = objects_pb2.Resources(cpu_milli=64_000, memory_mib=262_144, disk_mib=1_000_000)
 REQUEST = objects_pb2.Resources(cpu_milli=500, memory_mib=512)
 PLENTY = objects_pb2.Resources(cpu_milli=2**50, memory_mib=2**50, disk_mib=2**50, gpu_milli=2**50)
+GPUS = 8  # of each node
+_MOST_FREQUENT = (  # requests of openb's default pod list that make up 61 % of it: how many of 24, milli CPUs, MiB, GPU
+    (5, 3_152, 5_600, 810),
+    (4, 11_300, 49_152, 1_000),
+    (3, 11_400, 48_128, 1_000),
+    (2, 3_152, 5_600, 1_000),
+    (2, 11_908, 47_104, 470),
+    (2, 12_500, 57_344, 0),
+    (2, 8_000, 30_517, 470),
+    (1, 32_000, 49_152, 0),
+    (1, 18_708, 64_512, 1_000),
+    (1, 11_908, 47_104, 650),
+    (1, 9_810, 41_560, 1_000),
+)
+SHAPES = {
+    "uniform": (REQUEST,),
+    "openb": tuple(
+        objects_pb2.Resources(cpu_milli=cpu, memory_mib=memory, gpu_milli=gpu)
+        for often, cpu, memory, gpu in _MOST_FREQUENT
+        for _ in range(often)
+    ),
+}
 REPLICAS = 500
 JOBS = 24  # at a time, over the tenants
 RUN_S = 0.3  # how long an attempt runs
@@ -69,6 +92,8 @@ class Fleet:
         for session in range(1, self._nodes + 1):
             name = f"n{session:05d}"
             hello = agent_pb2.Hello(node=name, incarnation=1, capacity=CAPACITY)
+            hello.gpus.extend(objects_pb2.Gpu(number=number, model="T4") for number in range(GPUS))
+            hello.capacity.gpu_milli = GPUS * 1_000
             self._core.post(NodeHello(session, name, "", (("zone", f"z{session % 3}"),), hello))
 
     def take(self, command: commands.SendToNode) -> None:
@@ -138,8 +163,9 @@ class Jobs:
     """What a global plane hands down: jobs, each removed when it has succeeded. After `begin` JOBS of them are kept in
     the region: when one is closed another one comes."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, shapes: Sequence[objects_pb2.Resources] = SHAPES["uniform"]) -> None:
         self._core = core
+        self._shapes = shapes
         self._revision = 100
         self._names = 0
         self._keeps = False
@@ -197,7 +223,7 @@ class Jobs:
             replicas=replicas,
             driver=objects_pb2.DRIVER_FAKE,
             command=["work"],
-            resources=objects_pb2.ResourceRequirements(requests=REQUEST),
+            resources=objects_pb2.ResourceRequirements(requests=self._shapes[self._names % len(self._shapes)]),
         )
         spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_JOB, tasks=[task], priority=priority)
         metadata = objects_pb2.Metadata(name=name, tenant=tenant, generation=1, uid=name)
