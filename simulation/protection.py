@@ -123,7 +123,7 @@ class Protection:
     def _summed(self, now_ms: int) -> Sums:
         free = NOTHING
         for node in self._open:
-            free += self._free_on[node]
+            free += self._free_on[node].at_least(NOTHING)
         return Sums(now_ms, free, dict(self._protected), dict(self._held), dict(self._bound))
 
     def _check_room(self, new: list[tuple[SlotName, objects_pb2.Slot]]) -> None:

@@ -7,6 +7,8 @@ the region, per dimension: on which node the room is, nobody promises. What is l
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector, total
@@ -24,7 +26,9 @@ def replicas(state: State, tenant: str, request: Vector) -> int:
     kept = _kept_for_others(state, tenant)
     if not kept:
         return UNLIMITED
-    free = _free(state)
+    if fitting := _fitting(_free(state) - kept, request):
+        return fitting
+    free = _free_by_node(state)
     fitting = _fitting(free - kept, request)
     return fitting if fitting or _fitting(free, request) else UNLIMITED
 
@@ -95,6 +99,12 @@ def unused(account: TenantAccount) -> Vector:
 def _free(state: State) -> Vector:
     """On the nodes that take work, as a sum."""
     return Vector(*state.table.standing().capacity) - Vector(*state.table.open_use())
+
+
+def _free_by_node(state: State) -> Vector:
+    """As a sum of what each has left: where one holds more than its capacity, that is more than the sums say."""
+    table = state.table
+    return Vector(*np.maximum(table.free(table.standing().open), 0).sum(axis=0).tolist())
 
 
 def _fitting(left: Vector, request: Vector) -> int:

@@ -65,6 +65,19 @@ def test_it_is_let_go_when_it_is_protected_no_more() -> None:
     world.check()
 
 
+def test_a_node_that_holds_more_than_it_has_does_not_open_what_is_protected_on_another() -> None:
+    world = begun()
+    world.join("n1", capacity=TEN)
+    world.share("many", task(replicas=6), tenant="globex")
+    world.join("n1", capacity=Vector(2_000, 102_400))
+    world.join("n2", capacity=Vector(5_000, 102_400))
+    world.share("large", task(replicas=1, cpu=2_000), tenant="globex")
+    assert held(world, "globex") == 6 and codes(world) == {explain.PROTECTED}
+    world.share("small", task(replicas=1), tenant="globex")
+    assert held(world, "globex") == 7
+    world.check()
+
+
 def test_work_that_ends_lets_others_in_up_to_it() -> None:
     world = begun()
     session = world.join("n1", capacity=TEN)
