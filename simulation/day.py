@@ -122,8 +122,8 @@ class GroundSegment(Users):
     def submit(self, job: Job, name: str) -> None:
         self.want(global_pb2.ApplyWorkloadRequest(workload=_workload(job, name, self.world.kernel.now_ms)))
 
-    def give_up_on(self, region: str, open_passes: dict[str, Job]) -> None:
-        self.want(global_pb2.UpdateRegionRequest(name=region, cordoned=True))
+    def submit_again(self, region: str, open_passes: dict[str, Job]) -> None:
+        """Once the region is cordoned: what comes before that may be given to it."""
         for name, job in open_passes.items():
             if self.world.global_state.get(keys.share(region, job.tenant, name)):
                 self.again += 1
@@ -178,6 +178,13 @@ class Day(World):
                 elif slot.state == objects_pb2.SLOT_STATE_DONE and slot.exit.reason == "Completed":
                     one.ended_ms = one.ended_ms or self.kernel.now_ms
 
+    def _look_for_cordon(self, batch: Batch) -> None:
+        for change in batch.changes:
+            if change.item and change.key == keys.region(LOST_REGION):
+                before = objects_pb2.Region.FromString(change.previous.value if change.previous else b"")
+                if objects_pb2.Region.FromString(change.item.value).cordoned and not before.cordoned:
+                    self._at(self.kernel.now_ms, lambda: self.ground.submit_again(LOST_REGION, self._open()))
+
     def _open(self) -> dict[str, Job]:
         now_ms = self.kernel.now_ms
         return {name: one.job for name, one in self.ran.items() if one.job.arrival_ms <= now_ms and not one.ended_ms}
@@ -193,7 +200,9 @@ class Day(World):
         for process in (*schedulers, *nodes):
             self._at(region_ms, process.reboot if isinstance(process, Node) else process.kill)
             self._at(region_ms + away_ms, process.start)
-        self._at(region_ms + GIVEN_UP_MS, lambda: self.ground.give_up_on(LOST_REGION, self._open()))
+        cordon = global_pb2.UpdateRegionRequest(name=LOST_REGION, cordoned=True)
+        self._at(region_ms + GIVEN_UP_MS, lambda: self.ground.want(cordon))
+        self.global_state.listen(self._look_for_cordon)
         back = global_pb2.UpdateRegionRequest(name=LOST_REGION, cordoned=False)
         self._at(region_ms + away_ms, lambda: self.ground.want(back))
 

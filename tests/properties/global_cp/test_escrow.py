@@ -262,14 +262,16 @@ class ForgetfulRegion(ModelRegion):
         return True
 
 
-def _lower_at_once(self: Any, owner: Any, region: Any, current: Any, entitled: Vector, money: Any, now: int) -> Any:
+def _lower_at_once(
+    self: Any, owner: Any, region: Any, current: Any, entitled: Vector, claim: Any, money: Any, now: int
+) -> Any:
     """A falls when the shrink is wanted, not when it is acknowledged."""
     have = budgets.granted(current)
     if entitled.fits(have) and entitled != have:
         after = self._rewritten(current, entitled, entitled)
         budget = money.returned(have - entitled).to_proto(owner.metadata.name)
         return Proposal(budgets.transactions.move_budget(self._records, "TARGET", budget, after), None)
-    return _slice_step(self, owner, region, current, entitled, money, now)
+    return _slice_step(self, owner, region, current, entitled, claim, money, now)
 
 
 _slice_step = budgets.Budgets._slice_step
