@@ -13,6 +13,7 @@ from atoll.cli.views import WORKLOADS, enum
 from atoll.cli.workloads import mutation, show, wait_for, waiting
 from atoll.manifest import selectors
 from atoll.manifest.scalars import format_instant
+from atoll.model import explain
 from atoll.sdk import progress
 
 SCHEDULE_LABEL = "atoll/schedule"  # that its runs have
@@ -79,6 +80,12 @@ async def runs(client: "AsyncClient", name: str, style: str) -> None:
         )
 
 
+def told_of(workload: objects_pb2.Workload, task: objects_pb2.TaskStatus) -> str:
+    """Why a task is as it is; with the time where it waits for one."""
+    at = f", {format_instant(workload.spec.not_before_ms)}" if task.reason == explain.NOT_YET else ""
+    return task.message + at
+
+
 def described(workload: objects_pb2.Workload) -> list[str]:
     """The job in a line, then its tasks; of one with a schedule when it runs."""
     status = workload.status.job
@@ -97,7 +104,7 @@ def described(workload: objects_pb2.Workload) -> list[str]:
                 f"{now.succeeded}/{task.completions or task.replicas}",
                 str(now.failed),
                 ",".join(task.depends_on),
-                now.message,
+                told_of(workload, now),
             ]
         )
     table = output.table(["TASK", "STATE", "SUCCEEDED", "FAILED", "DEPENDS ON", "WHY"], rows)

@@ -1,13 +1,15 @@
 """`why`: the last decision about each replica, or what keeps it waiting."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from atoll import manifest
+from atoll import errors, manifest
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.cli import output
 from atoll.cli.command import Command
+from atoll.cli.jobs import told_of
 from atoll.cli.session import SlotReference, connected
 from atoll.cli.views import enum, slot_text
 from atoll.manifest.scalars import format_instant
@@ -16,6 +18,7 @@ from atoll.model.explain import sentence
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
+_CLOSED = (objects_pb2.TASK_PHASE_PENDING, objects_pb2.TASK_PHASE_SKIPPED)
 ACTORS = {"agent": "the node's agent", "region": "the region", "global": "the global plane"}
 
 
@@ -36,15 +39,74 @@ async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, regi
     """Why a replica is where it is: node, scores, decision; or not placed: how many nodes lack what, and how much. And
     who acts next, as of now."""
     workload, task, index = slot
-    answers = await client.slots.why(workload, index=index, task=task, node=node, region=region)
-    if not answers:  # no region has any of it
-        answers = [_in_no_region(await client.workloads.get(workload))]
+    answers = await _answers(client, workload, task, index, node, region)
     if not output.is_table(style):
         names = [f"slot/{slot_text(answer.id)}" for answer in answers if answer.id.index >= 0]
         output.write(output.documents([manifest.tree(answer) for answer in answers], style, names=names))
     else:
         several = len({answer.region for answer in answers}) > 1
-        output.write("".join(line + "\n" for answer in answers for line in explain(answer, several=several)))
+        output.write("".join(line + "\n" for line in _grouped(answers, several)))
+
+
+async def _answers(
+    client: "AsyncClient", name: str, task: str, index: int, node: str, region: str
+) -> list[regional_pb2.SlotWhy]:
+    """What the regions say, then of a job the tasks that are not open yet: those no region knows."""
+    answers: list[regional_pb2.SlotWhy] = []
+    workload = None if index >= 0 or region else await client.workloads.get(name)
+    try:
+        answers = await client.slots.why(name, index=index, task=task, node=node, region=region)
+    except errors.NotFound:
+        workload = workload or await client.workloads.get(name)
+        if not _closed(workload, task, answers):
+            raise
+    if workload is None:
+        return answers
+    answers += [_not_open(workload, each) for each in _closed(workload, task, answers)]
+    return answers or [_in_no_region(workload)]
+
+
+def _closed(
+    workload: objects_pb2.Workload, task: str, answers: Sequence[regional_pb2.SlotWhy]
+) -> list[objects_pb2.TaskStatus]:
+    """Of the tasks that are asked about those that are not open, and not answered."""
+    found = {answer.id.task for answer in answers}
+    asked = [each for each in workload.status.job.tasks if each.task not in found and task in ("", each.task)]
+    return [each for each in asked if each.phase in _CLOSED]
+
+
+def _not_open(workload: objects_pb2.Workload, task: objects_pb2.TaskStatus) -> regional_pb2.SlotWhy:
+    metadata = workload.metadata
+    slot = objects_pb2.SlotId(tenant=metadata.tenant, workload=metadata.name, task=task.task, index=-1)
+    act = regional_pb2.NextAct(actor="global", what="opens it when that is over")
+    if task.phase == objects_pb2.TASK_PHASE_SKIPPED:
+        act = regional_pb2.NextAct(actor="nobody", what="it is skipped; what has failed may be resumed")
+    reason = objects_pb2.PendingReason(code=task.reason, message=told_of(workload, task))
+    return regional_pb2.SlotWhy(id=slot, reasons=[reason], next=act)
+
+
+def _grouped(answers: Sequence[regional_pb2.SlotWhy], several: bool) -> Iterator[str]:
+    """Replicas of which the same is to be said are told together, as `hello/0-5`."""
+    alike: dict[tuple[str, ...], list[regional_pb2.SlotWhy]] = {}
+    for answer in answers:
+        first, *rest = explain(answer, several=several)
+        named = answer.id.index >= 0
+        key = (slot_text(answer.id).rpartition("/")[0] if named else "", first.removeprefix(slot_text(answer.id)), *rest)
+        alike.setdefault(key, []).append(answer)
+    for (name, first, *rest), group in alike.items():
+        yield f"{name}/{_ranges([answer.id.index for answer in group])}{first}" if name else first
+        yield from rest
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`0-3,7`, of numbers that rise."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def _in_no_region(workload: objects_pb2.Workload) -> regional_pb2.SlotWhy:
@@ -66,7 +128,8 @@ def _in_no_region(workload: objects_pb2.Workload) -> regional_pb2.SlotWhy:
 def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]:
     """The answer about one slot, for people; with its region where there are several."""
     if answer.id.index < 0:
-        where = output.visible(f"{answer.id.workload} in {answer.region or 'no region'}")
+        name = "/".join(part for part in (answer.id.workload, answer.id.task) if part)
+        where = output.visible(f"{name} in {answer.region or 'no region'}")
         return [where, *(f"  {_reason(reason)}" for reason in answer.reasons), *_next(answer)]
     state = enum(answer.state, objects_pb2.SlotState) or "waiting"
     if answer.node:
@@ -77,8 +140,8 @@ def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]
         lines = [f"{slot_text(answer.id)}  {state}{waits}{position}"]
     lines[0] += f", region {output.visible(answer.region)}" if several else ""
     lines += [f"  {_reason(reason)}" for reason in answer.reasons]
-    if answer.HasField("on_node"):
-        lines.append(f"  the node asked about: {_reason(answer.on_node)}")
+    if answer.on_node:
+        lines.append("  the node asked about: " + " · ".join(map(_reason, answer.on_node)))
     lines += _next(answer)
     if answer.HasField("decision"):
         lines += _decision(answer.decision)

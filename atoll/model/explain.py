@@ -79,7 +79,8 @@ def reason(code: str, nodes: int = 0, missing: int = 0, detail: str = "") -> obj
     """A reason with its sentence; `missing` is what the best of those nodes lacks, in the dimension's unit."""
     message = SENTENCES[code]
     if missing:
-        message += f"; the best of them lacks {format_quantity(missing, _UNIT_OF[code])}"
+        which = "the best of them lacks" if nodes > 1 else "it lacks"
+        message += f"; {which} {format_quantity(missing, _UNIT_OF[code])}"
     if detail:
         message += f": {detail}"
     return objects_pb2.PendingReason(code=code, nodes=nodes, message=message)

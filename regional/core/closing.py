@@ -86,8 +86,9 @@ def _adopt(state: State, entry: SlotEntry, status: agent_pb2.AttemptStatus, turn
     state.retally(entry)
     resting.reported(state, state.nodes[entry.record.node], entry, before, turn)
     if status.phase == CLOSED:
-        if status.exit.reason == COMPLETED and status.started_ms:
-            entry.task.took_ms.append(max(0, turn.now_ms - status.started_ms))
+        if status.exit.reason == COMPLETED and before and before.started_ms:  # a certificate does not say when it began
+            ended_ms = status.exit.at_ms or turn.now_ms
+            entry.task.took_ms.append(max(0, ended_ms - before.started_ms))
         if not entry.busy:
             state.releases[entry.key] = entry
     elif entry.outdated or (entry.task.rolling and entry.marks & UP != was_up):

@@ -200,15 +200,13 @@ def _refused_by_rules(topology: Topology, rows: Rows) -> list[objects_pb2.Pendin
     return [explain.reason(code, count, detail=details[code]) for code, count in nodes.items()]
 
 
-def explain_node(row: ClassRow, node: int, around: Around = ALONE) -> objects_pb2.PendingReason | None:
-    """Why this one node refuses the class, or None when it does not."""
+def explain_node(row: ClassRow, node: int, around: Around = ALONE) -> list[objects_pb2.PendingReason]:
+    """Every filter and rule by which this one node refuses the class, in the order in which they are asked."""
     row.refresh(around.copies)
-    number = int(row.refusal[node])
-    if number < 0:
-        rows = np.array([node])
-        return next(iter(_refused_by_rules(row.topology(around), rows)), None) if row.ruled(around) else None
-    code = FILTERS[number].code
-    return reason_of(row.table, row.request, np.array([node]), code)
+    rows = np.array([node])
+    refusing = [each.code for each in FILTERS if not each.passes(row.table, row.request, rows)[0]]
+    reasons = [reason_of(row.table, row.request, rows, code) for code in refusing]
+    return reasons + (list(_refused_by_rules(row.topology(around), rows)) if row.ruled(around) else [])
 
 
 def show_scores(

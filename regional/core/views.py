@@ -12,7 +12,7 @@ from regional.core import draining, gangs, headroom, making_way, protection
 from regional.core.ailing import ailment
 from regional.core.next_act import next_act
 from regional.core.placement import explain_node, explain_refusals
-from regional.core.records import STOPPED, NodeEntry, TaskEntry
+from regional.core.records import COMPLETED, STOPPED, NodeEntry, TaskEntry
 from regional.core.reports import summary as region_summary
 from regional.core.state import State
 
@@ -120,9 +120,17 @@ def why(
     workload = state.workloads.get((request.tenant, request.workload))
     if workload is None or not workload.tasks:
         return regional_pb2.WhyResponse()
-    task = workload.tasks.get(request.task) if request.task else next(iter(workload.tasks.values()))
-    if task is None:
-        return regional_pb2.WhyResponse()
+    tasks = [task for name, task in workload.tasks.items() if request.task in ("", name)]
+    if request.index >= 0:
+        tasks = tasks[:1]
+    answers = (answer for task in tasks for answer in _of_task(state, task, request, now_ms))
+    return regional_pb2.WhyResponse(slots=islice(answers, limit))
+
+
+def _of_task(
+    state: State, task: TaskEntry, request: regional_pb2.WhyRequest, now_ms: int
+) -> Iterator[regional_pb2.SlotWhy]:
+    """What waits or is not well comes first."""
     common = regional_pb2.SlotWhy(region=state.region)
     if cls := gangs.stands_as(task):
         common.waiting_ms = max(0, now_ms - cls.queued_ms)
@@ -131,14 +139,19 @@ def why(
     if request.node:
         _explain_node(state, task, request.node, common)
     wanted = [i for i in _indices(task) if request.index in (-1, i)]
-    return regional_pb2.WhyResponse(slots=[_why(state, task, i, common, now_ms) for i in wanted[:limit]])
+    for index in sorted(wanted, key=lambda i: _is_well(task, i)):
+        yield _why(state, task, index, common, now_ms)
+
+
+def _is_well(task: TaskEntry, index: int) -> bool:
+    entry = task.entries.get(index)
+    return entry is not None and (entry.bound or (entry.ended and entry.exit_reason == COMPLETED)) and index not in task.ailing
 
 
 def _why(state: State, task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int) -> regional_pb2.SlotWhy:
     record = _slot(task, index).slot
     answer = regional_pb2.SlotWhy(id=record.id, state=record.state, region=common.region)
-    if common.HasField("on_node"):
-        answer.on_node.CopyFrom(common.on_node)
+    answer.on_node.extend(common.on_node)
     if entry := task.ailing.get(index):
         answer.reasons.append(ailment(entry))
     if record.state == objects_pb2.SLOT_STATE_BOUND:
@@ -197,12 +210,10 @@ def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReaso
 def _explain_node(state: State, task: TaskEntry, name: str, answer: regional_pb2.SlotWhy) -> None:
     node = state.nodes.get(name)
     if node is None:
-        answer.on_node.code = "NoSuchNode"
-        answer.on_node.message = f"the region has no node {name}"
+        answer.on_node.add(code="NoSuchNode", message=f"the region has no node {name}")
         return
-    refusal = explain_node(state.class_row(task), node.row, task.around)
-    if refusal:
-        answer.on_node.CopyFrom(refusal)
-    else:
-        answer.on_node.code = "Feasible"
-        answer.on_node.message = f"{name} could take it"
+    answer.on_node.extend(explain_node(state.class_row(task), node.row, task.around))
+    for refusal in answer.on_node:
+        refusal.nodes = 0  # there is but one
+    if not answer.on_node:
+        answer.on_node.add(code="Feasible", message=f"{name} could take it")

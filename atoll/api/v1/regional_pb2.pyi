@@ -286,8 +286,8 @@ class SlotWhy(_message.Message):
         """as of now: why it waits, or is placed and not well"""
 
     @_builtins.property
-    def on_node(self) -> _objects_pb2.PendingReason:
-        """answer to `node`"""
+    def on_node(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.PendingReason]:
+        """answer to `node`: all that it refuses it for"""
 
     @_builtins.property
     def next(self) -> Global___NextAct:
@@ -303,11 +303,11 @@ class SlotWhy(_message.Message):
         decision: _objects_pb2.Decision | None = ...,
         reasons: _abc.Iterable[_objects_pb2.PendingReason] | None = ...,
         queue_position: _builtins.int = ...,
-        on_node: _objects_pb2.PendingReason | None = ...,
+        on_node: _abc.Iterable[_objects_pb2.PendingReason] | None = ...,
         region: _builtins.str = ...,
         next: Global___NextAct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "next", b"next", "on_node", b"on_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "next", b"next", "node", b"node", "on_node", b"on_node", "queue_position", b"queue_position", "reasons", b"reasons", "region", b"region", "state", b"state", "waiting_ms", b"waiting_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

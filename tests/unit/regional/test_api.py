@@ -139,7 +139,7 @@ async def test_why_counts_what_keeps_a_waiting_slot_waiting(region: Region) -> N
     (answer,) = await why(region, tenant="acme", workload="big", index=2, node="n1")
     assert answer.node == ""
     assert [(reason.code, reason.nodes) for reason in answer.reasons] == [("InsufficientCpu", NODES)]
-    assert answer.on_node.code == "InsufficientCpu"
+    assert answer.on_node[0].code == "InsufficientCpu"
 
 
 async def test_events_are_limited_and_go_on_from_a_number(region: Region) -> None:

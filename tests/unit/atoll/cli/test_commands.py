@@ -229,6 +229,7 @@ class TestShowing:
         assert listed.err == "region r3 cannot be asked: what it has is not shown\n"
 
     def test_why_unplaced_and_placed(self, atoll: Run, cluster: FakeCluster) -> None:
+        atoll("run", "hello", "--no-wait", "--", "true")
         slot = objects_pb2.SlotId(tenant="default", workload="hello", task="main", index=0)
         lacking = objects_pb2.PendingReason(code="InsufficientMemory", nodes=96, message="lack memory")
         score = objects_pb2.NodeScore(node="n1", total=0.5, terms=[objects_pb2.ScoreTerm(name="spread", value=1)])
@@ -239,7 +240,7 @@ class TestShowing:
             state=objects_pb2.SLOT_STATE_BOUND,
             node="n1",
             decision=decision,
-            on_node=lacking,
+            on_node=[lacking],
             next=regional_pb2.NextAct(actor="nobody", what="it serves"),
         )
         out = atoll("why", "hello").out
@@ -248,6 +249,22 @@ class TestShowing:
         assert out.count("who acts next") == 1 and "\n  who acts next: nobody: it serves\n" in out
         assert "22 of 118 nodes could take it" in out
         assert len(json.loads(atoll("why", "hello", "-o", "json").out)["items"]) == 2
+
+    def test_why_tells_alike_replicas_together(self, atoll: Run, cluster: FakeCluster) -> None:
+        for index, node in enumerate(("n1", "n1", "n2", "n1")):
+            slot = objects_pb2.SlotId(tenant="default", workload="hello", task="worker", index=index)
+            cluster.region.why.slots.add(id=slot, state=objects_pb2.SLOT_STATE_BOUND, node=node)
+        atoll("run", "hello", "--no-wait", "--", "true")
+        assert atoll("why", "hello").out == "hello/worker/0-1,3  bound on n1\nhello/worker/2  bound on n2\n"
+
+    def test_why_of_a_task_that_is_not_open_yet(self, atoll: Run, cluster: FakeCluster) -> None:
+        atoll("run", "load", "--job", "--not-before", "now+1h", "--no-wait", "--", "true")
+        job = cluster.plane.workloads["default", "load"]
+        status = job.status.job.tasks.add(task="main", phase=objects_pb2.TASK_PHASE_PENDING)
+        status.reason, status.message = "NotYet", "waits for its notBefore"
+        told = atoll("why", "load").out
+        assert told.startswith("load/main in no region\n  waits for its notBefore, 20") and "(NotYet)\n" in told
+        assert "the global plane: opens it" in told
 
     def test_why_of_what_is_in_no_region(self, atoll: Run, cluster: FakeCluster) -> None:
         atoll("run", "hello", "--no-wait", "--", "true")

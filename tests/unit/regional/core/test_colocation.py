@@ -50,8 +50,8 @@ def test_it_holds_both_ways(world: RegionalWorld) -> None:
     assert places(world, "loud") == ["n2", "n2"]
     asked = regional_pb2.WhyRequest(tenant="acme", workload="loud", index=0, node="n1")
     (why,) = views.why(world.state, asked, world.now_ms).slots
-    assert why.on_node.code == explain.KEPT_APART
-    assert why.on_node.message.endswith(": zone=a has 1 of what avoids noisy")
+    assert why.on_node[0].code == explain.KEPT_APART
+    assert why.on_node[0].message.endswith(": zone=a has 1 of what avoids noisy")
     world.grant("globex", LARGE, seq=1)
     zone_a = objects_pb2.Label(key="zone", value="a")
     world.share("other", task(node_selector=[zone_a]), tenant="globex", labels={"noisy": "very"})

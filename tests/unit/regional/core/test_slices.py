@@ -194,7 +194,7 @@ def test_why_names_quota_and_nodes(world: RegionalWorld) -> None:
     (why,) = views.why(world.state, request, world.now_ms).slots
     assert [(r.code, r.nodes) for r in why.reasons] == [("InsufficientCpu", 1)]
     assert "lacks 500m" in why.reasons[0].message
-    assert why.on_node.code == "InsufficientCpu"
+    assert why.on_node[0].code == "InsufficientCpu"
     world.share("db", task(), tenant="none")
     (why,) = views.why(world.state, regional_pb2.WhyRequest(tenant="none", workload="db"), world.now_ms).slots
     assert [r.code for r in why.reasons] == [explain.QUOTA]

@@ -36,7 +36,6 @@ def _complete(world: RegionalWorld, sessions: list[int], slot: objects_pb2.Slot,
     ended = status(
         slot, agent_pb2.ATTEMPT_PHASE_CLOSED, exit=objects_pb2.Exit(reason=reason, code=int(reason != "Completed"))
     )
-    ended.started_ms = world.now_ms - 10_000
     world.report(_session(sessions, slot), ended)
 
 

@@ -44,13 +44,13 @@ def test_a_full_zone_holds_the_others_back_and_says_so(world: RegionalWorld) -> 
     world.share("web", task(replicas=4, topology_spread=[within("zone")]))
     assert zones(world) == {"a": 2, "b": 1}
     assert reasons(world) == {
-        explain.INSUFFICIENT["cpu_milli"]: "without enough free CPU; the best of them lacks 1",
+        explain.INSUFFICIENT["cpu_milli"]: "without enough free CPU; it lacks 1",
         explain.TOPOLOGY_SPREAD: "where one more replica would break `topologySpread`: "
         "zone=a has 2 replicas, the least 1, maxSkew 1",
     }
     asked = regional_pb2.WhyRequest(tenant="acme", workload="web", index=3, node="n1")
     (why,) = views.why(world.state, asked, world.now_ms).slots
-    assert why.on_node.code == explain.TOPOLOGY_SPREAD
+    assert why.on_node[0].code == explain.TOPOLOGY_SPREAD
     world.join("n3", capacity=LARGE, labels={"zone": "b"})
     assert zones(world) == {"a": 2, "b": 2}
 
