@@ -90,9 +90,9 @@ def _grouped(answers: Sequence[regional_pb2.SlotWhy], several: bool) -> Iterator
     alike: dict[tuple[str, ...], list[regional_pb2.SlotWhy]] = {}
     for answer in answers:
         first, *rest = explain(answer, several=several)
-        named = answer.id.index >= 0
-        key = (slot_text(answer.id).rpartition("/")[0] if named else "", first.removeprefix(slot_text(answer.id)), *rest)
-        alike.setdefault(key, []).append(answer)
+        slot = slot_text(answer.id)
+        name = slot.rpartition("/")[0] if answer.id.index >= 0 else ""
+        alike.setdefault((name, first.removeprefix(slot), *rest), []).append(answer)
     for (name, first, *rest), group in alike.items():
         yield f"{name}/{_ranges([answer.id.index for answer in group])}{first}" if name else first
         yield from rest

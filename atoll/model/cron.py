@@ -6,7 +6,7 @@ clocks change: at the first of two such times, and after the jump when there is 
 clock on the wall through both. A time zone is a function from an instant to its offset from UTC.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +18,13 @@ _FOREVER_MS = 1 << 62
 _YEARS = 8  # without a 29th of February at most
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_FIELDS: tuple[tuple[str, int, int, tuple[str, ...], int], ...] = (  # name, lowest, highest, names, the first's number
+    ("minute", 0, 59, (), 0),
+    ("hour", 0, 23, (), 0),
+    ("day of month", 1, 31, (), 0),
+    ("month", 1, 12, _MONTHS, 1),
+    ("day of week", 0, 7, _WEEKDAYS, 0),
+)
 _MACROS = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -115,17 +122,13 @@ def parse(text: str) -> Cron:
         raise CronError(
             "is no cron expression: minute hour day-of-month month day-of-week, for example 30 2 * * mon-fri"
         )
-    minutes = _field(fields[0], "minute", 0, 59)
-    hours = _field(fields[1], "hour", 0, 23)
-    days = _field(fields[2], "day of month", 1, 31)
-    months = _field(fields[3], "month", 1, 12, _MONTHS, 1)
-    weekdays = {day % 7 for day in _field(fields[4], "day of week", 0, 7, _WEEKDAYS)}
+    minutes, hours, days, months, weekdays = _parts(fields)
     cron = Cron(
         tuple(sorted(minutes)),
         tuple(sorted(hours)),
         frozenset(days),
         frozenset(months),
-        frozenset(weekdays),
+        frozenset(day % 7 for day in weekdays),
         every_hour=fields[1].startswith("*"),
         either_day=not fields[2].startswith("*") and not fields[4].startswith("*"),
     )
@@ -134,7 +137,21 @@ def parse(text: str) -> Cron:
     return cron
 
 
-def _field(text: str, what: str, low: int, high: int, names: tuple[str, ...] = (), base: int = 0) -> set[int]:
+def _parts(fields: Sequence[str]) -> list[set[int]]:
+    """Of each field what it matches. Raises CronError with what is wrong in any of them."""
+    found: list[set[int]] = []
+    wrong: list[str] = []
+    for text, kind in zip(fields, _FIELDS, strict=True):
+        try:
+            found.append(_field(text, *kind))
+        except CronError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise CronError("; ".join(wrong))
+    return found
+
+
+def _field(text: str, what: str, low: int, high: int, names: tuple[str, ...], base: int) -> set[int]:
     found: set[int] = set()
     for part in text.split(","):
         span, slash, step = part.partition("/")

@@ -289,7 +289,9 @@ def _feasible(
         most = rooms[0]
         for room in rooms[1:]:
             most = most.at_least(room)
-        yield Mistake(f"{path}.resources.requests", f"{request}: no node could ever hold this; the most is {most}")
+        asked = ((name, held) for name, one, held in zip(DIMENSIONS, request, most, strict=True) if one)
+        told = ", ".join(f"{name.partition('_')[0]} {format_quantity(held, name)}" for name, held in asked)
+        yield Mistake(f"{path}.resources.requests", f"{request}: no node could ever hold this; the most is {told}")
 
 
 def _labels(labels: Sequence[objects_pb2.Label], path: str) -> Mistakes:

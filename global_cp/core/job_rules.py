@@ -69,11 +69,19 @@ def missed(spec: objects_pb2.WorkloadSpec, now_ms: int) -> list[Mistake]:
         if not end_ms or end_ms - begin_ms > least_ms:
             continue
         if end_ms <= now_ms:
-            found.append(Mistake(f"spec.{name}", f"has passed {(now_ms - end_ms) / 1000:.0f} s ago"))
+            found.append(Mistake(f"spec.{name}", f"has passed {_span(now_ms - end_ms)} ago"))
         elif end_ms > begin_ms:
-            left = f"{(end_ms - begin_ms) / 1000:.0f} s are left and the estimate is {least_ms / 1000:.0f} s"
+            left = f"{_span(end_ms - begin_ms)} are left and the estimate is {_span(least_ms)}"
             found.append(Mistake(f"spec.{name}", f"cannot be met: {left}"))
     return found
+
+
+def _span(milliseconds: int) -> str:
+    """For people: in the largest unit of which there are two."""
+    for name, unit_ms in (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000)):
+        if milliseconds >= 2 * unit_ms:
+            return f"{milliseconds / unit_ms:.3g} {name}"
+    return f"{milliseconds / 1000:.0f} s"
 
 
 def longest_chain_ms(spec: objects_pb2.WorkloadSpec) -> int:

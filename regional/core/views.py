@@ -145,7 +145,9 @@ def _of_task(
 
 def _is_well(task: TaskEntry, index: int) -> bool:
     entry = task.entries.get(index)
-    return entry is not None and (entry.bound or (entry.ended and entry.exit_reason == COMPLETED)) and index not in task.ailing
+    if entry is None or index in task.ailing:
+        return False
+    return entry.bound or (entry.ended and entry.exit_reason == COMPLETED)
 
 
 def _why(state: State, task: TaskEntry, index: int, common: regional_pb2.SlotWhy, now_ms: int) -> regional_pb2.SlotWhy:

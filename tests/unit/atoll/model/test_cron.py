@@ -51,6 +51,15 @@ def test_nonsense_is_refused(text: str) -> None:
         parse(text)
 
 
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(CronError) as told:
+        parse("61 25 1 foo 2-1")
+    assert str(told.value) == (
+        "minute: '61' is not 0 to 59; hour: '25' is not 0 to 23; month: 'foo' is not 1 to 12, or jan to dec; "
+        "day of week: '2-1' ends before it begins"
+    )
+
+
 def test_it_fires_as_cron_does() -> None:
     assert _fires("30 2 * * *", "2026-01-31T02:30", 2) == ["2026-02-01T02:30+01:00", "2026-02-02T02:30+01:00"]
     assert _fires("0 9 * * mon-fri", "2026-01-30T10:00", 1) == ["2026-02-02T09:00+01:00"]

@@ -217,7 +217,11 @@ def test_feasibility_is_silent_until_every_allowed_region_is_known() -> None:
     assert mistakes_in_workload(huge, NORTH, {"north": objects_pb2.RegionSummary()}) == []
     assert mistakes_in_workload(huge, NORTH, {"north": objects_pb2.RegionSummary(nodes_total=1)}) == []
     (mistake,) = mistakes_in_workload(huge, NORTH, {"north": ROOM})
-    assert "no node could ever hold this" in mistake.message and "cpu 4" in mistake.message
+    assert mistake.message.endswith("no node could ever hold this; the most is cpu 4, memory 8Gi"), "of what is asked"
+    (mistake,) = mistakes_in_workload(
+        complete_workload(workload(unit=Vector(1, 1, gpu_milli=1_000))), NORTH, {"north": ROOM}
+    )
+    assert mistake.message.endswith("the most is cpu 4, memory 8Gi, gpu 0")
 
 
 def test_completing_is_idempotent_and_leaves_the_input_alone() -> None:

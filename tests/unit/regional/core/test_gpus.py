@@ -25,9 +25,7 @@ def test_parts_share_a_device_so_that_others_stay_whole(world: RegionalWorld) ->
     world.share("quarter", task(cpu=100, gpu=250))
     world.share("whole", task(cpu=100, gpu=1_000))
     assert held(world) == {0: 1_000, 1: 750}
-    assert why(world) == {
-        explain.INSUFFICIENT["gpu_milli"]: "without enough left on its GPUs; it lacks 1"
-    }
+    assert why(world) == {explain.INSUFFICIENT["gpu_milli"]: "without enough left on its GPUs; it lacks 1"}
 
 
 def test_a_part_goes_where_least_is_left() -> None:
