@@ -86,16 +86,22 @@ def _not_open(workload: objects_pb2.Workload, task: objects_pb2.TaskStatus) -> r
 
 
 def _grouped(answers: Sequence[regional_pb2.SlotWhy], several: bool) -> Iterator[str]:
-    """Replicas of which the same is to be said are told together, as `hello/0-5`."""
+    """Replicas of which the same is to be said are told together, as `hello/0-5`; a decision about several, once."""
     alike: dict[tuple[str, ...], list[regional_pb2.SlotWhy]] = {}
     for answer in answers:
-        first, *rest = explain(answer, several=several)
+        first, *rest = _as_of_now(answer, several=several)
         slot = slot_text(answer.id)
         name = slot.rpartition("/")[0] if answer.id.index >= 0 else ""
-        alike.setdefault((name, first.removeprefix(slot), *rest), []).append(answer)
-    for (name, first, *rest), group in alike.items():
+        alike.setdefault((name, answer.decision.id, first.removeprefix(slot), *rest), []).append(answer)
+    told: set[str] = set()
+    for (name, decided, first, *rest), group in alike.items():
         yield f"{name}/{_ranges([answer.id.index for answer in group])}{first}" if name else first
         yield from rest
+        if decided in told:
+            yield output.visible(f"  decision {decided}: as above")
+        elif decided:
+            yield from _decision(group[0].decision)
+            told.add(decided)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -125,8 +131,13 @@ def _in_no_region(workload: objects_pb2.Workload) -> regional_pb2.SlotWhy:
     return regional_pb2.SlotWhy(id=slot, reasons=workload.status.pending, next=act)
 
 
-def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]:
-    """The answer about one slot, for people; with its region where there are several."""
+def explain(answer: regional_pb2.SlotWhy) -> list[str]:
+    """The answer about one slot, for people."""
+    return _as_of_now(answer) + (_decision(answer.decision) if answer.HasField("decision") else [])
+
+
+def _as_of_now(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]:
+    """Without the last decision; with its region where there are several."""
     if answer.id.index < 0:
         name = "/".join(part for part in (answer.id.workload, answer.id.task) if part)
         where = output.visible(f"{name} in {answer.region or 'no region'}")
@@ -142,10 +153,7 @@ def explain(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]
     lines += [f"  {_reason(reason)}" for reason in answer.reasons]
     if answer.on_node:
         lines.append("  the node asked about: " + " · ".join(map(_reason, answer.on_node)))
-    lines += _next(answer)
-    if answer.HasField("decision"):
-        lines += _decision(answer.decision)
-    return lines
+    return lines + _next(answer)
 
 
 def _reason(reason: objects_pb2.PendingReason) -> str:

@@ -14,7 +14,7 @@ from atoll.model.resources import Vector, total
 from regional.core import binding, decisions, gpu_scores, kept_room, making_way, protection, reservations, transactions
 from regional.core.filters import Cure
 from regional.core.making_room import Room, Search
-from regional.core.placement import Refusals
+from regional.core.placement import Filling, Refusals
 from regional.core.records import RESERVED, GangEntry, NodeEntry, TaskEntry
 from regional.core.reservations import Reserve
 from regional.core.spread_filling import fill
@@ -90,7 +90,7 @@ def _place_task(
             if not search or not (room := search.next_room(task)):
                 return 0, filling.refusals
             rooms = [room]
-        decision = decision or _new_decision(state, gang, task, indices[0], filling.refusals.reasons, turn)
+        decision = decision or _new_decision(state, gang, task, indices[0], filling, turn)
         _plan(state, gang, task, list(zip(indices, rooms, strict=False)), decision)
         indices = indices[len(rooms) :]
     return 0, None
@@ -126,14 +126,16 @@ def _new_decision(
     gang: GangEntry,
     task: TaskEntry,
     index: int,
-    reasons: Iterable[objects_pb2.PendingReason],
+    filling: Filling,
     turn: Turn,
 ) -> objects_pb2.Decision:
     assert gang.cls is not None
     decision = decisions.begin(state, gang.cls, turn)
     decision.slot.task, decision.slot.index = task.name, index
-    decision.filters.extend(reasons)
-    decision.nodes, decision.next_owner = len(state.nodes), "agent"
+    decision.quota = decisions.quota_of(state.account(gang.owner.tenant))
+    decision.filters.extend(filling.refusals.reasons)
+    decision.scores.extend(filling.shown(state.settings.shown_scores))
+    decision.nodes, decision.feasible, decision.next_owner = len(state.nodes), filling.feasible, "agent"
     gang.decisions.append(decision)
     return decision
 

@@ -253,9 +253,12 @@ class TestShowing:
     def test_why_tells_alike_replicas_together(self, atoll: Run, cluster: FakeCluster) -> None:
         for index, node in enumerate(("n1", "n1", "n2", "n1")):
             slot = objects_pb2.SlotId(tenant="default", workload="hello", task="worker", index=index)
-            cluster.region.why.slots.add(id=slot, state=objects_pb2.SLOT_STATE_BOUND, node=node)
+            decision = objects_pb2.Decision(id="7-1", result="Bound", nodes=2, feasible=2)
+            cluster.region.why.slots.add(id=slot, state=objects_pb2.SLOT_STATE_BOUND, node=node, decision=decision)
         atoll("run", "hello", "--no-wait", "--", "true")
-        assert atoll("why", "hello").out == "hello/worker/0-1,3  bound on n1\nhello/worker/2  bound on n2\n"
+        first, decided, second, again = atoll("why", "hello").out.splitlines()
+        assert (first, second) == ("hello/worker/0-1,3  bound on n1", "hello/worker/2  bound on n2")
+        assert "2 of 2 nodes could take it" in decided and again == "  decision 7-1: as above"
 
     def test_why_of_a_task_that_is_not_open_yet(self, atoll: Run, cluster: FakeCluster) -> None:
         atoll("run", "load", "--job", "--not-before", "now+1h", "--no-wait", "--", "true")

@@ -41,6 +41,7 @@ def test_a_gang_that_fits_is_reserved_committed_and_bound(world: RegionalWorld) 
     assert sum(len(world.messages(s, "assign")) for s in sessions) == 6
     decisions = [d for d in world.decisions() if d.result == "Bound"]
     assert [len(d.placed) for d in decisions] == [6]
+    assert decisions[0].feasible == decisions[0].nodes == len(decisions[0].scores) > 0 and decisions[0].quota
 
 
 def test_a_gang_that_does_not_fit_whole_holds_nothing(world: RegionalWorld) -> None:
