@@ -26,6 +26,8 @@ class CoreSettings:
     overflow_settle_ms: int = 10_000  # replicas that wait for room so long go to another region that has some
     overflow_hold_ms: int = 300_000  # and none come back for so long
     move_patience_ms: int = 60_000  # a move gives up more, though others took the quota that it gave up last
+    recovery_interval_ms: int = 5_000  # between two looks at whether services could do without a region
+    recovery_batch: int = 50  # services looked at in one turn
     refused_pause_ms: int = 1_000  # after the store refused a plan for its form
     default_strategy: str = strategies.DEFAULT  # of placement, for tasks that name none
 

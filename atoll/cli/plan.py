@@ -41,13 +41,15 @@ async def plan(client: "AsyncClient", documents: list[manifest.Document], style:
     planned: list[Planned] = []
     after: list[objects_pb2.Workload] = []
     tenants: dict[str, objects_pb2.Tenant] = {}
+    warnings: list[str] = []
     for document in sorted(documents, key=lambda document: document.kind != "Tenant"):
         with located(document):
             if isinstance(document.message, objects_pb2.Workload):
-                planned.append(await _plan_workload(client, document.message, after, tenants))
+                planned.append(await _plan_workload(client, document.message, after, tenants, warnings))
             elif isinstance(document.message, objects_pb2.Tenant):
                 planned.append(await _plan_tenant(client, document.message, tenants))
     notes = [*_driver_notes(planned), *await _quota_notes(client, after, tenants), *await _room_notes(client, after)]
+    notes += warnings
     if output.is_table(style):
         for kind, name, outcome, lines in planned:
             output.write(f"{SIGNS[outcome]} {kind.lower()}/{output.visible(name)} {outcome}\n")
@@ -66,12 +68,14 @@ async def _plan_workload(
     wanted: objects_pb2.Workload,
     after: list[objects_pb2.Workload],
     tenants: dict[str, objects_pb2.Tenant],
+    warnings: list[str],
 ) -> Planned:
     name, tenant = wanted.metadata.name, wanted.metadata.tenant or client.connection.tenant
     if tenant in tenants and not tenants[tenant].metadata.uid:  # planned here too: the server does not know it yet
         return "Workload", name, "created", [f"checked when tenant {tenant} is there"]
     answer = await client.workloads.apply(wanted, dry_run=True)
     after.append(answer.workload)
+    warnings += [f"{name}: {warning}" for warning in answer.warnings]
     try:
         before: Any = await client.workloads.get(name, tenant=tenant)
     except errors.NotFound:

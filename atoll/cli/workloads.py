@@ -126,7 +126,7 @@ async def apply_documents(
         with located(document):
             if isinstance(document.message, objects_pb2.Workload):
                 one = await client.workloads.apply(document.message, request_id=numbered, dry_run=dry_run)
-                show(style, "Workload", one.workload, one.outcome + " (dry run)" * dry_run)
+                show_applied(style, one, dry_run=dry_run)
                 applied.append(one)
             elif isinstance(document.message, objects_pb2.Tenant):
                 answer = await client.tenants.apply(document.message, request_id=numbered, dry_run=dry_run)
@@ -167,6 +167,12 @@ async def _try_workloads(client: "AsyncClient", documents: list[manifest.Documen
 
 def _marks(document: manifest.Document, error: errors.Invalid) -> list[manifest.Mark]:
     return [document.mark(mistake.path, mistake.message) for mistake in error.mistakes]
+
+
+def show_applied(style: str, applied: Applied, *, dry_run: bool = False) -> None:
+    show(style, "Workload", applied.workload, applied.outcome + " (dry run)" * dry_run)
+    for warning in applied.warnings:
+        output.tell(output.visible(f"warning: {applied.workload.metadata.name}: {warning}"))
 
 
 def show(style: str, kind: str, message: Any, outcome: str) -> None:
@@ -258,7 +264,7 @@ async def run(
         raise click.BadParameter("--env wants NAME=VALUE")
     spec = specs.Workload(name=name, command=command, env={key: value for key, _, value in pairs}, **spelled)
     applied = await client.workloads.apply(spec, request_id=request_id)
-    show(style, "Workload", applied.workload, applied.outcome)
+    show_applied(style, applied)
     if wait:
         await wait_for(client, applied.workload, "", timeout)
 
@@ -313,7 +319,7 @@ async def scale(
 ) -> None:
     """Change the number of replicas."""
     applied = await client.workloads.scale(name, replicas, task=task, request_id=request_id)
-    show(style, "Workload", applied.workload, applied.outcome)
+    show_applied(style, applied)
     if wait:
         await wait_for(client, applied.workload, "", timeout)
 

@@ -20,11 +20,12 @@ PAGE_SIZE = 500
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The stored document; `outcome` is created, updated or unchanged."""
+    """The stored document; `outcome` is created, updated or unchanged; `warnings` are for people."""
 
     workload: objects_pb2.Workload
     revision: int
     outcome: str
+    warnings: tuple[str, ...] = ()
 
 
 def new_request_id() -> str:
@@ -208,4 +209,4 @@ def _resume(job: objects_pb2.Workload) -> str:
 
 
 def _applied(response: global_pb2.ApplyWorkloadResponse) -> Applied:
-    return Applied(response.workload, response.revision, response.outcome)
+    return Applied(response.workload, response.revision, response.outcome, tuple(response.warnings))

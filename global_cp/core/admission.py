@@ -59,6 +59,8 @@ def mistakes_in_workload(
     if workload.spec.ByteSize() > LARGEST_SPEC_BYTES:
         found.append(Mistake("spec", f"is {spec.ByteSize()} bytes; at most {LARGEST_SPEC_BYTES} are allowed"))
     found += _run_class(spec)
+    if spec.recovery and spec.type == objects_pb2.WORKLOAD_TYPE_JOB:
+        found.append(Mistake("spec.recovery", "only services have it"))
     found += _within(spec.estimate_ms, 0, LONGEST_ESTIMATE_MS, "spec.estimate", "ms")
     found += mistakes_in_job(workload, zones)
     found += mistakes_in_spread(spec, regions)

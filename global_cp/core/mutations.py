@@ -6,7 +6,7 @@ An expected "no" is a value here. The answer's revisions are filled in when the 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -19,7 +19,7 @@ from atoll.model.cron import Zones, utc_only
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
-from global_cp.core import budgets, intake, jobs, region_updates, transactions, user_tokens
+from global_cp.core import budgets, intake, jobs, recovery, region_updates, transactions, user_tokens
 from global_cp.core.admission import MOST_REPLICAS, mistakes_in_tenant, mistakes_in_workload
 from global_cp.core.defaults import complete_tenant, complete_workload
 from global_cp.core.events import MutationAsked
@@ -44,6 +44,7 @@ class World:
 
     records: Records
     summaries: Mapping[str, objects_pb2.RegionSummary]
+    recovery: recovery.Recovery
     default_strategy: str  # of tasks that name none
     zones: Zones = utc_only
     busy_retry_ms: int = 0
@@ -156,6 +157,9 @@ def _apply_workload(
     mistakes += _tenant_mistakes(world, metadata.tenant, "metadata.tenant")
     if before is None or times(before.spec) != times(wanted.spec):  # what was feasible may be applied again
         mistakes += missed(wanted.spec, now_ms)
+    verdict = world.recovery.verdict(wanted)
+    if recovery.refused(wanted.spec, before.spec if before else None, verdict):
+        mistakes.append(Mistake("spec.recovery", str(verdict)))
     if before is not None and before.spec.type != wanted.spec.type:
         mistakes.append(Mistake("spec.type", "cannot be changed; delete the workload and create it anew"))
     if mistakes:
@@ -167,7 +171,8 @@ def _apply_workload(
     if error := intake.refused(world.records, world.summaries, world.busy_retry_ms, wanted, before):
         return error
     _continue(wanted.metadata, before, changed=before is None or before.spec != wanted.spec, uid=uid, now_ms=now_ms)
-    return _answered(world, request, request.request_id, wanted, UPDATED if before else CREATED, now_ms)
+    outcome = UPDATED if before else CREATED
+    return _answered(world, request, request.request_id, wanted, outcome, now_ms, recovery.warnings(verdict))
 
 
 def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_ms: int) -> Decided | AtollError:
@@ -191,10 +196,13 @@ def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_
     wanted.spec.tasks[names.index(name)].replicas = request.replicas
     if wanted == before:
         return _answered(world, request, request.request_id, before, UNCHANGED, now_ms)
+    verdict = world.recovery.verdict(wanted)
+    if recovery.refused(wanted.spec, before.spec, verdict):
+        return Invalid("so many could not do without a region", mistakes=(Mistake("replicas", str(verdict)),))
     if error := intake.refused(world.records, world.summaries, world.busy_retry_ms, wanted, before):
         return error
     wanted.metadata.generation += 1
-    return _answered(world, request, request.request_id, wanted, UPDATED, now_ms)
+    return _answered(world, request, request.request_id, wanted, UPDATED, now_ms, recovery.warnings(verdict))
 
 
 def _delete_workload(world: World, request: global_pb2.DeleteWorkloadRequest, now_ms: int) -> Decided | AtollError:
@@ -229,9 +237,10 @@ def _answered(
     workload: objects_pb2.Workload,
     outcome: str,
     now_ms: int,
+    warnings: Sequence[str] = (),
 ) -> Decided:
     metadata = workload.metadata
-    answer = global_pb2.ApplyWorkloadResponse(workload=workload, outcome=outcome)
+    answer = global_pb2.ApplyWorkloadResponse(workload=workload, outcome=outcome, warnings=warnings)
     if outcome == UNCHANGED:
         answer.workload.metadata.revision = world.records.mod(keys.workload(metadata.tenant, metadata.name))
     record = _record(request, request_id, answer, now_ms)

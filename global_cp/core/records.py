@@ -15,6 +15,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.model.resources import NOTHING, Vector, total, vector
 from atoll.store import keys
 from atoll.store.store import Delete, KeyValue, Put
+from global_cp.core.claims import Claims, is_over
 
 M = TypeVar("M", bound=Message)
 V = TypeVar("V")
@@ -94,6 +95,7 @@ class Records:
         self.shares = Table(objects_pb2.Share)  # (region, tenant, workload)
         self.requests = Table(objects_pb2.RequestRecord)
         self.tokens = Table(objects_pb2.UserToken)
+        self.claims = Claims()
         self.revision = 0
         self._mods: dict[bytes, int] = {}
         self._asked: dict[str, Vector] = {}
@@ -192,8 +194,14 @@ class Records:
                 tenant = path[0]
                 self._asked[tenant] = self._asked.get(tenant, NOTHING) + demand(document.spec) * sign
             if isinstance(document, objects_pb2.Share) and not document.removed:
-                place = (path[1], path[0])
-                self._shared[place] = self._shared.get(place, NOTHING) + share_demand(document) * sign
+                place, asked = (path[1], path[0]), share_demand(document) * sign
+                self._shared[place] = self._shared.get(place, NOTHING) + asked
+                if not is_over(self.statuses.get(path[1], path[2])):
+                    self.claims.add(document, asked)
+            if isinstance(document, objects_pb2.WorkloadStatus) and is_over(document):
+                for share in self.shares_of(path[0], path[1]).values():
+                    if not share.removed:
+                        self.claims.add(share, share_demand(share) * -sign)
         if kind == "share":
             region, owner = path[0], (path[1], path[2])
             others = [r for r in self._regions_of.get(owner, ()) if r != region]

@@ -13,6 +13,7 @@ from global_cp.core.budgets import Budgets
 from global_cp.core.commands import Commit, Publish
 from global_cp.core.job_life import JobLife
 from global_cp.core.records import Change, Records
+from global_cp.core.recovery import Recovery
 from global_cp.core.regions import Regions
 from global_cp.core.reports import Reports
 from global_cp.core.requests import Requests, Sweep
@@ -46,14 +47,16 @@ class Reign:
         self.rooms = Rooms(self.regions.summaries)
         self.shares = Shares(records, settings, self.reports, self.rooms)
         self.budgets = Budgets(records, settings, self.reports)
-        self.statuses = Statuses(records, settings, self.reports)
+        recovery = Recovery(records, self.regions.summaries, settings)
+        self.statuses = Statuses(records, settings, self.reports, recovery)
         name = f"{authority.store_life}.{authority.term}"
-        self.requests = Requests(records, settings, self.regions.summaries, name, zones)
+        self.requests = Requests(records, settings, self.regions.summaries, name, zones, recovery)
         self.topics: list[Topic] = [
             self.requests,
             self.regions,
             self.shares,
             self.budgets,
+            recovery,
             self.statuses,
             JobLife(records),
             Schedules(records, zones),

@@ -32,6 +32,7 @@ from global_cp.core.mutations import (
     with_revision,
 )
 from global_cp.core.records import Change, Records
+from global_cp.core.recovery import Recovery
 from global_cp.core.topics import Proposal, refusal_of_form
 
 
@@ -56,10 +57,11 @@ class Requests:
         summaries: Mapping[str, objects_pb2.RegionSummary],
         reign: str,
         zones: Zones,
+        recovery: Recovery,
     ) -> None:
         """`reign`: tells this leader from every other, in the uids it gives."""
         self._records = records
-        self._world = World(records, summaries, settings.default_strategy, zones, settings.busy_retry_ms)
+        self._world = World(records, summaries, recovery, settings.default_strategy, zones, settings.busy_retry_ms)
         self._settings = settings
         self._reign = reign
         self._queue: deque[Pending] = deque()

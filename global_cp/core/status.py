@@ -6,6 +6,7 @@ After a takeover a region's counts are those of the stored status until it repor
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
@@ -13,7 +14,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Committed, Settled
 from atoll.model.resources import vector
 from global_cp.config import CoreSettings
-from global_cp.core import jobs, transactions
+from global_cp.core import jobs, recovery, transactions
 from global_cp.core.alarms import Alarms
 from global_cp.core.commands import Command
 from global_cp.core.records import Change, Records
@@ -25,6 +26,15 @@ from global_cp.core.topics import Proposal
 TRUE, FALSE = objects_pb2.CONDITION_STATUS_TRUE, objects_pb2.CONDITION_STATUS_FALSE
 NO_COUNTS = objects_pb2.SlotCounts()
 PIPELINE = ("Bound", "Started", "Ready", "Serving")
+
+
+class Holds(NamedTuple):
+    """A condition as it is now."""
+
+    type: str
+    holds: bool
+    reason: str
+    message: str
 
 
 def add_counts(total: objects_pb2.SlotCounts, parts: Iterable[objects_pb2.SlotCounts]) -> None:
@@ -47,13 +57,14 @@ def set_conditions(
     before: Sequence[objects_pb2.Condition],
     now_ms: int,
     job: objects_pb2.JobStatus | None = None,
+    more: Iterable[Holds] = (),
 ) -> None:
     """Sorted by type; `since_ms` moves only when the status does. Replicas of a job that have succeeded count as
     having come all the way."""
     spec = workload.spec
     desired = sum(task.replicas for task in spec.tasks)
     finished = counts.succeeded if spec.type == objects_pb2.WORKLOAD_TYPE_JOB else 0
-    result = [("Admitted", True, "Admitted", "")]
+    result = [Holds("Admitted", True, "Admitted", ""), *more]
     if not spec.HasField("schedule"):
         deleted = bool(workload.metadata.deleted_ms)
         for name, count in zip(PIPELINE, (counts.bound, counts.started, counts.ready, counts.serving), strict=True):
@@ -66,10 +77,10 @@ def set_conditions(
                 reason = f"All{name}"
             else:
                 reason = "Failed" if counts.failed else "Waiting"
-            result.append((name, holds, reason, f"{count + finished}/{desired}"))
+            result.append(Holds(name, holds, reason, f"{count + finished}/{desired}"))
     if job is not None:
         over = job.phase in jobs.OVER
-        result.append(("Done", over, job.reason if over else "Running", job.message))
+        result.append(Holds("Done", over, job.reason if over else "Running", job.message))
     since = {(condition.type, condition.status): condition.since_ms for condition in before}
     for name, holds, reason, message in sorted(result):
         is_ = TRUE if holds else FALSE
@@ -135,10 +146,13 @@ def _closed(records: Records, spec: objects_pb2.WorkloadSpec) -> str:
 class Statuses:
     """The topic: workloads whose status may have changed."""
 
-    def __init__(self, records: Records, settings: CoreSettings, reports: Reports) -> None:
+    def __init__(
+        self, records: Records, settings: CoreSettings, reports: Reports, recoveries: recovery.Recovery
+    ) -> None:
         self._records = records
         self._settings = settings
         self._reports = reports
+        self._recoveries = recoveries
         self._dirty: dict[WorkloadPath, None] = {}
         self._flying: dict[WorkloadPath, bool] = {}  # in a plan in flight; whether they changed since
         self._alarms = Alarms()  # of jobs whose status time alone changes
@@ -157,6 +171,8 @@ class Statuses:
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         for due in self._alarms.due(now_ms):
             self._mark(due)
+        while self._recoveries.touched:
+            self._mark(self._recoveries.touched.popitem()[0])
         if not self._dirty or now_ms < self._not_before_ms:
             return None
         batch: dict[WorkloadPath, tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]] = {}
@@ -213,7 +229,7 @@ class Statuses:
             self._alarms.set(path, None)
 
     def deadline(self) -> int | None:
-        return self._not_before_ms if self._dirty else self._alarms.next_ms()
+        return self._not_before_ms if self._dirty or self._recoveries.touched else self._alarms.next_ms()
 
     def _status(self, workload: objects_pb2.Workload, now_ms: int) -> objects_pb2.WorkloadStatus:
         """Filled in place: messages inside of messages cost a multiple when they are made first and copied then."""
@@ -239,13 +255,24 @@ class Statuses:
             result.regions.add(region=region, counts=parts[region])
         reports = self._reports.of((metadata.tenant, metadata.name))
         job = self._job(workload, before.job, reports, now_ms)
-        set_conditions(result, workload, counts, observed, before.conditions, now_ms, job)
+        recoverable = self._recoverable(workload, before)
+        set_conditions(result, workload, counts, observed, before.conditions, now_ms, job, recoverable)
         waits = counts.bound + counts.succeeded < counts.desired
         result.pending.extend(pending_reasons(self._records, workload, reports, waits, job))
         if job is not None:
             result.job.CopyFrom(job)
             result.job.SetInParent()
         return result
+
+    def _recoverable(self, workload: objects_pb2.Workload, before: objects_pb2.WorkloadStatus) -> list[Holds]:
+        """What was told last stays said until more is known."""
+        if not recovery.asks(workload):
+            return []
+        verdict = self._recoveries.told((workload.metadata.tenant, workload.metadata.name))
+        if verdict is not None:
+            return [Holds(recovery.CONDITION, *verdict)] if verdict.reason else []
+        kept = [condition for condition in before.conditions if condition.type == recovery.CONDITION]
+        return [Holds(each.type, each.status == TRUE, each.reason, each.message) for each in kept]
 
     @staticmethod
     def _job(

@@ -218,4 +218,5 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
         largest_node=Vector(*standing.largest).to_proto(),
         free=free.to_proto(),
         waiting=demand.all.asked.to_proto(),
+        open_capacity=Vector(*standing.capacity).to_proto(),
     )

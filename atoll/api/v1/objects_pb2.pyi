@@ -186,6 +186,34 @@ RUN_CLASS_EXCLUSIVE: RunClass.ValueType  # 3
 """stops itself in time for a second attempt never to overlap"""
 Global___RunClass: _TypeAlias = RunClass  # noqa: Y015
 
+class _Recovery:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RecoveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Recovery.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECOVERY_UNSPECIFIED: _Recovery.ValueType  # 0
+    """= PREFERRED where the priority is real-time, else NONE"""
+    RECOVERY_NONE: _Recovery.ValueType  # 1
+    """is not looked at"""
+    RECOVERY_PREFERRED: _Recovery.ValueType  # 2
+    """is told: condition RecoveryFeasible"""
+    RECOVERY_REQUIRED: _Recovery.ValueType  # 3
+    """is told, and refused at admission where it is not so"""
+
+class Recovery(_Recovery, metaclass=_RecoveryEnumTypeWrapper):
+    """Of services that may run in several regions: whether the others would have room for all of it if one were lost."""
+
+RECOVERY_UNSPECIFIED: Recovery.ValueType  # 0
+"""= PREFERRED where the priority is real-time, else NONE"""
+RECOVERY_NONE: Recovery.ValueType  # 1
+"""is not looked at"""
+RECOVERY_PREFERRED: Recovery.ValueType  # 2
+"""is told: condition RecoveryFeasible"""
+RECOVERY_REQUIRED: Recovery.ValueType  # 3
+"""is told, and refused at admission where it is not so"""
+Global___Recovery: _TypeAlias = Recovery  # noqa: Y015
+
 class _OnQuota:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -693,7 +721,7 @@ class Condition(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SINCE_MS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """Admitted, Bound, Started, Ready, Serving"""
+    """Admitted, Bound, Started, Ready, Serving, Done, RecoveryFeasible"""
     status: Global___ConditionStatus.ValueType
     reason: _builtins.str
     """stable, CamelCase"""
@@ -1389,6 +1417,7 @@ class RegionSummary(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     QUEUE_LIMIT_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
+    OPEN_CAPACITY_FIELD_NUMBER: _builtins.int
     nodes_ready: _builtins.int
     nodes_total: _builtins.int
     slots_waiting: _builtins.int
@@ -1417,6 +1446,10 @@ class RegionSummary(_message.Message):
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantQueue]:
         """tenants with something that waits, sorted"""
 
+    @_builtins.property
+    def open_capacity(self) -> Global___Resources:
+        """of the nodes that take work"""
+
     def __init__(
         self,
         *,
@@ -1433,10 +1466,11 @@ class RegionSummary(_message.Message):
         waiting: Global___Resources | None = ...,
         queue_limit: _builtins.int = ...,
         queues: _abc.Iterable[Global___TenantQueue] | None = ...,
+        open_capacity: Global___Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "open_capacity", b"open_capacity", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "queue_limit", b"queue_limit", "queues", b"queues", "revision", b"revision", "slots_bound", b"slots_bound", "slots_waiting", b"slots_waiting", "term", b"term", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "open_capacity", b"open_capacity", "queue_limit", b"queue_limit", "queues", b"queues", "revision", b"revision", "slots_bound", b"slots_bound", "slots_waiting", b"slots_waiting", "term", b"term", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1516,6 +1550,7 @@ class WorkloadSpec(_message.Message):
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     ESTIMATE_MS_FIELD_NUMBER: _builtins.int
     MIGRATABLE_FIELD_NUMBER: _builtins.int
+    RECOVERY_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
     NOT_AFTER_MS_FIELD_NUMBER: _builtins.int
     ACTIVE_DEADLINE_S_FIELD_NUMBER: _builtins.int
@@ -1534,6 +1569,8 @@ class WorkloadSpec(_message.Message):
     """how long one replica runs, as far as the user knows"""
     migratable: _builtins.bool
     """of a service: its replicas may be moved to even out nodes; default true"""
+    recovery: Global___Recovery.ValueType
+    """of services"""
     not_before_ms: _builtins.int
     """Of jobs only:
     wall clock: nothing of it starts earlier; 0 = at once
@@ -1575,6 +1612,7 @@ class WorkloadSpec(_message.Message):
         deadline_ms: _builtins.int = ...,
         estimate_ms: _builtins.int = ...,
         migratable: _builtins.bool | None = ...,
+        recovery: Global___Recovery.ValueType = ...,
         not_before_ms: _builtins.int = ...,
         not_after_ms: _builtins.int = ...,
         active_deadline_s: _builtins.int = ...,
@@ -1585,7 +1623,7 @@ class WorkloadSpec(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_migratable", b"_migratable", "migratable", b"migratable", "schedule", b"schedule", "spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_migratable", b"_migratable", "active_deadline_s", b"active_deadline_s", "bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "migratable", b"migratable", "not_after_ms", b"not_after_ms", "not_before_ms", b"not_before_ms", "on_failure", b"on_failure", "on_quota", b"on_quota", "priority", b"priority", "regions", b"regions", "resumed", b"resumed", "run_class", b"run_class", "schedule", b"schedule", "spread", b"spread", "tasks", b"tasks", "time_to_live_s", b"time_to_live_s", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_migratable", b"_migratable", "active_deadline_s", b"active_deadline_s", "bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "migratable", b"migratable", "not_after_ms", b"not_after_ms", "not_before_ms", b"not_before_ms", "on_failure", b"on_failure", "on_quota", b"on_quota", "priority", b"priority", "recovery", b"recovery", "regions", b"regions", "resumed", b"resumed", "run_class", b"run_class", "schedule", b"schedule", "spread", b"spread", "tasks", b"tasks", "time_to_live_s", b"time_to_live_s", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__migratable: _TypeAlias = _typing.Literal["migratable"]  # noqa: Y015
     _WhichOneofArgType__migratable: _TypeAlias = _typing.Literal["_migratable", b"_migratable"]  # noqa: Y015
