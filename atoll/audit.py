@@ -2,7 +2,8 @@
 
 I1: attempts of a slot only go up, each is minted once, by the term that leads; a bound attempt leaves its slot only in
 a transaction that says it has the attempt's certificate, or together with a zombie, of the same amount (I3).
-I3: the identities (G), (S) and (X) of docs/protocols.md hold for each account of a tenant, all terms ≥ 0.
+I3: the identities (G), (S) and (X) of docs/protocols.md hold for each account of a tenant, all terms ≥ 0; burst pays
+only for work of priority low and below, in no gang.
 I4: a record's own identity is the one in its key, its tenant first.
 I5: only the present leader of a root writes there, on one of its lanes, and lanes only move forward.
 I6: no older order replaces a newer one; no record is of an epoch that its region does not have.
@@ -160,6 +161,7 @@ class Records:
         return _edit(Edit, (key, region, name, names, before, after, item))
 
 
+HARD, BURST = objects_pb2.ACCOUNT_HARD, objects_pb2.ACCOUNT_BURST  # records of the time when there was one name none
 CHARGED = (objects_pb2.SLOT_STATE_RESERVED, objects_pb2.SLOT_STATE_BOUND)
 EPOCHAL = {objects_pb2.Slice, objects_pb2.RegionSlice, objects_pb2.Share, objects_pb2.Slot}
 CERTIFIED = {"RELEASE", "MOVE"}  # operations that act on a certificate
@@ -170,9 +172,11 @@ _Entry = tuple[_Account, str | int, objects_pb2.Resources]
 SUMS = ("have", "spent", "granted", "limit", "lanes", "zombies")  # of each account; slots are summed by their epoch
 BUDGET = (("have", "effective"), ("have", "extras"), ("spent", "free"), ("spent", "recovery_pool"))
 ENTRIES: dict[type, Callable[[Edit, Any], Iterable[_Entry]]] = {  # what a record adds to which sum of which account
-    objects_pb2.Slot: lambda e, m: [((e.region, e.names[0], m.account), m.epoch, m.vector)] * (m.state in CHARGED),
+    objects_pb2.Slot: lambda e, m: (
+        [((e.region, e.names[0], m.account or HARD), m.epoch, m.vector)] * (m.state in CHARGED)
+    ),
     objects_pb2.LaneUse: lambda e, m: [((e.region, e.names[0], p.account), "lanes", p.charged) for p in m.charges],
-    objects_pb2.Zombie: lambda e, m: [((e.region, m.slot.tenant, m.account), "zombies", m.vector)],
+    objects_pb2.Zombie: lambda e, m: [((e.region, m.slot.tenant, m.account or HARD), "zombies", m.vector)],
     objects_pb2.RegionSlice: lambda e, m: [((e.region, m.tenant, p.account), "limit", p.limit) for p in m.limits],
     objects_pb2.Slice: lambda e, m: [
         ((region, m.tenant, p.account), name, amount)
@@ -318,6 +322,11 @@ class Reign:
         expect(share, "I7", key, "reserved or bound without a workload")
         expect(stays or mine or not share, "I7", key, "bound for {}, which is not the workload", slot.uid)
         expect(not later, "I7", key, "generation {} is above the workload's", slot.generation)
+        low = share is not None and 0 < share.spec.priority <= objects_pb2.PRIORITY_LOW
+        alone = share is None or not any(task.gang for task in share.spec.tasks if task.name == slot.id.task)
+        expect(
+            stays or slot.account != BURST or (low and alone), "I3", key, "charged to burst, which may not pay for it"
+        )
         expect(not older, "I9", key, "generation {} came after {}", slot.generation, last.generation)
 
 

@@ -1,6 +1,6 @@
 """Escrow: how much of a tenant's quota each region may spend.
 
-Decides grants, shrinks and take-backs so that at every revision, per dimension and in integers ≥ 0 (I3):
+Decides grants, shrinks and take-backs so that at every revision, per account and dimension and in integers ≥ 0 (I3):
     (G)  effective + extras = free + pool + Σ regions (A + B)
     (X)  C of a region ≤ A + B                                 C: what the region enforces
 A grows by a grant at once. It falls only in three steps: a lower target with a new seq; the region's acknowledgement
@@ -9,131 +9,47 @@ an older one at any time: it has a new seq, so a late acknowledgement of the old
 `effective` falls only as budget is free or comes back ("converging"). Leaves to the region: how C falls as work drains.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from operator import attrgetter
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.lane import Plan, Settled
-from atoll.model.resources import NOTHING, Vector, total, vector
+from atoll.model.accounts import NONE, ByAccount, by_account, summed
+from atoll.model.resources import NOTHING, Vector, vector
 from global_cp.config import CoreSettings
 from global_cp.core import transactions
 from global_cp.core.commands import Command
+from global_cp.core.entitlements import Claim, entitlements
+from global_cp.core.purse import Purse, purse
 from global_cp.core.records import Change, Records
 from global_cp.core.reports import Reports
 from global_cp.core.topics import Proposal
 
-HARD = objects_pb2.ACCOUNT_HARD
 
-
-class Purse(NamedTuple):
-    """One account of a tenant's budget: L as asked, L effective, free F. R and O are zero until they exist."""
-
-    target: Vector
-    effective: Vector
-    free: Vector
-
-    def with_target(self, target: Vector) -> "Purse":
-        """A raised quota is effective at once, as free budget; a lowered one only as far as budget is free."""
-        raised = (target - self.effective).at_least(NOTHING)
-        return Purse(target, self.effective + raised, self.free + raised).settled()
-
-    def paid(self, amount: Vector) -> "Purse":
-        return Purse(self.target, self.effective, self.free - amount)
-
-    def returned(self, amount: Vector) -> "Purse":
-        return Purse(self.target, self.effective, self.free + amount).settled()
-
-    def settled(self) -> "Purse":
-        """Free budget above the target is destroyed."""
-        surplus = (self.effective - self.target).at_least(NOTHING).at_most(self.free)
-        return Purse(self.target, self.effective - surplus, self.free - surplus)
-
-    def to_proto(self, tenant: str) -> objects_pb2.Budget:
-        account = objects_pb2.AccountBudget(
-            account=HARD,
-            target=self.target.to_proto(),
-            effective=self.effective.to_proto(),
-            free=self.free.to_proto(),
-        )
-        return objects_pb2.Budget(tenant=tenant, accounts=[account])
-
-
-def purse(budget: objects_pb2.Budget | None) -> Purse:
-    for account in budget.accounts if budget else ():
-        if account.account == HARD:
-            return Purse(vector(account.target), vector(account.effective), vector(account.free))
-    return Purse(NOTHING, NOTHING, NOTHING)
-
-
-def granted(slice_: objects_pb2.Slice | None) -> Vector:
+def granted(slice_: objects_pb2.Slice | None) -> ByAccount:
     """A of the slice."""
-    return total([vector(account.granted) for account in slice_.accounts]) if slice_ else NOTHING
+    return by_account(slice_.accounts, attrgetter("granted")) if slice_ else NONE
 
 
-def shrink_target(slice_: objects_pb2.Slice | None) -> Vector:
-    return total([vector(account.target) for account in slice_.accounts]) if slice_ else NOTHING
-
-
-class Claim(NamedTuple):
-    """What one region has of a tenant's quota, and what it could have."""
-
-    needed: Vector  # by its live replicas
-    granted: Vector = NOTHING
-    idle: Vector = NOTHING  # of what is needed: it found no room there
-    used: Vector = NOTHING  # of what is granted: bound or reserved, as it last said
-    beside: Vector = NOTHING  # by zombies, for which strict tenants pay, and by surges
-    protected: Vector = NOTHING  # of what is needed: the region has it before anybody asks for it
-
-
-def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector]:
-    """How much of the quota each region should have, never more than it in all; each dimension by itself. First what is
-    protected there, then what is in use, so that of a lowered quota the idle surplus comes back before anything that
-    cannot; then what a region can use, and of that what it already has, so that budget does not wander; then the rest
-    of what it needs, and last what zombies and surges hold beside that; in order of region."""
-    regions = sorted(claims)
-    columns = [
-        _divided(left, [[amounts[dimension] for amounts in claims[region]] for region in regions])
-        for dimension, left in enumerate(quota)
-    ]
-    return {region: Vector(*amounts) for region, *amounts in zip(regions, *columns, strict=True)}
-
-
-def _divided(left: int, claims: Sequence[Sequence[int]]) -> Sequence[int]:
-    """One dimension of `entitlements`; of each claim its amounts in the order of the fields of Claim."""
-    charged = [needed + beside for needed, _, _, _, beside, _ in claims]
-    if sum(charged) <= left:
-        return charged
-    had = [granted for _, granted, *_ in claims]
-    protected = [min(protected, needed) for needed, *_, protected in claims]
-    used = [min(used, needed) for needed, _, _, used, *_ in claims]
-    usable = [max(needed - idle, 0) for needed, _, idle, *_ in claims]
-    needed = [needed for needed, *_ in claims]
-    shares = [0] * len(claims)
-    for wanted in (protected, used, usable, needed, charged):
-        for goals in (map(min, wanted, had), wanted):
-            for at, goal in enumerate(goals):
-                if (more := min(goal - shares[at], left)) > 0:
-                    shares[at] += more
-                    left -= more
-    return shares
+def shrink_target(slice_: objects_pb2.Slice | None) -> ByAccount:
+    return by_account(slice_.accounts, attrgetter("target")) if slice_ else NONE
 
 
 def is_current(ack: objects_pb2.SliceAck, slice_: objects_pb2.Slice | None) -> bool:
     return slice_ is not None and (ack.epoch, ack.seq) == (slice_.epoch, slice_.seq)
 
 
-def acknowledged_limit(ack: objects_pb2.SliceAck) -> Vector:
+def acknowledged_limit(ack: objects_pb2.SliceAck) -> ByAccount:
     """C as the region enforces it."""
-    return total([vector(use.limit) for use in ack.uses if use.account == HARD])
+    return by_account(ack.uses, attrgetter("limit"))
 
 
-def used_in(ack: objects_pb2.SliceAck | None) -> Vector:
+def used_in(ack: objects_pb2.SliceAck | None) -> ByAccount:
     """U + V as the region last said."""
-    return total([vector(amount) for use in ack.uses for amount in (use.bound, use.reserved)]) if ack else NOTHING
+    return by_account(ack.uses, attrgetter("bound")) + by_account(ack.uses, attrgetter("reserved")) if ack else NONE
 
 
-def taken_back(slice_: objects_pb2.Slice, ack: objects_pb2.SliceAck) -> Vector:
+def taken_back(slice_: objects_pb2.Slice, ack: objects_pb2.SliceAck) -> ByAccount:
     """A after a current acknowledgement: C, but not below the target. It never rises."""
     return acknowledged_limit(ack).at_least(shrink_target(slice_)).at_most(granted(slice_))
 
@@ -142,9 +58,9 @@ def check_identity(records: Records, tenant: str) -> None:
     """(G) for one tenant, or the process dies."""
     money = records.budgets.meaning(purse, tenant)
     out = [records.slices.meaning(granted, tenant, region) for region in records.region_names()]
-    held = money.effective == money.free + total(out) and money.free.is_legal() and all(a.is_legal() for a in out)
+    held = money.effective == money.free + summed(out) and money.free.is_legal() and all(a.is_legal() for a in out)
     if not held:  # the words are made only then: this is asked at every step of a budget
-        words = f"effective {money.effective} is not free {money.free} + granted {total(out)}"
+        words = f"effective {money.effective} is not free {money.free} + granted {summed(out)}"
         require(False, f"I3 (G): tenant {tenant}: {words}")
 
 
@@ -282,12 +198,15 @@ class Budgets:
         slices = self._records.slices_of(tenant)
         money = self._records.budgets.meaning(purse, tenant)
         claims = {region: self._claim(tenant, region) for region in self._records.region_names()}
-        entitled = entitlements(money.target, claims)
+        hard = entitlements(money.target.hard, claims)
+        entitled = {region: ByAccount(hard[region]) for region in claims}
         for (region,), of in self._records.regions.items():
             current = slices.get(region)
             if current is None and not entitled[region]:
                 continue
-            proposal = self._slice_step(document, of, current, entitled[region], claims[region], money, now_ms)
+            proposal = self._slice_step(
+                document, of, current, entitled[region], claims[region].protected, money, now_ms
+            )
             if proposal:
                 return proposal
         if document.metadata.deleted_ms and not any(granted(slice_) for slice_ in slices.values()):
@@ -304,9 +223,9 @@ class Budgets:
     def _made_claim(self, tenant: str, region: str) -> Claim:
         needed = (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
         idle = self._idle.get(tenant, {}).get(region, NOTHING)
-        used = self._records.acks.meaning(used_in, region, tenant)
-        beside, protected = self._records.beside(tenant, region), self._records.protected(tenant, region)
-        have = self._records.slices.meaning(granted, tenant, region)
+        used = self._records.acks.meaning(used_in, region, tenant).hard
+        beside, protected = self._records.beside(tenant, region).hard, self._records.protected(tenant, region)
+        have = self._records.slices.meaning(granted, tenant, region).hard
         return Claim(needed.at_least(protected), have, idle, used, beside, protected)
 
     def _forget(self, tenant: str, regions: list[str]) -> Proposal:
@@ -322,15 +241,15 @@ class Budgets:
         tenant: objects_pb2.Tenant,
         region: objects_pb2.Region,
         current: objects_pb2.Slice | None,
-        entitled: Vector,
-        claim: Claim,
+        entitled: ByAccount,
+        protected: Vector,
         money: Purse,
         now_ms: int,
     ) -> Proposal | None:
-        have = claim.granted
-        grant = (entitled - have).at_least(NOTHING).at_most(money.free)
+        have = self._records.slices.meaning(granted, tenant.metadata.name, region.metadata.name)
+        grant = (entitled - have).at_least(NONE).at_most(money.free)
         if region.state != objects_pb2.REGION_STATE_ACTIVE:
-            grant = NOTHING  # a region that may be lost gets no new budget; what it has stays charged
+            grant = NONE  # a region that may be lost gets no new budget; what it has stays charged
         after = have + grant
         target = entitled.at_most(after)
         if current is None and not grant:
@@ -338,7 +257,6 @@ class Budgets:
         slice_ = current or self._first_slice(tenant, region)
         due = now_ms + self._settings.slice_validity_ms // 2 > slice_.valid_until_ms
         spec = tenant.spec
-        protected = claim.protected
         terms = (spec.mode, spec.weight, protected)
         same_terms = (slice_.mode, slice_.weight, vector(slice_.protected)) == terms
         if not grant and target == shrink_target(slice_) and same_terms and not due:
@@ -364,10 +282,13 @@ class Budgets:
         )
 
     @staticmethod
-    def _rewritten(slice_: objects_pb2.Slice, have: Vector, target: Vector) -> objects_pb2.Slice:
+    def _rewritten(slice_: objects_pb2.Slice, have: ByAccount, target: ByAccount) -> objects_pb2.Slice:
         after = objects_pb2.Slice()
         after.CopyFrom(slice_)
         del after.accounts[:]
-        after.accounts.add(account=HARD, granted=have.to_proto(), target=target.to_proto())
+        for account, _ in have.at_least(target).written():
+            after.accounts.add(
+                account=account, granted=have.of(account).to_proto(), target=target.of(account).to_proto()
+            )
         after.seq += 1
         return after

@@ -15,16 +15,18 @@ from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import AtollError, Conflict, Invalid, Mistake, NotFound
 from atoll.lane import Plan
 from atoll.model import explain
+from atoll.model.accounts import ByAccount
 from atoll.model.cron import Zones, utc_only
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
-from global_cp.core import budgets, intake, jobs, recovery, region_updates, transactions, user_tokens
+from global_cp.core import intake, jobs, recovery, region_updates, transactions, user_tokens
 from global_cp.core.admission import MOST_REPLICAS, mistakes_in_tenant, mistakes_in_workload
 from global_cp.core.defaults import complete_tenant, complete_workload
 from global_cp.core.events import MutationAsked
 from global_cp.core.job_rules import missed, times
 from global_cp.core.protection_rules import mistakes_in_protection
+from global_cp.core.purse import purse
 from global_cp.core.records import Records
 
 CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
@@ -294,7 +296,7 @@ def _apply_tenant(world: World, request: global_pb2.ApplyTenantRequest, uid: str
         changed = before is None or before.spec != wanted.spec
         _continue(wanted.metadata, before, changed=changed, uid=uid, now_ms=now_ms)
         answer = global_pb2.ApplyTenantResponse(tenant=wanted, outcome=UPDATED if before else CREATED)
-    money = budgets.purse(world.records.budgets.get(name)).with_target(vector(wanted.spec.quota))
+    money = purse(world.records.budgets.get(name)).with_target(ByAccount(vector(wanted.spec.quota)))
     record = _record(request, request.request_id, answer, now_ms)
     written, budget = (None, None) if unchanged else (wanted, money.to_proto(name))
     return Decided(transactions.tenant(world.records, written, budget, name, record), answer)

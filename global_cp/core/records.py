@@ -6,13 +6,14 @@ keeps sums that would be slow to add up each time: what each tenant asks for, an
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2
-from atoll.model.resources import NOTHING, Vector, total, vector
+from atoll.model.accounts import NONE, ByAccount, by_account
+from atoll.model.resources import NOTHING, Vector, vector
 from atoll.store import keys
 from atoll.store.store import Delete, KeyValue, Put
 from global_cp.core.claims import Claims, is_over
@@ -142,11 +143,11 @@ class Records:
         """What the tenant's live shares in the region need."""
         return self._shared.get((tenant, region), NOTHING)
 
-    def zombie(self, tenant: str, region: str) -> Vector:
+    def zombie(self, tenant: str, region: str) -> ByAccount:
         """What the region last said that work without a binding may still use, if the tenant pays for it (strict)."""
-        return self.acks.meaning(_zombie, region, tenant) if self.tenants.meaning(_is_strict, tenant) else NOTHING
+        return self.acks.meaning(_zombie, region, tenant) if self.tenants.meaning(_is_strict, tenant) else NONE
 
-    def beside(self, tenant: str, region: str) -> Vector:
+    def beside(self, tenant: str, region: str) -> ByAccount:
         """What the region last said that it charges, or has to, beside what its shares need."""
         return self.acks.meaning(_surge, region, tenant) + self.zombie(tenant, region)
 
@@ -223,12 +224,12 @@ def _protected(tenant: objects_pb2.Tenant | None) -> Mapping[str, Vector]:
     return found
 
 
-def _zombie(ack: objects_pb2.SliceAck | None) -> Vector:
-    return total([vector(use.zombie) for use in ack.uses]) if ack else NOTHING
+def _zombie(ack: objects_pb2.SliceAck | None) -> ByAccount:
+    return by_account(ack.uses, attrgetter("zombie")) if ack else NONE
 
 
-def _surge(ack: objects_pb2.SliceAck | None) -> Vector:
-    return total([vector(use.surge) for use in ack.uses]) if ack else NOTHING
+def _surge(ack: objects_pb2.SliceAck | None) -> ByAccount:
+    return by_account(ack.uses, attrgetter("surge")) if ack else NONE
 
 
 def demand(spec: objects_pb2.WorkloadSpec) -> Vector:

@@ -18,10 +18,10 @@ from atoll.model.resources import NOTHING, Vector, total, vector
 from atoll.store import keys
 from global_cp.config import CoreSettings
 from global_cp.core import gang_regions, jobs, moves, parallelism, spread, transactions
-from global_cp.core.budgets import purse
 from global_cp.core.commands import Command
 from global_cp.core.jobs import Opening
 from global_cp.core.parallelism import Part
+from global_cp.core.purse import purse
 from global_cp.core.records import Change, Records
 from global_cp.core.reports import Reports, WorkloadPath
 from global_cp.core.rooms import Rooms
@@ -347,8 +347,8 @@ class Shares:
         records = self._records
         regions = records.region_names()
         needed = [records.needed(tenant, name).at_least(records.protected(tenant, name)) for name in regions]
-        zombies = [records.zombie(tenant, name) for name in regions]
-        return records.budgets.meaning(purse, tenant).target - total(needed) - total(zombies)
+        zombies = [records.zombie(tenant, name).hard for name in regions]
+        return records.budgets.meaning(purse, tenant).target.hard - total(needed) - total(zombies)
 
     def _is_closed(self, share: objects_pb2.Share) -> bool:
         metadata = share.metadata

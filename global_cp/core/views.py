@@ -6,11 +6,12 @@ Documents are copies with what is filled when read: revisions, status, summaries
 from collections.abc import Sequence
 
 from atoll.api.v1 import global_pb2, objects_pb2
-from atoll.model.resources import total, vector
+from atoll.model.accounts import summed
 from atoll.model.selectors import matches
 from atoll.store import keys
-from global_cp.core.budgets import granted, purse
+from global_cp.core.budgets import granted, used_in
 from global_cp.core.commands import Publish
+from global_cp.core.purse import purse
 from global_cp.core.records import Change, Records
 
 
@@ -49,12 +50,12 @@ def tenant(records: Records, name: str) -> objects_pb2.Tenant | None:
     money = purse(records.budgets.get(name))
     slices = records.slices_of(name)
     acks = [ack for region in slices if (ack := records.acks.get(region, name))]
-    used = total([vector(use.bound) + vector(use.reserved) for ack in acks for use in ack.uses])
+    used, out = summed(map(used_in, acks)), summed(map(granted, slices.values()))
     document.status.CopyFrom(
         objects_pb2.TenantStatus(
-            effective=money.effective.to_proto(),
-            granted=total([granted(slice_) for slice_ in slices.values()]).to_proto(),
-            used=used.to_proto(),
+            effective=money.effective.hard.to_proto(),
+            granted=out.hard.to_proto(),
+            used=used.hard.to_proto(),
             converging=not money.effective.fits(money.target),
         )
     )

@@ -47,5 +47,5 @@ def _next(state: State) -> Iterator[Due]:
     for cls in state.queue.upcoming(MOST_CLASSES):
         task = state.workloads[cls.tenant, cls.workload].tasks.get(cls.task)
         account = state.accounts.get(cls.tenant)
-        if task and account and not cls.gang and account.affordable(cls.request.vector):
+        if task and account and not cls.gang and account.affordable(cls.request.vector, cls.may_burst):
             yield state.rows.due(task)

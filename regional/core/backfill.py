@@ -71,7 +71,7 @@ def _asked(state: State, cls: SchedulingClass) -> _Asked:
         if any(task.request.topology or task.around.terms for task, _ in asked):
             return []
     amount = total([task.request.vector * count for task, count in asked])
-    return asked if state.account(cls.tenant).affordable(amount) else []
+    return asked if state.account(cls.tenant).affordable(amount, cls.may_burst) else []
 
 
 def _rows(state: State, asked: _Asked) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
-from atoll.model.resources import NOTHING, Vector
+from atoll.model.accounts import NONE, Account, ByAccount, charged_to
 from regional.core import (
     ahead,
     closing,
@@ -54,7 +54,7 @@ class _Batch:
         self.bindings: list[Binding] = []
         self.nodes: dict[int, NodeEntry] = {}  # by row
         self.workloads: set[bytes] = set()
-        self.charges: dict[str, Vector] = {}
+        self.charges: dict[str, ByAccount] = {}
         self.decisions: list[objects_pb2.Decision] = []
         self._filling: Filling | None = None
         self._scores: list[objects_pb2.NodeScore] = []
@@ -87,9 +87,9 @@ class _Batch:
             self._new_room = headroom.room(self.state)
         return self._new_room
 
-    def charge(self, tenant: str, charge: Vector) -> None:
-        self.charges[tenant] = self.charges.get(tenant, NOTHING) + charge
-        self._new_room = self.new_room._replace(left=self.new_room.left - charge)
+    def charge(self, tenant: str, charge: ByAccount) -> None:
+        self.charges[tenant] = self.charges.get(tenant, NONE) + charge
+        self._new_room = self.new_room._replace(left=self.new_room.left - charge.both)
 
     @property
     def slots_left(self) -> int:
@@ -178,7 +178,7 @@ def _give_turn(state: State, cls: SchedulingClass) -> None:
 
 def weighted_share(account: TenantAccount, total: Sequence[int]) -> float:
     """DRF: the largest share of any resource that the tenant holds or is being given, by its weight."""
-    held = (account.held + account.charging).amounts()
+    held = (account.held + account.charging).both
     shares = [h / t for h, t in zip(held, total, strict=True) if t]
     return max(shares, default=0.0) / account.weight
 
@@ -191,9 +191,9 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
         state.queue.park(cls, TURN_CURES, (AT_PARALLELISM,))
         return
     account = state.account(cls.tenant)
-    affordable = account.affordable(cls.request.vector)
+    payer, affordable = account.payer(cls.request.vector, cls.may_burst)
     if not affordable:
-        detail = account.shortage(cls.request.vector)
+        detail = account.shortage(cls.request.vector, cls.may_burst)
         known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else SLICE_AWAITED
         park(state, cls, _QUOTA_CURES if account.mod_revision else _SLICE_CURES, (known,), turn)
         return
@@ -218,7 +218,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
         return
     decision = decisions.begin(state, cls, turn)
     batch.add_evidence(decision, filling)
-    _bind(state, batch, task, list(zip(indices[: len(chosen)], chosen, strict=True)), avoid, decision)
+    _bind(state, batch, task, payer, list(zip(indices[: len(chosen)], chosen, strict=True)), avoid, decision)
     filling.charged()
 
 
@@ -248,6 +248,7 @@ def _bind(
     state: State,
     batch: _Batch,
     task: TaskEntry,
+    payer: Account,
     places: Sequence[tuple[int, int]],
     avoid: str,
     decision: objects_pb2.Decision,
@@ -260,11 +261,11 @@ def _bind(
     for row, count in counts.items():
         task.move_copies(row, count)
     tenant, workload = task.owner.tenant, task.owner
-    charge = amount * len(places)
+    charge = charged_to(payer, amount * len(places))
     state.account(tenant).charging += charge
     batch.charge(tenant, charge)
     batch.workloads.add(workload.key)
-    common = alike(state, task, decision.id)
+    common = alike(state, task, decision.id, payer)
     for index, row in places:
         node = batch.nodes.get(row)
         if node is None:
@@ -284,7 +285,7 @@ def _bind(
     batch.decisions.append(decision)
 
 
-def alike(state: State, task: TaskEntry, decision_id: str) -> objects_pb2.Slot:
+def alike(state: State, task: TaskEntry, decision_id: str, account: Account) -> objects_pb2.Slot:
     """What the records of all slots of one decision have in common, as bound."""
     workload, spec = task.owner, task.owner.share.spec
     return objects_pb2.Slot(
@@ -293,7 +294,7 @@ def alike(state: State, task: TaskEntry, decision_id: str) -> objects_pb2.Slot:
         attempt=objects_pb2.Attempt(term=state.authority.term),
         generation=workload.generation,
         epoch=state.epoch,
-        account=objects_pb2.ACCOUNT_HARD,
+        account=account,
         vector=task.request.vector.to_proto(),
         decision_id=decision_id,
         uid=workload.uid,

@@ -45,4 +45,6 @@ def _class(task: TaskEntry, request: Request) -> SchedulingClass:
     spec = task.owner.share.spec
     band = spec.priority or objects_pb2.PRIORITY_DEFAULT
     latest_start_ms = spec.deadline_ms - spec.estimate_ms if spec.deadline_ms else NEVER_MS
-    return SchedulingClass(task.owner.tenant, task.owner.name, task.name, int(band), request, latest_start_ms)
+    cls = SchedulingClass(task.owner.tenant, task.owner.name, task.name, int(band), request, latest_start_ms)
+    cls.may_burst = task.may_burst
+    return cls

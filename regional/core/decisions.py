@@ -32,7 +32,9 @@ def begin(state: State, cls: SchedulingClass, turn: Turn) -> objects_pb2.Decisio
 
 
 def quota_of(account: TenantAccount) -> str:
-    return f"{account.in_use()} in use of {account.limit}{account.frozen}"
+    in_use, limit = account.in_use(), account.limit
+    burst = f"; of burst {in_use.burst} of {limit.burst}" if in_use.burst or limit.burst else ""
+    return f"{in_use.hard} in use of {limit.hard}{burst}{account.frozen}"
 
 
 def add_places(decision: objects_pb2.Decision, records: Iterable[objects_pb2.Slot]) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
+from atoll.model.accounts import HARD, charged_to, summed
 from atoll.model.resources import Vector, total
 from regional.core import binding, decisions, gpu_scores, kept_room, making_way, protection, reservations, transactions
 from regional.core.filters import Cure
@@ -49,8 +50,8 @@ def place(state: State, gang: GangEntry, members: Waiting, turn: Turn, search: S
         return Refusals((binding.AT_PARALLELISM,), binding.TURN_CURES)
     account = state.account(gang.owner.tenant)
     asked = total([task.request.vector * len(indices) for task, indices in members])
-    if not account.affordable(asked):
-        detail = f"the gang asks for {asked} at once; {account.shortage(asked)}"
+    if not account.affordable(asked, may_burst=False):
+        detail = f"the gang asks for {asked} at once; {account.shortage(asked, may_burst=False)}"
         known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else binding.SLICE_AWAITED
         return Refusals((known,), _QUOTA)
     if not protection.replicas(state, gang.owner.tenant, asked):
@@ -149,8 +150,8 @@ def _plan(
 ) -> None:
     """Charges the places, and notes the records to be."""
     amount = task.request.vector
-    state.account(gang.owner.tenant).charging += amount * len(places)
-    alike = binding.alike(state, task, decision.id)
+    state.account(gang.owner.tenant).charging += charged_to(HARD, amount * len(places))
+    alike = binding.alike(state, task, decision.id, HARD)
     alike.state = RESERVED
     alike.reservation.gang = True
     for index, room in places:
@@ -185,7 +186,7 @@ def reserve_some(state: State, lane: int, gang: GangEntry) -> Reserve:
         chunk.append(b)
     del gang.planned[: len(chunk)]
     account = state.account(gang.owner.tenant)
-    charge = total([b.vector for b in chunk])
+    charge = summed(b.charge for b in chunk)
     victims = [entry for b in chunk for entry in making_way.of(state, b.record)]
     return reservations.reserve(state.root, lane, gang, chunk, nodes.values(), account, charge, victims)
 
@@ -227,7 +228,7 @@ def _take_back(state: State, gang: GangEntry) -> None:
 
 def _uncharge(state: State, b: Binding) -> None:
     amount = b.vector
-    state.account(b.task.owner.tenant).charging -= amount
+    state.account(b.task.owner.tenant).charging -= b.charge
     state.table.credit(b.row, amount.amounts())
     if b.record.gpus:
         state.table.credit_gpus(b.row, b.record.gpus, amount.gpu_milli)

@@ -4,19 +4,21 @@ Keeps (S) of docs/protocols.md at every revision: U + V <= C, in strict mode U +
 moment its transaction is sent until it is refused; a credit counts only when it is committed. C moves only by
 APPLY-SLICE, in the order of (epoch, seq): up at once, down to max(target, what is in use), again and again as work
 drains. A tenant becomes strict once what may still run of it fits. When the validity of a slice is over, C becomes what
-is in use, once: releases make room for new work, until the global plane renews it. One account for now: everything is
-charged to ACCOUNT_HARD.
+is in use, once: releases make room for new work, until the global plane renews it. All of this holds for each account
+by itself. Which of them pays: the hard one as long as it can, else the burst one, if the work may be charged to it.
 """
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
-from atoll.model.resources import NOTHING, Vector, total, vector
+from atoll.model.accounts import BURST, HARD, NONE, Account, ByAccount, by_account, summed
+from atoll.model.resources import NOTHING, Vector, vector
 
 STRICT = objects_pb2.QUOTA_MODE_STRICT
 UNLIMITED = 1 << 30
-Standing = tuple[int, int, Vector, Vector, Vector, Vector]  # epoch, seq, limit, bound, zombie, surge
+Standing = tuple[int, int, ByAccount, ByAccount, ByAccount, ByAccount]  # epoch, seq, limit, bound, zombie, surge
 
 
 @dataclass(slots=True)
@@ -26,18 +28,18 @@ class TenantAccount:
     tenant: str
     record: objects_pb2.RegionSlice = field(default_factory=objects_pb2.RegionSlice)
     mod_revision: int = 0
-    limit: Vector = NOTHING  # C
-    target: Vector = NOTHING
-    bound: Vector = NOTHING  # U, as committed
-    reserved: Vector = NOTHING  # V, as committed
-    charging: Vector = NOTHING  # sent and not settled
-    zombie: Vector = NOTHING  # Z
-    surge: Vector = NOTHING  # asked of the global plane beside what shares need: see surging.py
+    limit: ByAccount = NONE  # C
+    target: ByAccount = NONE
+    bound: ByAccount = NONE  # U, as committed
+    reserved: ByAccount = NONE  # V, as committed
+    charging: ByAccount = NONE  # sent and not settled
+    zombie: ByAccount = NONE  # Z
+    surge: ByAccount = NONE  # asked of the global plane beside what shares need: see surging.py
     wishes_since_ms: int = 0  # since when some of it is waited for, and nothing else; 0 = none is
     stamp: regional_pb2.SliceStamp | None = None  # newer than `record`, to be applied
     applying: objects_pb2.RegionSlice | None = None  # sent and not settled
     told_strict: bool = False  # by the newest slice; in force once what may still run fits, see `next_record`
-    lane_use: dict[int, Vector] = field(default_factory=dict)  # as committed, by lane
+    lane_use: dict[int, ByAccount] = field(default_factory=dict)  # as committed, by lane
     reported: Standing | None = None  # as last sent up
 
     @property
@@ -58,14 +60,14 @@ class TenantAccount:
     def is_idle(self) -> bool:
         """No slice was ever stored or is on its way, and no lane has a sum."""
         granted = self.mod_revision or self.stamp or self.applying
-        return not granted and not self.lane_use and self.in_use() + self.zombie == NOTHING
+        return not granted and not self.lane_use and not self.in_use() + self.zombie
 
     @property
-    def held(self) -> Vector:
+    def held(self) -> ByAccount:
         """U + V, as committed."""
         return self.bound + self.reserved
 
-    def in_use(self) -> Vector:
+    def in_use(self) -> ByAccount:
         """What C may not fall below: everything that is, or may already be, charged."""
         use = self.held + self.charging
         return use + self.zombie if self.strict else use
@@ -74,36 +76,45 @@ class TenantAccount:
         """The slice as now stored."""
         self.record = record
         self.mod_revision = mod_revision
-        self.limit, self.target = _hard_limit(record)
+        self.limit, self.target = _limits(record)
         if self.stamp and not is_newer(self.stamp, record):
             self.stamp = None
 
-    def ceiling(self) -> Vector:
+    def ceiling(self) -> ByAccount:
         """What may be charged in all: a draining slice gives nothing above its target, and a lower limit on its way
         binds already, for it may apply after a BIND that is sent now."""
         ceiling = self.limit.at_most(self.target)
-        return ceiling.at_most(_hard_limit(self.applying)[0]) if self.applying else ceiling
+        return ceiling.at_most(_limits(self.applying)[0]) if self.applying else ceiling
 
-    def affordable(self, request: Vector) -> int:
-        """How many more of `request` may be charged now."""
-        room = self.ceiling() - self.in_use()
-        counts = [r // a for a, r in zip(request.amounts(), room.amounts(), strict=True) if a]
+    def payer(self, request: Vector, may_burst: bool) -> tuple[Account, int]:
+        """Which account is charged for more of `request`, and for how many at most now."""
         if not self.mod_revision:
-            return 0
-        return max(0, min(counts, default=UNLIMITED))
+            return HARD, 0
+        ceiling, in_use = self.ceiling(), self.in_use()
+        count = _fitting(ceiling.hard - in_use.hard, request)
+        if count or not may_burst:
+            return HARD, count
+        return BURST, _fitting(ceiling.burst - in_use.burst, request)
 
-    def missing(self, request: Vector) -> Vector:
+    def affordable(self, request: Vector, may_burst: bool) -> int:
+        """How many more of `request` may be charged now, at once to one account."""
+        return self.payer(request, may_burst)[1]
+
+    def missing(self, request: Vector, account: Account = HARD) -> Vector:
         """What one more of `request` lacks, in the dimensions it lacks anything."""
-        return (self.in_use() + request - self.ceiling()).at_least(NOTHING)
+        return (self.in_use().of(account) + request - self.ceiling().of(account)).at_least(NOTHING)
 
     @property
     def frozen(self) -> str:
         """For people: empty, or that this is why there is no more."""
         return ", frozen until the global plane renews it" if self.record.frozen else ""
 
-    def shortage(self, request: Vector) -> str:
+    def shortage(self, request: Vector, may_burst: bool) -> str:
         """What one more of `request` lacks, for people."""
-        return f"{self.missing(request)} missing of {self.ceiling()}{self.frozen}"
+        ceiling, burst = self.ceiling(), ""
+        if may_burst and self.limit.burst:
+            burst = f", and {self.missing(request, BURST)} of burst {ceiling.burst}"
+        return f"{self.missing(request)} missing of {ceiling.hard}{burst}{self.frozen}"
 
     def expired(self, now_ms: int) -> bool:
         """Whether the slice is to be frozen: its validity is over, and it is not frozen yet."""
@@ -128,12 +139,12 @@ class TenantAccount:
         record.mode = STRICT if becomes_strict else record.mode
         return record
 
-    def _may_run(self) -> Vector:
+    def _may_run(self) -> ByAccount:
         """U + V + Z, with what is sent."""
         return self.held + self.charging + self.zombie
 
     def _applied(self, stamp: regional_pb2.SliceStamp) -> objects_pb2.RegionSlice:
-        granted, target = _hard_grant(stamp.slice)
+        granted, target = _grants(stamp.slice)
         becomes_strict = stamp.slice.mode == STRICT and not self.strict
         limit = granted.at_most(target.at_least(self._may_run() if becomes_strict else self.in_use()))
         waits = becomes_strict and not self._may_run().fits(limit)
@@ -152,24 +163,23 @@ class TenantAccount:
         return self._with_limit(record, limit, target)
 
     @staticmethod
-    def _with_limit(base: objects_pb2.RegionSlice, limit: Vector, target: Vector) -> objects_pb2.RegionSlice:
+    def _with_limit(base: objects_pb2.RegionSlice, limit: ByAccount, target: ByAccount) -> objects_pb2.RegionSlice:
         record = objects_pb2.RegionSlice()
         record.CopyFrom(base)
         del record.limits[:]
-        record.limits.append(
-            objects_pb2.AccountLimit(account=objects_pb2.ACCOUNT_HARD, limit=limit.to_proto(), target=target.to_proto())
-        )
+        for account, _ in limit.at_least(target).written():
+            record.limits.add(account=account, limit=limit.of(account).to_proto(), target=target.of(account).to_proto())
         return record
 
-    def lane_sum(self, lane: int, charge: Vector) -> objects_pb2.LaneUse:
+    def lane_sum(self, lane: int, charge: ByAccount) -> objects_pb2.LaneUse:
         """The value of used/<t>/<lane> once `charge` (negative: a credit) is applied on that lane."""
-        charged = self.lane_use.get(lane, NOTHING) + charge
-        return objects_pb2.LaneUse(
-            charges=[objects_pb2.AccountCharge(account=objects_pb2.ACCOUNT_HARD, charged=charged.to_proto())]
-        )
+        use = objects_pb2.LaneUse()
+        for account, charged in (self.lane_use.get(lane, NONE) + charge).written():
+            use.charges.add(account=account, charged=charged.to_proto())
+        return use
 
-    def commit_on_lane(self, lane: int, charge: Vector) -> None:
-        self.lane_use[lane] = self.lane_use.get(lane, NOTHING) + charge
+    def commit_on_lane(self, lane: int, charge: ByAccount) -> None:
+        self.lane_use[lane] = self.lane_use.get(lane, NONE) + charge
 
     def standing(self) -> Standing:
         """All that can change in an acknowledgement."""
@@ -177,29 +187,27 @@ class TenantAccount:
 
     def acknowledgement(self, region: str, term: int) -> objects_pb2.SliceAck:
         """What the global plane is told; every number in it is committed, but for what is asked for."""
-        return objects_pb2.SliceAck(
-            tenant=self.tenant,
-            region=region,
-            region_term=term,
-            epoch=self.record.epoch,
-            seq=self.record.seq,
-            uses=[
-                objects_pb2.AccountUse(
-                    account=objects_pb2.ACCOUNT_HARD,
-                    limit=self.limit.to_proto(),
-                    bound=self.bound.to_proto(),
-                    reserved=self.reserved.to_proto(),
-                    zombie=self.zombie.to_proto(),
-                    surge=self.surge.to_proto() if self.surge else None,
-                )
-            ],
+        ack = objects_pb2.SliceAck(
+            tenant=self.tenant, region=region, region_term=term, epoch=self.record.epoch, seq=self.record.seq
         )
+        told = (self.limit, self.bound, self.reserved, self.zombie, self.surge)
+        for account, _ in summed(told).written():
+            limit, bound, reserved, zombie, surge = (amounts.of(account) for amounts in told)
+            ack.uses.add(
+                account=account,
+                limit=limit.to_proto(),
+                bound=bound.to_proto(),
+                reserved=reserved.to_proto(),
+                zombie=zombie.to_proto(),
+                surge=surge.to_proto() if surge else None,
+            )
+        return ack
 
     def check(self) -> None:
         """(S), and the sums of the lanes."""
         sums = (self.bound, self.reserved, self.charging, self.zombie)
         require(all(amount.is_legal() for amount in sums), "I3: a sum below zero")
-        lanes = total(tuple(self.lane_use.values()))
+        lanes = summed(self.lane_use.values())
         require(lanes == self.held, f"I3: lanes of {self.tenant} sum to what its slots hold")
         require((self.held + self.charging).fits(self.limit), f"I3: {self.tenant} holds at most its limit")
 
@@ -215,15 +223,13 @@ def is_newer(stamp: regional_pb2.SliceStamp, record: objects_pb2.RegionSlice) ->
     )
 
 
-def _hard_limit(record: objects_pb2.RegionSlice) -> tuple[Vector, Vector]:
-    for limit in record.limits:
-        if limit.account == objects_pb2.ACCOUNT_HARD:
-            return vector(limit.limit), vector(limit.target)
-    return NOTHING, NOTHING
+def _limits(record: objects_pb2.RegionSlice) -> tuple[ByAccount, ByAccount]:
+    return by_account(record.limits, attrgetter("limit")), by_account(record.limits, attrgetter("target"))
 
 
-def _hard_grant(grant: objects_pb2.Slice) -> tuple[Vector, Vector]:
-    for account in grant.accounts:
-        if account.account == objects_pb2.ACCOUNT_HARD:
-            return vector(account.granted), vector(account.target)
-    return NOTHING, NOTHING
+def _grants(grant: objects_pb2.Slice) -> tuple[ByAccount, ByAccount]:
+    return by_account(grant.accounts, attrgetter("granted")), by_account(grant.accounts, attrgetter("target"))
+
+
+def _fitting(room: Vector, request: Vector) -> int:
+    return max(0, min((r // a for a, r in zip(request, room, strict=True) if a), default=UNLIMITED))

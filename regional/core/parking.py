@@ -29,6 +29,7 @@ class _Asked(NamedTuple):
     tenant: str
     vector: Vector
     band: int
+    may_burst: bool
     timely: bool  # it may still meet a deadline: those stand apart, so that they never keep back what has none
     cures: frozenset[Cure]
 
@@ -102,7 +103,7 @@ class Parking:
     def add(self, cls: "SchedulingClass", key: Key, *, timely: bool) -> None:
         """`key`: its place in the order, by its ticket in the end."""
         self.members[cls.ticket] = cls
-        asked = _Asked(cls.tenant, cls.request.vector, cls.band, timely, cls.cures)
+        asked = _Asked(cls.tenant, cls.request.vector, cls.band, cls.may_burst, timely, cls.cures)
         group = self._groups.get(asked)
         if group is None:
             group = self._groups[asked] = Group(asked)

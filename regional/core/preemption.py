@@ -14,6 +14,7 @@ its disruption budget. Victims come back at the head of their class, after a pau
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
+from atoll.model.accounts import Account, charged_to
 from regional.core import backfill, binding, decisions, gang_placing, kept_room, making_way, reservations
 from regional.core.gangs import bound_record, look, swept_record, together
 from regional.core.making_room import Room, Search
@@ -64,11 +65,12 @@ def _preempt(state: State, lane: int, cls: SchedulingClass, turn: Turn) -> Preem
         return None
     if task.parallel is not None and task.at_once >= task.parallel:
         return None
-    if not state.account(cls.tenant).affordable(task.request.vector):
+    payer, affordable = state.account(cls.tenant).payer(task.request.vector, task.may_burst)
+    if not affordable:
         return None
     with kept_room.passing(state, cls, workload, turn.now_ms):
         room = Search(state, cls.band, turn.now_ms).next_room(task)
-    return _reserve(state, lane, cls, task, room, turn) if room else None
+    return _reserve(state, lane, task, payer, room, turn) if room else None
 
 
 def _for_gang(state: State, cls: SchedulingClass, workload: WorkloadEntry, turn: Turn) -> None:
@@ -82,11 +84,13 @@ def _for_gang(state: State, cls: SchedulingClass, workload: WorkloadEntry, turn:
         look(state, workload)
 
 
-def _reserve(state: State, lane: int, cls: SchedulingClass, task: TaskEntry, room: Room, turn: Turn) -> Preempt:
+def _reserve(state: State, lane: int, task: TaskEntry, payer: Account, room: Room, turn: Turn) -> Preempt:
+    cls = task.cls
+    assert cls is not None
     indices, _ = cls.take(1)
     node, victims = room.node, room.victims
     decision = decisions.begin(state, cls, turn)
-    record = binding.alike(state, task, decision.id)
+    record = binding.alike(state, task, decision.id, payer)
     record.state, record.id.index = RESERVED, indices[0]
     record.node, record.node_incarnation = node.name, node.record.incarnation
     record.gpus.extend(room.gpus)
@@ -105,7 +109,7 @@ def _reserve(state: State, lane: int, cls: SchedulingClass, task: TaskEntry, roo
     task.move_copies(node.row, 1)
     task.in_flight.add(indices[0])
     account = state.account(cls.tenant)
-    account.charging += amount
+    account.charging += charged_to(payer, amount)
     one = Binding(task, indices[0], node.row, amount, record, "")
     return reservations.preempt(state.root, lane, one, node, victims, account, decision)
 

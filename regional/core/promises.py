@@ -11,7 +11,8 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from atoll.model.resources import NOTHING, Vector
+from atoll.model.accounts import BURST, HARD, NONE, Account, ByAccount, charged_to
+from atoll.model.resources import NOTHING
 from regional.core import protection
 from regional.core.colocation import Around
 from regional.core.records import SlotEntry, TaskEntry
@@ -20,14 +21,14 @@ from regional.core.state import State
 
 class Promises:
     def __init__(self, state: State, now_ms: int) -> None:
-        self.wishes: dict[str, Vector] = {}  # quota that is lacking, by tenant
+        self.wishes: dict[str, ByAccount] = {}  # quota that is lacking, by tenant
         self.wished: Counter[TaskEntry] = Counter()  # successors that it is lacking for
         self.moving: set[str] = {task.owner.tenant for task in state.surging}  # tenants whose quota is on its way
         self._state = state
         self._now_ms = now_ms
         self._rows: dict[int, npt.NDArray[np.int64]] = {}  # promised, by row
         self._promised = NOTHING  # on all rows
-        self._charges: dict[str, Vector] = {}  # likewise of quota, by tenant
+        self._charges: dict[str, ByAccount] = {}  # likewise of quota, by tenant
         for node in state.leaving.values():
             for entry in node.slots.values():
                 if entry.closing and entry.wanted:
@@ -42,29 +43,35 @@ class Promises:
 
     def pays(self, entry: SlotEntry) -> bool:
         """Whether quota holds a successor beside it."""
-        account = self._state.account(entry.task.owner.tenant)
-        more = self._charges.get(account.tenant, NOTHING) + entry.task.request.vector
-        return (account.in_use() + more).fits(account.ceiling())
+        return self._payer(entry) is not None
+
+    def _payer(self, entry: SlotEntry) -> Account | None:
+        tenant = self._state.account(entry.task.owner.tenant)
+        room = tenant.ceiling() - tenant.in_use() - self._charges.get(tenant.tenant, NONE)
+        payers = (HARD, BURST) if entry.task.may_burst else (HARD,)
+        return next((payer for payer in payers if entry.task.request.vector.fits(room.of(payer))), None)
 
     def awaits_quota(self, entry: SlotEntry) -> bool:
         """Asks for what it lacks; whether that is still worth waiting for."""
         tenant = entry.task.owner.tenant
-        self.wishes[tenant] = self.wishes.get(tenant, NOTHING) + entry.task.request.vector
+        wish = charged_to(entry.account, entry.task.request.vector)
+        self.wishes[tenant] = self.wishes.get(tenant, NONE) + wish
         self.wished[entry.task] += 1
         since_ms = self._state.account(tenant).wishes_since_ms or self._now_ms
         return tenant in self.moving or self._now_ms < since_ms + self._state.settings.surge_wait_ms
 
     def beside(self, entry: SlotEntry) -> bool:
         """Whether another node takes a successor; quota is promised too."""
-        tenant = entry.task.owner.tenant
-        self._charges[tenant] = self._charges.get(tenant, NOTHING) + entry.task.request.vector
+        tenant, payer = entry.task.owner.tenant, self._payer(entry) or entry.account
+        charge = charged_to(payer, entry.task.request.vector)
+        self._charges[tenant] = self._charges.get(tenant, NONE) + charge
         return self._takes(entry, entry.task.around)
 
     def instead(self, entry: SlotEntry) -> bool:
         """Whether another node takes it, and quota lets it be bound again."""
-        account = self._state.account(entry.task.owner.tenant)
-        node = self._state.nodes[entry.record.node]
-        return account.in_use().fits(account.ceiling()) and self._takes(entry, entry.task.around.without(node.row))
+        tenant, node = self._state.account(entry.task.owner.tenant), self._state.nodes[entry.record.node]
+        pays = tenant.in_use().of(entry.account).fits(tenant.ceiling().of(entry.account))
+        return pays and self._takes(entry, entry.task.around.without(node.row))
 
     def _takes(self, entry: SlotEntry, around: Around) -> bool:
         task, table = entry.task, self._state.table

@@ -93,7 +93,7 @@ def _kept_for_others(state: State, tenant: str) -> Vector:
 
 def unused(account: TenantAccount) -> Vector:
     """What of its protected part the tenant has not placed yet."""
-    return (account.protected - account.held - account.charging).at_least(NOTHING)
+    return (account.protected - account.held.hard - account.charging.hard).at_least(NOTHING)
 
 
 def _free(state: State) -> Vector:

@@ -42,6 +42,7 @@ class SchedulingClass:
     latest_start_ms: int = NEVER_MS  # deadline - estimate
     decreasing: int = 0  # how large it is, where of a batch the larger comes first; 0 = by age alone
     front: bool = False  # some of it was preempted: it comes before its like
+    may_burst: bool = False  # the burst account may pay for it
     gang: bool = False  # all members of a gang, as one item: its only index is 0
     queued_ms: int = 0
     ticket: int = 0  # its entry in the order; 0 = it has none

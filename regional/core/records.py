@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.accounts import BURST, HARD, Account, ByAccount, charged_to, may_burst
 from atoll.model.resources import Vector
 from atoll.model.slots import SECOND_COPY, AttemptId, SlotName, attempt_id
 from regional.core import tally
@@ -77,6 +78,15 @@ class SlotEntry:
         return self.bound or self.reserved
 
     @property
+    def account(self) -> Account:
+        """That it is charged to; a record without one is of the time when there was but one."""
+        return BURST if self.record.account == BURST else HARD
+
+    @property
+    def charge(self) -> ByAccount:
+        return charged_to(self.record.account, self.vector)
+
+    @property
     def is_job(self) -> bool:
         return self.task.owner.is_job
 
@@ -125,6 +135,7 @@ class TaskEntry:
     stopped: bool = False  # of a job: nothing of it starts any more, and only what has ended is kept
     rolling: bool = False  # outdated replicas wait for their turn to stop
     gang: bool = False  # of the spec: its replicas are members of the workload's gang
+    may_burst: bool = False  # the burst account may pay for it
     entries: dict[int, SlotEntry] = field(default_factory=dict)
     wanted: Collection[int] = range(0)  # the indices of the replicas that this region runs
     surges: dict[int, int] = field(default_factory=dict)  # wanted beyond the count → whose place they take
@@ -146,6 +157,7 @@ class TaskEntry:
         self.replicas, self.restarts = (spec.replicas, spec.restart.mode) if spec else (0, NEVER)
         self.completes = self.owner.is_job or self.restarts in (objects_pb2.RESTART_MODE_ON_FAILURE, NEVER)
         self.gang = bool(spec and spec.gang)
+        self.may_burst = may_burst(self.owner.share.spec.priority, self.gang)
         if spec:
             self.request = request_of(spec)
         self.speculation = spec.speculation if spec and spec.HasField("speculation") else None

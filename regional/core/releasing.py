@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from itertools import islice
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.accounts import NONE, Account, ByAccount, charged_to
 from atoll.model.pauses import stretched_ms
-from atoll.model.resources import NOTHING, Vector
+from atoll.model.resources import Vector
 from atoll.store import keys
 from regional.core import closing, gangs, indices, interactive, liveness, transactions
 from regional.core.commands import SendToNode
@@ -84,14 +85,14 @@ def stops_itself_after_ms(state: State, entry: SlotEntry, fence_after_ms: int) -
     return liveness.surely_stopped_ms(state.settings, max(fence_after_ms, bounded_ms))
 
 
-def _credits(state: State, released: Iterable[Released]) -> list[tuple[TenantAccount, Vector]]:
-    alike: dict[tuple[str, Vector], int] = {}
+def _credits(state: State, released: Iterable[Released]) -> list[tuple[TenantAccount, ByAccount]]:
+    alike: dict[tuple[str, Account, Vector], int] = {}
     for r in released:
-        held = (r.entry.task.owner.tenant, r.entry.vector)
+        held = (r.entry.task.owner.tenant, r.entry.account, r.entry.vector)
         alike[held] = alike.get(held, 0) + 1
-    sums: dict[str, Vector] = {}
-    for (tenant, one), count in alike.items():
-        sums[tenant] = sums.get(tenant, NOTHING) - one * count
+    sums: dict[str, ByAccount] = {}
+    for (tenant, account, one), count in alike.items():
+        sums[tenant] = sums.get(tenant, NONE) - charged_to(account, one * count)
     return [(state.account(tenant), credit) for tenant, credit in sums.items()]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Plan
-from atoll.model.resources import Vector, total
+from atoll.model.accounts import ByAccount, summed
 from atoll.store.store import Compare, Delete, Put, mod_is, not_written_since
 from regional.core.transactions import Bind, Binding, Operation, Release, Released, charge_slots, lane_use, stored
 
@@ -61,7 +61,7 @@ class BindPreempting(Operation):
 class SweepOne(Operation):
     entry: "SlotEntry"
     record: objects_pb2.Slot
-    credit: Vector
+    credit: ByAccount
 
 
 def reserve(
@@ -71,7 +71,7 @@ def reserve(
     bindings: Sequence[Binding],
     nodes: Iterable["NodeEntry"],
     account: "TenantAccount",
-    charge: Vector,
+    charge: ByAccount,
     victims: Iterable["SlotEntry"],
 ) -> Reserve:
     """I3, I9, I12. As BIND, but nothing runs by it: some members of a gang are charged to their nodes; and each victim
@@ -115,7 +115,7 @@ def sweep(root: bytes, lane: int, gang: "GangEntry", released: Sequence[Released
     certificate is asked for."""
     compares = [mod_is(gang.key, gang.mod_revision), *(mod_is(r.entry.key, r.entry.mod_revision) for r in released)]
     writes = [Put(r.entry.key, stored(r.record)) for r in released]
-    credit = total([r.entry.vector for r in released]) * -1
+    credit = -summed(r.entry.charge for r in released)
     writes.append(lane_use(root, lane, account, credit))
     plan = Plan("SWEEP", tuple(compares), tuple(writes))
     return Sweep(lane, plan, tuple(released), ((account.tenant, credit),), gang)
@@ -131,7 +131,7 @@ def preempt(
     decision: objects_pb2.Decision,
 ) -> Preempt:
     """I3, I9. As BIND of one slot, but nothing runs by it: and each victim is bound as it was when it was chosen."""
-    charges = ((account, binding.vector),)
+    charges = ((account, binding.charge),)
     plan = charge_slots("RESERVE", root, lane, (binding,), (node,), charges)
     plan = plan._replace(compares=(*plan.compares, *(mod_is(v.key, v.mod_revision) for v in victims)))
     return Preempt(lane, plan, (binding,), ((account.tenant, charges[0][1]),), (decision,))
@@ -153,7 +153,7 @@ def sweep_one(
     root: bytes, lane: int, entry: "SlotEntry", record: objects_pb2.Slot, account: "TenantAccount"
 ) -> SweepOne:
     """I3. The reservation of a slot that is in no gang; nothing ran by it."""
-    credit = entry.vector * -1
+    credit = -entry.charge
     writes = (Put(entry.key, stored(record)), lane_use(root, lane, account, credit))
     plan = Plan("SWEEP", (mod_is(entry.key, entry.mod_revision),), writes)
     return SweepOne(lane, plan, entry, record, credit)

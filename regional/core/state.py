@@ -11,6 +11,7 @@ from typing import Any
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.lane import Authority, Plan
+from atoll.model.accounts import Account, charged_to
 from atoll.model.lifecycle import SLOT, step
 from atoll.model.resources import Vector, vector
 from atoll.store import keys
@@ -43,7 +44,8 @@ from regional.core.records import (
 from regional.core.sums import check_sums
 from regional.core.transactions import Binding, Operation, StoredSlot
 
-_Alike = dict[tuple[NodeEntry, TaskEntry, Vector, bool], int]  # slots of a task that hold so much on a node, reserved
+_Held = tuple[NodeEntry, TaskEntry, Vector, bool, Account]  # so much on a node, reserved or bound
+_Alike = dict[_Held, int]  # slots of a task that hold alike
 
 
 @dataclass(slots=True)
@@ -211,8 +213,8 @@ class State:
             self.retally(entry)
             entries.append(entry)
         self._free(freed)
-        for (node, task, one, reserved), count in taken.items():
-            self._hold(task, one * count, reserved)
+        for (node, task, one, reserved, account), count in taken.items():
+            self._hold(task, one * count, reserved, account)
             if not charged:
                 self.table.charge(node.row, one * count)
                 task.move_copies(node.row, count)
@@ -235,7 +237,7 @@ class State:
                 node = self._enter_node(entry)[0]
                 rows.append(node.row)
                 amounts.append(entry.vector)
-                self._hold(task, entry.vector, entry.reserved)
+                self._hold(task, entry.vector, entry.reserved, entry.account)
                 task.move_copies(node.row, 1)
         if rows:
             self.table.charge_all(rows, amounts)
@@ -259,10 +261,10 @@ class State:
             del entry.task.entries[entry.index]
         self._free(freed)
 
-    def _enter_node(self, entry: SlotEntry) -> tuple[NodeEntry, TaskEntry, Vector, bool]:
+    def _enter_node(self, entry: SlotEntry) -> _Held:
         node = self.node(entry.record.node)
         (node.reserved if entry.reserved else node.slots)[entry.key] = entry
-        return node, entry.task, entry.vector, entry.reserved
+        return node, entry.task, entry.vector, entry.reserved, entry.account
 
     def _leave_node(self, entry: SlotEntry, freed: _Alike) -> None:
         if entry.placed:
@@ -271,21 +273,21 @@ class State:
             self.preempting.update(node.reserved)  # perhaps for one of them
             if entry.vector.gpu_milli and entry.record.gpus:
                 self.table.credit_gpus(node.row, entry.record.gpus, entry.vector.gpu_milli)
-            alike = (node, entry.task, entry.vector, entry.reserved)
+            alike = (node, entry.task, entry.vector, entry.reserved, entry.account)
             freed[alike] = freed.get(alike, 0) + 1
 
-    def _hold(self, task: TaskEntry, amount: Vector, reserved: bool) -> None:
+    def _hold(self, task: TaskEntry, amount: Vector, reserved: bool, account: Account) -> None:
         """U or V."""
-        account = self.account(task.owner.tenant)
+        tenant, held = self.account(task.owner.tenant), charged_to(account, amount)
         if reserved:
-            account.reserved += amount
+            tenant.reserved += held
         else:
-            account.bound += amount
+            tenant.bound += held
 
     def _free(self, freed: _Alike) -> None:
-        for (node, task, one, reserved), count in freed.items():
+        for (node, task, one, reserved, account), count in freed.items():
             tenant = task.owner.tenant
-            self._hold(task, one * -count, reserved)
+            self._hold(task, one * -count, reserved, account)
             self.table.credit(node.row, one * count)
             task.move_copies(node.row, -count)
             self.freed_rows[node.row] = None
@@ -361,7 +363,7 @@ class State:
         node = self.node(record.node)
         self.zombies[key] = node.zombies[key] = entry
         amount = vector(record.vector)
-        self.account(record.slot.tenant).zombie += amount
+        self.account(record.slot.tenant).zombie += charged_to(record.account, amount)
         self.table.charge(node.row, amount.amounts())
         if record.gpus:
             self.table.charge_gpus(node.row, record.gpus, amount.gpu_milli, promised=True)
@@ -372,7 +374,7 @@ class State:
         del self.zombies[entry.key]
         del node.zombies[entry.key]
         amount = vector(entry.record.vector)
-        self.account(entry.record.slot.tenant).zombie -= amount
+        self.account(entry.record.slot.tenant).zombie -= charged_to(entry.record.account, amount)
         self.table.credit(node.row, amount.amounts())
         if entry.record.gpus:
             self.table.credit_gpus(node.row, entry.record.gpus, amount.gpu_milli)

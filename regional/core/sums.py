@@ -4,7 +4,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from atoll.errors import require
-from atoll.model.resources import Vector, total, vector
+from atoll.model.accounts import summed
+from atoll.model.resources import Vector, vector
 from regional.core.gpus import WHOLE_MILLI
 
 if TYPE_CHECKING:
@@ -41,6 +42,6 @@ def check_sums(state: "State") -> None:
             require(milli <= WHOLE_MILLI, f"I3: GPU {number} of node {node.name} gives at most {WHOLE_MILLI} milli")
     for tenant, account in state.accounts.items():
         slots = [e for (t, _), w in state.workloads.items() if t == tenant for e in w.entries()]
-        bound, reserved = (total([e.vector for e in slots if getattr(e, x)]) for x in ("bound", "reserved"))
+        bound, reserved = (summed(e.charge for e in slots if getattr(e, x)) for x in ("bound", "reserved"))
         require((bound, reserved) == (account.bound, account.reserved), f"I3: U and V of {tenant}")
         account.check()

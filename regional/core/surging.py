@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from itertools import count
 
 from atoll.api.v1 import agent_pb2, objects_pb2
-from atoll.model.resources import NOTHING, Vector
+from atoll.model.accounts import HARD, NONE, ByAccount, charged_to
 from regional.core import closing, shares
 from regional.core.filters import untolerated
 from regional.core.indices import UNKNOWN
@@ -93,7 +93,7 @@ def check(state: State, turn: Turn) -> None:
             del state.surging[task]
 
 
-def wish(state: State, beside: Mapping[str, Vector], moving: Collection[str], now_ms: int) -> None:
+def wish(state: State, beside: Mapping[str, ByAccount], moving: Collection[str], now_ms: int) -> None:
     """What each tenant would need for surges beside its replicas: for those there are, and for what waits for quota;
     and since when nothing but that is waited for."""
     if not (state.surging or state.wishing or beside):
@@ -101,11 +101,13 @@ def wish(state: State, beside: Mapping[str, Vector], moving: Collection[str], no
     wishes = dict(beside)
     for task in state.surging:
         tenant = task.owner.tenant
-        wishes[tenant] = wishes.get(tenant, NOTHING) + task.request.vector * len(task.surges)
+        for old in task.surges.values():
+            payer = task.entries[old].account if old in task.entries else HARD
+            wishes[tenant] = wishes.get(tenant, NONE) + charged_to(payer, task.request.vector)
     accounts = {**state.wishing, **{tenant: state.account(tenant) for tenant in wishes}}
     state.wishing = {tenant: accounts[tenant] for tenant in wishes}
     for tenant, account in accounts.items():
-        account.surge = wishes.get(tenant, NOTHING)
+        account.surge = wishes.get(tenant, NONE)
         since_ms = now_ms if tenant in moving else account.wishes_since_ms or now_ms
         account.wishes_since_ms = since_ms if tenant in beside else 0
 

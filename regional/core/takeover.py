@@ -8,11 +8,12 @@ grace period, and exclusive work counts as running until T_l + T_s after the tak
 
 from collections.abc import Callable, Iterable
 from itertools import groupby
+from operator import attrgetter
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.lane import Authority
-from atoll.model.resources import total, vector
+from atoll.model.accounts import by_account
 from atoll.store.store import KeyValue
 from regional.core import gangs, global_plane, liveness, resting, shares, slices
 from regional.core.state import State, Turn
@@ -96,7 +97,7 @@ def _read_uses(state: State, items: Iterable[KeyValue], turn: Turn) -> None:
     for item in items:
         tenant, _, lane = item.key.removeprefix(state.root + b"used/").decode().partition("/")
         use = objects_pb2.LaneUse.FromString(item.value)
-        state.account(tenant).lane_use[int(lane)] = total([vector(charge.charged) for charge in use.charges])
+        state.account(tenant).lane_use[int(lane)] = by_account(use.charges, attrgetter("charged"))
 
 
 def _read_shares(state: State, items: Iterable[KeyValue], turn: Turn) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Plan
+from atoll.model.accounts import ByAccount, charged_to
 from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
 from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is, not_written_since, prefix_end, put
@@ -54,11 +55,15 @@ class Binding(NamedTuple):
         """Once it is committed."""
         return self.task, self.replica, self.vector, self.record
 
+    @property
+    def charge(self) -> ByAccount:
+        return charged_to(self.record.account, self.vector)
+
 
 @dataclass(frozen=True, slots=True)
 class Bind(Operation):
     bindings: tuple[Binding, ...]
-    charges: tuple[tuple[str, Vector], ...]  # by tenant
+    charges: tuple[tuple[str, ByAccount], ...]  # by tenant
     decisions: tuple[objects_pb2.Decision, ...]
 
     def charged_to(self, node: str) -> Vector:
@@ -81,7 +86,7 @@ class Released(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Release(Operation):
     released: tuple[Released, ...]
-    credits: tuple[tuple[str, Vector], ...]  # by tenant, as negative charges
+    credits: tuple[tuple[str, ByAccount], ...]  # by tenant, as negative charges
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +166,7 @@ def bind(
     lane: int,
     bindings: Sequence[Binding],
     nodes: Iterable["NodeEntry"],
-    accounts: Iterable[tuple["TenantAccount", Vector]],
+    accounts: Iterable[tuple["TenantAccount", ByAccount]],
     decisions: Iterable[objects_pb2.Decision],
 ) -> Bind:
     """I1, I3, I9. Slots are absent or as read; their workloads, nodes and the tenants' slices are unchanged, so nothing
@@ -178,7 +183,7 @@ def charge_slots(
     lane: int,
     bindings: Sequence[Binding],
     nodes: Iterable["NodeEntry"],
-    accounts: Sequence[tuple["TenantAccount", Vector]],
+    accounts: Sequence[tuple["TenantAccount", ByAccount]],
 ) -> Plan:
     """The slots as they are to be, charged; what a BIND compares."""
     compares, writes = [], []
@@ -196,7 +201,7 @@ def charge_slots(
 
 
 def release(
-    root: bytes, lane: int, released: Sequence[Released], credits: Iterable[tuple["TenantAccount", Vector]]
+    root: bytes, lane: int, released: Sequence[Released], credits: Iterable[tuple["TenantAccount", ByAccount]]
 ) -> Release:
     """I1, I3. Each slot is as it was when its attempt's certificate was seen (the agent closed it, or its fence has
     passed), so no attempt but the closed one loses its binding; the credit is exactly what that attempt held."""
@@ -207,7 +212,7 @@ def replace(
     root: bytes,
     lane: int,
     released: Sequence[Released],
-    credits: Iterable[tuple["TenantAccount", Vector]],
+    credits: Iterable[tuple["TenantAccount", ByAccount]],
     nodes: Iterable["NodeEntry"],
 ) -> Release:
     """I1, I7. Without a certificate: the slot is free for a new attempt elsewhere only together with a zombie that
@@ -220,7 +225,7 @@ def _leave(
     root: bytes,
     lane: int,
     released: Sequence[Released],
-    credits: Iterable[tuple["TenantAccount", Vector]],
+    credits: Iterable[tuple["TenantAccount", ByAccount]],
     nodes: Iterable["NodeEntry"],
 ) -> Release:
     credits = tuple(credits)
@@ -325,7 +330,7 @@ def touch(lane: int) -> Touch:
     return Touch(lane, Plan("TOUCH"))
 
 
-def lane_use(root: bytes, lane: int, account: "TenantAccount", charge: Vector) -> Put:
+def lane_use(root: bytes, lane: int, account: "TenantAccount", charge: ByAccount) -> Put:
     return Put(keys.used(root, account.tenant, lane), stored(account.lane_sum(lane, charge)))
 
 

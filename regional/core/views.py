@@ -194,8 +194,8 @@ def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReaso
         cls = gangs.stands_as(task)
         return list(cls.reasons) if cls and cls.parked else [explain.reason(explain.QUEUED)]
     account = state.account(task.owner.tenant)
-    if not account.affordable(task.request.vector):
-        return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector))]
+    if not account.affordable(task.request.vector, task.may_burst):
+        return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector, task.may_burst))]
     if not protection.replicas(state, account.tenant, task.request.vector):
         return [protection.reason(state, account.tenant, task.request.vector)]
     room = headroom.room(state)

@@ -78,7 +78,7 @@ class _Room:
             case Cure.RESOURCES:
                 return self._on_freed_nodes(cls)
             case Cure.QUOTA:
-                return self._state.account(cls.tenant).affordable(cls.request.vector)
+                return self._state.account(cls.tenant).affordable(cls.request.vector, cls.may_burst)
             case Cure.HEADROOM:
                 self._headroom = self._headroom or headroom.room(self._state)
                 return headroom.replicas(self._headroom, cls)

@@ -12,7 +12,8 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Committed, Plan, Rejected, Settled
 from atoll.model.resources import Vector
 from global_cp.core import budgets, events, mutations, spread, transactions
-from global_cp.core.budgets import Budgets, Purse
+from global_cp.core.budgets import Budgets
+from global_cp.core.purse import Purse
 from global_cp.core.records import Records, Table
 from global_cp.core.regions import Regions
 from global_cp.core.requests import Pending, Requests
@@ -108,9 +109,11 @@ def a_shrink_takes_back_at_once(patch: pytest.MonkeyPatch) -> None:
     """What is above the target is free again before the region has heard of it."""
     slice_step = Budgets._slice_step
 
-    def at_once(self: Budgets, tenant: Any, region: Any, current: Any, entitled: Vector, *rest: Any) -> Any:
+    def at_once(self: Budgets, tenant: Any, region: Any, current: Any, entitled: Any, *rest: Any) -> Any:
         if current is not None and not budgets.granted(current).fits(budgets.shrink_target(current)):
-            use = objects_pb2.AccountUse(account=budgets.HARD, limit=budgets.shrink_target(current).to_proto())
+            use = objects_pb2.AccountUse(
+                account=objects_pb2.ACCOUNT_HARD, limit=budgets.shrink_target(current).hard.to_proto()
+            )
             ack = objects_pb2.SliceAck(
                 tenant=current.tenant, region=current.region, epoch=current.epoch, seq=current.seq, uses=[use]
             )

@@ -17,7 +17,7 @@ from agent.core.runs import LOWEST, RunName, rank_of
 from agent.core.slots import Slots
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.lane import Authority, Committed, Lane, Plan, Rejected, Settled, _Phase
-from atoll.model.resources import Vector, total
+from atoll.model.accounts import NONE, ByAccount, summed
 from atoll.model.slots import fencing_token, slot_name
 from atoll.store.store import Applied, Get, Outcome, Refused, Txn, Unknown, mod_is
 from regional.core import closing, ledger, liveness, machine, node_life, releasing, slices, takeover, transactions
@@ -176,15 +176,16 @@ def limit_falls_below_what_is_in_use(patch: pytest.MonkeyPatch) -> None:
 @mutant("I3", slow_store=0.3, unknown_before=0.1)
 def release_is_credited_before_its_commit(patch: pytest.MonkeyPatch) -> None:
     release = transactions.release
-    pending: list[tuple[TenantAccount, Vector]] = []
+    pending: list[tuple[TenantAccount, ByAccount]] = []
 
     def early(root: bytes, lane: int, released: Any, credits: Any) -> Any:
         credits = tuple(credits)
         pending.extend(credits)
         return release(root, lane, released, credits)
 
-    def in_use(self: TenantAccount) -> Vector:
-        return total([self.bound, self.charging, *(c for account, c in pending if account is self)]).at_least(Vector())
+    def in_use(self: TenantAccount) -> ByAccount:
+        early = summed(credit for account, credit in pending if account is self)
+        return (self.bound + self.charging + early).at_least(NONE)
 
     def settled(then: Callable[..., None]) -> Callable[..., None]:
         def settle(state: State, operation: Any, *rest: Any) -> None:
@@ -210,8 +211,8 @@ def charge_counts_only_when_committed(patch: pytest.MonkeyPatch) -> None:
 def one_counter_for_all_lanes(patch: pytest.MonkeyPatch) -> None:
     """The sum of the tenant is written on whichever lane is free."""
 
-    def lane_sum(self: TenantAccount, lane: int, charge: Vector) -> objects_pb2.LaneUse:
-        amount = (total(tuple(self.lane_use.values())) + charge).to_proto()
+    def lane_sum(self: TenantAccount, lane: int, charge: ByAccount) -> objects_pb2.LaneUse:
+        amount = (summed(self.lane_use.values()) + charge).hard.to_proto()
         return objects_pb2.LaneUse(
             charges=[objects_pb2.AccountCharge(account=objects_pb2.ACCOUNT_HARD, charged=amount)]
         )

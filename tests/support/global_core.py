@@ -19,7 +19,7 @@ from atoll.store import keys
 from atoll.store.memory_state import MemoryState
 from atoll.store.store import Applied, Put, Refused, Txn
 from global_cp.config import CoreSettings
-from global_cp.core import commands, events
+from global_cp.core import budgets, commands, events
 from global_cp.core.commands import Command
 from global_cp.core.machine import Machine
 from global_cp.core.records import Records
@@ -253,3 +253,12 @@ def report(share: objects_pb2.Share, *, closed: bool = False, **counts: int) -> 
         counts=objects_pb2.SlotCounts(**counts),
         closed=closed,
     )
+
+
+def granted(slice_: objects_pb2.Slice | None) -> Vector:
+    """A of the hard account."""
+    return budgets.granted(slice_).hard
+
+
+def shrink_target(slice_: objects_pb2.Slice | None) -> Vector:
+    return budgets.shrink_target(slice_).hard

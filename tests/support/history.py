@@ -12,7 +12,7 @@ from atoll.store.store import Applied, Delete, Put, Txn
 REGION = "north"
 ROOT = keys.region_root(REGION)
 UNIT = Vector(cpu_milli=500, memory_mib=256)
-HARD = objects_pb2.ACCOUNT_HARD
+HARD, BURST = objects_pb2.ACCOUNT_HARD, objects_pb2.ACCOUNT_BURST
 
 
 def put(key: bytes, record: Message, lease: int = 0) -> Put:
@@ -87,7 +87,7 @@ class History:
         return [invariant for invariant, _ in self.verdict().broken]
 
 
-def budget(*, effective: int, free: int, pool: int = 0) -> Put:
+def budget(*, effective: int, free: int, pool: int = 0, burst: int = 0, burst_free: int = 0) -> Put:
     part = objects_pb2.AccountBudget(
         account=HARD,
         target=(UNIT * effective).to_proto(),
@@ -95,14 +95,18 @@ def budget(*, effective: int, free: int, pool: int = 0) -> Put:
         free=(UNIT * free).to_proto(),
         recovery_pool=(UNIT * pool).to_proto(),
     )
-    return put(keys.budget("acme"), objects_pb2.Budget(tenant="acme", accounts=[part]))
+    of_burst = objects_pb2.AccountBudget(
+        account=BURST, effective=(UNIT * burst).to_proto(), free=(UNIT * burst_free).to_proto()
+    )
+    return put(keys.budget("acme"), objects_pb2.Budget(tenant="acme", accounts=[part, of_burst]))
 
 
-def slice_(granted: int, *, recovery: int = 0, epoch: int = 1, seq: int = 1) -> Put:
+def slice_(granted: int, *, recovery: int = 0, burst: int = 0, epoch: int = 1, seq: int = 1) -> Put:
     part = objects_pb2.AccountSlice(
         account=HARD, granted=(UNIT * granted).to_proto(), recovery=(UNIT * recovery).to_proto()
     )
-    record = objects_pb2.Slice(tenant="acme", region=REGION, epoch=epoch, seq=seq, accounts=[part])
+    of_burst = objects_pb2.AccountSlice(account=BURST, granted=(UNIT * burst).to_proto())
+    record = objects_pb2.Slice(tenant="acme", region=REGION, epoch=epoch, seq=seq, accounts=[part, of_burst])
     return put(keys.slice_("acme", REGION), record)
 
 
@@ -111,30 +115,37 @@ def region(epoch: int) -> Put:
     return put(keys.region(REGION), objects_pb2.Region(metadata=metadata, epoch=epoch))
 
 
-def region_slice(limit: int, *, epoch: int = 1, revision: int = 1, strict: bool = False) -> Put:
+def region_slice(limit: int, *, burst: int = 0, epoch: int = 1, revision: int = 1, strict: bool = False) -> Put:
     record = objects_pb2.RegionSlice(
         tenant="acme",
         epoch=epoch,
         seq=1,
-        limits=[objects_pb2.AccountLimit(account=HARD, limit=(UNIT * limit).to_proto())],
+        limits=[
+            objects_pb2.AccountLimit(account=HARD, limit=(UNIT * limit).to_proto()),
+            objects_pb2.AccountLimit(account=BURST, limit=(UNIT * burst).to_proto()),
+        ],
         mode=objects_pb2.QUOTA_MODE_STRICT if strict else objects_pb2.QUOTA_MODE_AVAILABLE,
         global_revision=revision,
     )
     return put(keys.region_slice(ROOT, "acme"), record)
 
 
-def workload(generation: int, *, name: str = "web", uid: str = "u1", revision: int = 1, gang: int = 0) -> Put:
+def workload(
+    generation: int, *, name: str = "web", uid: str = "u1", revision: int = 1, gang: int = 0, priority: int = 0
+) -> Put:
     """`gang`: how many replicas its task has, all in a gang; 0 = the share names no task."""
     metadata = objects_pb2.Metadata(tenant="acme", name=name, generation=generation, uid=uid)
     record = objects_pb2.Share(metadata=metadata, region=REGION, epoch=1, global_revision=revision)
+    record.spec.priority = objects_pb2.Priority.ValueType(priority)
     if gang:
         record.spec.tasks.add(name="main", replicas=gang, gang=True)
     return put(keys.region_workload(ROOT, "acme", name), record)
 
 
-def used(count: int, *, lane: int = 0) -> Put:
+def used(count: int, *, burst: int = 0, lane: int = 0) -> Put:
     charge = objects_pb2.AccountCharge(account=HARD, charged=(UNIT * count).to_proto())
-    return put(keys.used(ROOT, "acme", lane), objects_pb2.LaneUse(charges=[charge]))
+    of_burst = objects_pb2.AccountCharge(account=BURST, charged=(UNIT * burst).to_proto())
+    return put(keys.used(ROOT, "acme", lane), objects_pb2.LaneUse(charges=[charge, of_burst]))
 
 
 def gang(reserved: int, *, uid: str = "u1") -> Put:
@@ -156,6 +167,7 @@ def slot(
     node: str = "n1",
     uid: str = "u1",
     gang: bool = False,
+    account: "objects_pb2.Account.ValueType" = HARD,
 ) -> Put:
     record = objects_pb2.Slot(
         id=slot_id(index),
@@ -165,7 +177,7 @@ def slot(
         attempt=objects_pb2.Attempt(term=attempt[0], n=attempt[1]),
         generation=generation,
         epoch=epoch,
-        account=HARD,
+        account=account,
         vector=UNIT.to_proto(),
         uid=uid,
         reservation=objects_pb2.Reservation(gang=True) if gang else None,
@@ -173,9 +185,16 @@ def slot(
     return put(keys.slot(ROOT, record.id), record)
 
 
-def zombie(attempt: tuple[int, int], *, index: int = 0, node: str = "n1", units: int = 1) -> Put:
+def zombie(
+    attempt: tuple[int, int],
+    *,
+    index: int = 0,
+    node: str = "n1",
+    units: int = 1,
+    account: "objects_pb2.Account.ValueType" = HARD,
+) -> Put:
     number = objects_pb2.Attempt(term=attempt[0], n=attempt[1])
     record = objects_pb2.Zombie(
-        slot=slot_id(index), node=node, attempt=number, account=HARD, vector=(UNIT * units).to_proto()
+        slot=slot_id(index), node=node, attempt=number, account=account, vector=(UNIT * units).to_proto()
     )
     return put(keys.zombie(ROOT, node, record.slot, number), record)

@@ -76,14 +76,14 @@ class _AccountEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Account.Value
     ACCOUNT_UNSPECIFIED: _Account.ValueType  # 0
     ACCOUNT_HARD: _Account.ValueType  # 1
     ACCOUNT_BURST: _Account.ValueType  # 2
-    """0.5 of the limit, class low and below, reclaimable"""
+    """beside the quota, half of it at most: priority low and below, reclaimable"""
 
 class Account(_Account, metaclass=_AccountEnumTypeWrapper): ...
 
 ACCOUNT_UNSPECIFIED: Account.ValueType  # 0
 ACCOUNT_HARD: Account.ValueType  # 1
 ACCOUNT_BURST: Account.ValueType  # 2
-"""0.5 of the limit, class low and below, reclaimable"""
+"""beside the quota, half of it at most: priority low and below, reclaimable"""
 Global___Account: _TypeAlias = Account  # noqa: Y015
 
 class _RegionState:

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from atoll.model.resources import Vector, total
-from global_cp.core.budgets import Claim, entitlements
+from global_cp.core.entitlements import Claim, entitlements
 
 vectors = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda amounts: Vector(*amounts))
 NONE = st.just(Vector())

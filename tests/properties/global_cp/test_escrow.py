@@ -14,9 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.errors import InvariantBroken
+from atoll.model.accounts import ByAccount
 from atoll.model.resources import Vector, vector
 from atoll.store import keys
 from global_cp.core import budgets
+from global_cp.core.purse import Purse, purse
 from global_cp.core.topics import Proposal
 from tests.support.global_core import GlobalCore, workload
 from tests.support.model_region import ModelRegion, granted, shrink_target
@@ -104,9 +106,9 @@ class World:
 
     def check(self) -> None:
         """At the store's present revision: (G), (X), (S), and so nobody spends more than is effective."""
-        money = budgets.purse(self.stored(keys.budget(TENANT), objects_pb2.Budget))
+        money = purse(self.stored(keys.budget(TENANT), objects_pb2.Budget))
         slices = {name: self.stored(keys.slice_(TENANT, name), objects_pb2.Slice) for name in REGIONS}
-        assert money.effective == sum(map(granted, slices.values()), start=money.free), "(G)"
+        assert money.effective.hard == sum(map(granted, slices.values()), start=money.free.hard), "(G)"
         assert money.free.is_legal() and all(granted(slice_).is_legal() for slice_ in slices.values())
         for name, region in self.regions.items():
             have = granted(slices[name])
@@ -114,7 +116,7 @@ class World:
             assert limit.fits(have), f"(X) {name} enforces {limit}, granted {have}"
             assert used.fits(limit), f"(S) {name} uses {used} of {limit}"
         used_in_all = sum((region.used.get(TENANT, Vector()) for region in self.regions.values()), start=Vector())
-        assert used_in_all.fits(money.effective), "I3"
+        assert used_in_all.fits(money.effective.hard), "I3"
 
     def check_convergence(self) -> None:
         """With a network that delivers and regions that drain, effective becomes the quota, nothing is held back, and
@@ -127,14 +129,14 @@ class World:
                 region.run_everything()
             self.deliver_all()
         records = self.core.records
-        money = budgets.purse(records.budgets.get(TENANT))
+        money = purse(records.budgets.get(TENANT))
         document = records.tenants.get(TENANT)
-        assert document is not None and money.effective == vector(document.spec.quota), "converged"
+        assert document is not None and money.effective.hard == vector(document.spec.quota), "converged"
         for name in REGIONS:
             slice_ = records.slices.get(TENANT, name) or objects_pb2.Slice()
             assert granted(slice_) == shrink_target(slice_), "every shrink has ended"
             more = (records.needed(TENANT, name) - granted(slice_)).at_least(Vector())
-            assert not more.at_most(money.free), "budget is free while a region needs it"
+            assert not more.at_most(money.free.hard), "budget is free while a region needs it"
         for wanted in records.workloads:
             if not wanted.metadata.deleted_ms:
                 self.check_spread(wanted)
@@ -263,7 +265,7 @@ class ForgetfulRegion(ModelRegion):
 
 
 def _lower_at_once(
-    self: Any, owner: Any, region: Any, current: Any, entitled: Vector, claim: Any, money: Any, now: int
+    self: Any, owner: Any, region: Any, current: Any, entitled: ByAccount, claim: Any, money: Any, now: int
 ) -> Any:
     """A falls when the shrink is wanted, not when it is acknowledged."""
     have = budgets.granted(current)
@@ -379,9 +381,9 @@ def test_budget_that_never_comes_back_is_caught(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_quota_that_is_effective_at_once_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def at_once(self: Any, target: Vector) -> Any:
-        return budgets.Purse(target, target, self.free + target - self.effective)
+    def at_once(self: Any, target: ByAccount) -> Any:
+        return Purse(target, target, self.free + target - self.effective)
 
-    monkeypatch.setattr(budgets.Purse, "with_target", at_once)
+    monkeypatch.setattr(Purse, "with_target", at_once)
     with CAUGHT:
         _a_lower_quota_while_all_is_granted()

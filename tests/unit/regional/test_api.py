@@ -76,7 +76,7 @@ async def region(pki: Pki, tmp_path: Path) -> AsyncIterator[Region]:
     made.core.post(share("acme", "big", cpu_milli=5_000))
     state = made.machine.state
     assert state is not None
-    await until(lambda: sum(account.bound.cpu_milli for account in state.accounts.values()) == 2 * REPLICAS * 100)
+    await until(lambda: sum(account.bound.hard.cpu_milli for account in state.accounts.values()) == 2 * REPLICAS * 100)
     yield made
     task.cancel()
 

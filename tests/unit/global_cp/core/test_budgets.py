@@ -6,10 +6,12 @@ import pytest
 
 from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.errors import Conflict
+from atoll.model.accounts import ACCOUNTS, charged_to
 from atoll.model.resources import Vector, vector
 from global_cp.config import CoreSettings
-from global_cp.core.budgets import Claim, Purse, entitlements, granted, purse, shrink_target
-from tests.support.global_core import GlobalCore, ack, report, tenant, workload
+from global_cp.core.entitlements import Claim, entitlements
+from global_cp.core.purse import Purse, purse
+from tests.support.global_core import GlobalCore, ack, granted, report, shrink_target, tenant, workload
 
 UNIT = Vector(500, 256)
 
@@ -41,7 +43,7 @@ def test_a_grant_follows_demand_up_to_what_is_free(core: GlobalCore) -> None:
     core.apply(workload(replicas=14))
     assert granted(first) == UNIT * 4 and granted(_slice(core)) == UNIT * 10
     assert _slice(core).seq > first.seq
-    assert purse(core.records.budgets.get("acme")).free == Vector()
+    assert purse(core.records.budgets.get("acme")).free.hard == Vector()
 
 
 def test_a_shrink_takes_back_only_what_the_region_has_given_up(core: GlobalCore) -> None:
@@ -72,12 +74,12 @@ def test_a_lower_quota_converges_as_budget_comes_back(core: GlobalCore) -> None:
     core.apply(workload(replicas=8))
     core.tenant(quota=UNIT * 5)
     money = purse(core.records.budgets.get("acme"))
-    assert (money.target, money.effective, money.free) == (UNIT * 5, UNIT * 8, Vector())
+    assert (money.target.hard, money.effective.hard, money.free.hard) == (UNIT * 5, UNIT * 8, Vector())
     assert shrink_target(_slice(core)) == UNIT * 5
     core.say(1, slice_ack=ack(_slice(core), UNIT * 6, UNIT * 6))
-    assert purse(core.records.budgets.get("acme")).effective == UNIT * 6
+    assert purse(core.records.budgets.get("acme")).effective.hard == UNIT * 6
     core.say(1, slice_ack=ack(_slice(core), UNIT * 5, UNIT * 5))
-    assert purse(core.records.budgets.get("acme")).effective == UNIT * 5
+    assert purse(core.records.budgets.get("acme")).effective.hard == UNIT * 5
 
 
 def test_an_acknowledgement_is_kept_and_one_above_the_grant_ends_the_session(core: GlobalCore) -> None:
@@ -191,7 +193,7 @@ def test_a_lowered_quota_is_effective_when_no_more_is_in_use() -> None:
     core.say(2, slice_ack=ack(_slice_of(core, "south"), UNIT * 5, UNIT * 5))
     assert (shrink_target(_slice(core)), shrink_target(_slice_of(core, "south"))) == (UNIT * 3, UNIT * 5)
     core.say(1, slice_ack=ack(_slice(core), UNIT * 3))
-    assert purse(core.records.budgets.get("acme")).effective == UNIT * 8
+    assert purse(core.records.budgets.get("acme")).effective.hard == UNIT * 8
     core.clean()
 
 
@@ -254,9 +256,12 @@ def test_a_job_gives_back_the_budget_of_replicas_that_have_ended() -> None:
 
 
 def test_a_purse_keeps_its_identity_when_dimensions_move_apart() -> None:
-    purse_ = Purse(UNIT, UNIT, UNIT).paid(Vector(400, 0)).with_target(Vector(100, 1_000))
-    assert purse_.effective == Vector(400, 1_000) and purse_.free == Vector(0, 1_000)
-    assert purse_.returned(Vector(400, 0)).effective == Vector(100, 1_000)
+    for account in ACCOUNTS:
+        unit, spent = charged_to(account, UNIT), charged_to(account, Vector(400, 0))
+        purse_ = Purse(unit, unit, unit).paid(spent).with_target(charged_to(account, Vector(100, 1_000)))
+        assert purse_.effective == charged_to(account, Vector(400, 1_000))
+        assert purse_.free == charged_to(account, Vector(0, 1_000))
+        assert purse_.returned(spent).effective == charged_to(account, Vector(100, 1_000))
 
 
 def test_an_acknowledgement_that_undoes_what_is_on_its_way_is_kept_too() -> None:

@@ -13,8 +13,7 @@ from atoll.store import keys
 from atoll.store.store import Delete, Txn
 from global_cp.config import CoreSettings
 from global_cp.core import events
-from global_cp.core.budgets import granted
-from tests.support.global_core import DEFAULTS, GlobalCore, ack, report, tenant, workload
+from tests.support.global_core import DEFAULTS, GlobalCore, ack, granted, report, tenant, workload
 
 UNIT = Vector(500, 256)
 

@@ -7,8 +7,7 @@ import pytest
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Invalid, QuotaExceeded
 from atoll.model.resources import NOTHING, Vector, vector
-from global_cp.core.budgets import granted, shrink_target
-from tests.support.global_core import GlobalCore, ack, workload
+from tests.support.global_core import GlobalCore, ack, granted, shrink_target, workload
 
 UNIT = Vector(500, 256)
 

@@ -1,6 +1,7 @@
 """Ends of attempts: jobs, failures, scaling, rolling updates."""
 
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.accounts import NONE
 from atoll.model.resources import Vector
 from tests.support.regional_world import RegionalWorld, status, task
 
@@ -18,7 +19,7 @@ def test_a_job_that_completed_is_done_and_stays_so(world: RegionalWorld) -> None
     assert not world.slots()
     assert len(world.slots(DONE)) == 1
     assert world.reports("job")[-1].counts.succeeded == 1
-    assert world.state.accounts["acme"].bound == Vector()
+    assert world.state.accounts["acme"].bound == NONE
 
 
 def test_a_failed_replica_backs_off_and_goes_elsewhere(world: RegionalWorld) -> None:

@@ -1,6 +1,7 @@
 """Second copies of stragglers: when, how many, whose result counts; and that every account stays exact."""
 
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model.accounts import NONE
 from atoll.model.resources import Vector
 from atoll.model.slots import SECOND_COPY
 from tests.support.regional_world import RegionalWorld, status, task
@@ -69,7 +70,7 @@ def test_the_copy_wins_and_the_first_is_stopped(world: RegionalWorld) -> None:
     assert [stop.slot.index for s in sessions for stop in world.messages(s, "stop")] == [first.id.index]
     _complete(world, sessions, first, "Stopped")
     assert not world.slots() and _succeeded(world) == 4
-    assert world.state.accounts["acme"].bound == Vector()
+    assert world.state.accounts["acme"].bound == NONE
 
 
 def test_the_first_wins_and_the_copy_is_stopped(world: RegionalWorld) -> None:
