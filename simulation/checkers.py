@@ -159,8 +159,8 @@ class Checkers:
     # ---- at every start
 
     def started(self, node: "Node", run: RunName) -> None:
-        """Legal: an old command obeyed late, while a zombie stands for the attempt. Legal beside it, on other nodes:
-        older attempts that were bound as `keep` work, and attempts of a deleted workload that had the same name."""
+        """Legal: an old command obeyed late, while a zombie stands for the attempt. Legal beside another, on
+        another node: what is older and was bound as `keep` work, or of a deleted workload that had the same name."""
         place = (node.region, run.slot)
         binding = self._binding(node, run)
         if binding.node != node.name:
@@ -173,8 +173,9 @@ class Checkers:
             for alive in other.alive_in.get(run.slot, ()):
                 if other is node:
                     raise Violated(f"one attempt a node: {run} started on {node.name} while {alive} runs there")
-                older = self._binding(other, alive)
-                if older.exclusive and older.uid == binding.uid:
+                beside = self._binding(other, alive)
+                older = beside if alive.rank < run.rank else binding
+                if older.exclusive and beside.uid == binding.uid:
                     raise Violated(f"I2: {run} started on {node.name} while {alive} runs on {other.name}")
 
     def _binding(self, node: "Node", run: RunName) -> Binding:

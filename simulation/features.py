@@ -22,6 +22,7 @@ class Features:
     removals: bool = False  # nodes that are removed, some with their machine, and join again
     tokens: bool = False  # of users, made and revoked
     protected: bool = False  # tenants that have parts of regions protected
+    flurries: bool = False  # many changes at once
 
 
 NO_FEATURES = Features()

@@ -1,7 +1,7 @@
 """I11: what the global plane has accepted is in force until a user supersedes it.
 
-At every revision: a workload or a tenant changes only together with the record of one request that a user made, and
-becomes what that request says; a request is recorded once; nothing is forgotten but what was deleted, and only when
+At every revision: a workload or a tenant changes only together with the record of a request for it that a user made,
+and becomes what that request says; a request is recorded once; nothing is forgotten but what was deleted, and only when
 nothing of it is bound anywhere. At every answer: what it promises is recorded at the revision it names, and the same
 request id has the same answer. So no accepted change is ever lost, done twice, or undone by a later leader.
 """
@@ -46,14 +46,14 @@ class Promises:
     # ---- at every revision of the global plane's store
 
     def look(self, batch: Batch) -> None:
-        request = None
-        for change in batch.changes:
-            if change.key.startswith(b"/g/request/"):
-                request = self._recorded(change)
+        recorded = [self._recorded(change) for change in batch.changes if change.key.startswith(b"/g/request/")]
+        calls = [call for call in recorded if call is not None]
+        by_workload = {workload_of(call): call for call in calls}
+        request = calls[0] if len(calls) == 1 else None  # only those about workloads share a revision
         for change in batch.changes:
             _, _, kind, *path = change.key.decode().split("/")
             if kind == "workload":
-                self._workload((path[0], path[1]), change, request)
+                self._workload((path[0], path[1]), change, by_workload.get((path[0], path[1])))
             elif kind == "region":
                 self._region(change, request)
             elif kind == "tenant":
@@ -208,6 +208,18 @@ def path_of(call: Call) -> tuple[str, str]:
             return transactions.CLUSTER, asked.request_id
         case asked:
             return asked.tenant, asked.request_id  # type: ignore[attr-defined]  # of a workload
+
+
+def workload_of(call: Call) -> tuple[str, str] | None:
+    """Which workload the call is about."""
+    match call.request:
+        case global_pb2.ApplyWorkloadRequest() as asked:
+            return asked.workload.metadata.tenant, asked.workload.metadata.name
+        case (
+            global_pb2.ScaleWorkloadRequest() | global_pb2.DeleteWorkloadRequest() | global_pb2.ResumeJobRequest()
+        ) as asked:
+            return asked.tenant, asked.name
+    return None
 
 
 def wish(spec: objects_pb2.WorkloadSpec) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TENANTS = ("acme", "globex", "initech")
 QUOTAS_MILLI, LARGE_QUOTAS_MILLI = (2_000, 8_000, 40_000), (8_000, 40_000, 100_000)  # of processors, for each region
 GPU_QUOTA_MILLI = 4_000
+LARGEST_FLURRY = 20
 WEIGHTS = (1, 2, 10)
 PATIENCE_MS = 10_000
 NOT_FINAL = {kind("").code for kind in (Busy, OutcomeUnknown, Unavailable)}
@@ -56,7 +57,13 @@ class Users:
             self._set_quota(tenant)
 
     def act(self) -> None:
-        """One random change."""
+        """One random change, or a flurry of them."""
+        kernel = self.world.kernel
+        flurry = self.world.shape.features.flurries and kernel.chance(0.1)
+        for _ in range(kernel.between(2, LARGEST_FLURRY) if flurry else 1):
+            self._change()
+
+    def _change(self) -> None:
         rng = self.world.kernel.random
         live = [path for path, w in sorted(self.world.promises.workloads.items()) if not w.metadata.deleted_ms]
         most = 4 + 2 * len(self.world.regions)

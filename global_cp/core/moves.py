@@ -9,6 +9,7 @@ be given up (`unpaid_step`): when that may be done is decided in shares.py.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Counts = Mapping[str, int]  # by region
 
@@ -23,6 +24,13 @@ class Standing:
     waiting: Counts
     planned: Counts
     unpaid: Counts = field(default_factory=dict)
+
+
+class Stride(NamedTuple):
+    """Replicas given up so that others may have their quota: how many were ready before, and when."""
+
+    ready: int
+    at_ms: int
 
 
 def step(now: Standing, plan: Counts, spare: int, stride: int) -> dict[str, int]:

@@ -2,23 +2,26 @@
 
 Decides the order (first come, first served), the bound (Busy), and what a request id means: the same id and body get
 the same answer, also while the first is on its way and after a takeover; the same id with another body is refused.
-The record of a request is written by the mutation's own transaction and kept for a day.
+The record of a request is written by the mutation's own transaction and kept for a day. Workloads that come or go one
+after the other share a transaction, as far as none is decided by what another asks for.
 """
 
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import AtollError, Busy, Conflict, Invalid, Mistake, OutcomeUnknown, Unavailable
-from atoll.lane import Committed, Settled
+from atoll.lane import Committed, Plan, Settled
 from atoll.model.cron import Zones
 from atoll.model.names import mistake_in_request_id
 from atoll.store import keys
 from global_cp.config import CoreSettings
 from global_cp.core import transactions
+from global_cp.core.bundles import Bundle
 from global_cp.core.commands import Command, Reply
 from global_cp.core.events import MutationAsked
 from global_cp.core.mutations import (
@@ -47,6 +50,13 @@ class Pending:
     decided: Decided | None = field(default=None)
 
 
+class _Next(NamedTuple):
+    """Taken from the queue, with what it wants."""
+
+    pending: Pending
+    plan: Plan
+
+
 class Requests:
     """The topic: the queue of mutations."""
 
@@ -67,6 +77,9 @@ class Requests:
         self._queue: deque[Pending] = deque()
         self._pending: dict[tuple[str, str], Pending] = {}
         self._uids = 0
+        self._alone = (
+            0  # so many of the queue go alone: one of them is refused by the store, and has to be told from the others
+        )
 
     def ask(self, asked: MutationAsked, now_ms: int, out: list[Command]) -> None:
         request = asked.request
@@ -95,24 +108,48 @@ class Requests:
             self._queue.append(self._pending[path])
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        first = self._decided(now_ms, out)
+        if first is None:
+            return None
+        bundle, sent = Bundle(first.plan), [first.pending]
+        if self._alone:
+            self._alone -= 1
+            return Proposal(first.plan, sent)
+        while self._queue and not bundle.is_full and _alike(first.pending, self._queue[0]):
+            following = self._decided(now_ms, out)
+            if following is None:
+                break
+            if not bundle.takes(following.plan):
+                self._queue.appendleft(following.pending)
+                break
+            sent.append(following.pending)
+        return Proposal(bundle.plan(), sent)
+
+    def _decided(self, now_ms: int, out: list[Command]) -> "_Next | None":
+        """The next of the queue that wants a transaction. What wants none is answered."""
         while self._queue:
             pending = self._queue.popleft()
             self._uids += 1
             result = decide(self._world, pending.asked, f"{self._reign}.{self._uids}", now_ms)
             if isinstance(result, Decided):
                 pending.decided = result
-                return Proposal(result.plan, pending)
+                return _Next(pending, result.plan)
             self._answer(pending, result, out)
         return None
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
-        assert isinstance(item, Pending)
-        if isinstance(settled, Committed) and item.decided:
-            self._answer(item, with_revision(item.decided.answer, settled.revision), out)
-        elif reason := refusal_of_form(settled):
-            self._answer(item, Unavailable(f"the store refused the change: {reason}", code="E5009"), out)
+        assert isinstance(item, list)
+        reason = refusal_of_form(settled)
+        if reason and len(item) > 1:
+            self._alone = len(item)
+        if isinstance(settled, Committed):
+            for pending in item:
+                assert pending.decided is not None
+                self._answer(pending, with_revision(pending.decided.answer, settled.revision), out)
+        elif reason and len(item) == 1:
+            self._answer(item[0], Unavailable(f"the store refused the change: {reason}", code="E5009"), out)
         else:
-            self._queue.appendleft(item)
+            self._queue.extendleft(reversed(item))
 
     def lost(self, out: list[Command]) -> None:
         """Leadership is lost: what was queued did not happen; what was sent may have."""
@@ -178,6 +215,24 @@ class Sweep:
 
     def deadline(self) -> int | None:
         return self._next_ms
+
+
+def _alike(first: Pending, following: Pending) -> bool:
+    """Whether the two may be decided from the same records, and be right together."""
+    requests = first.asked.request, following.asked.request
+    return type(requests[0]) is type(requests[1]) and all(map(_is_apart, requests))
+
+
+def _is_apart(request: Message) -> bool:
+    """What is decided by no other workload: its own document and its tenant, which nothing here changes. A workload
+    that is refused above the quota, or where no other region could take it, is: by what all others ask for."""
+    match request:
+        case global_pb2.ApplyWorkloadRequest():
+            spec = request.workload.spec
+            return spec.on_quota != objects_pb2.ON_QUOTA_REJECT and spec.recovery != objects_pb2.RECOVERY_REQUIRED
+        case global_pb2.DeleteWorkloadRequest():
+            return True
+    return False
 
 
 def _reused(request_id: str) -> AtollError:

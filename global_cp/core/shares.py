@@ -8,16 +8,18 @@ forgotten only on the region's word that every slot is closed at that very gener
 its shares is left (I7, I11). A region that is not connected keeps its shares.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.lane import Settled
+from atoll.lane import Plan, Settled
 from atoll.model.resources import NOTHING, Vector, total, vector
 from atoll.store import keys
 from global_cp.config import CoreSettings
 from global_cp.core import gang_regions, jobs, moves, parallelism, spread, transactions
+from global_cp.core.bundles import MOST_PLANS, Bundle
 from global_cp.core.commands import Command
 from global_cp.core.jobs import Opening
 from global_cp.core.parallelism import Part
@@ -32,11 +34,11 @@ Live = Mapping[str, objects_pb2.Share]  # by region
 Counts = dict[str, dict[str, int]]  # region → task → replicas
 
 
-class Stride(NamedTuple):
-    """Replicas given up so that others may have their quota: how many were ready before, and when."""
+class Step(NamedTuple):
+    """What is to be done for a workload. `fresh`: the first shares that it gets."""
 
-    ready: int
-    at_ms: int
+    plan: Plan
+    fresh: tuple[objects_pb2.Share, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Shares:
         self._look_again_ms = 0
         self._full_until_ms: dict[WorkloadPath, dict[tuple[str, str], int]] = {}  # workload → (task, region)
         self._workloads: dict[WorkloadPath, None] = {}
-        self._moving: dict[WorkloadPath, dict[str, Stride]] = {}  # of its tasks that move without quota, the last one
+        self._moving: dict[WorkloadPath, dict[str, moves.Stride]] = {}  # of its tasks that move without quota
         self._closed: dict[tuple[str, str, str], tuple[str, int]] = {}  # share → (uid, generation)
         self._mark_all()
         for share in records.shares:
@@ -121,13 +123,30 @@ class Shares:
         while self._workloads:
             path = next(iter(self._workloads))
             workload = self._records.workloads.get(*path)
-            if workload is not None and (proposal := self._step(workload, now_ms)):
-                return proposal
+            if workload is not None and (step := self._step(workload, now_ms)):
+                return self._with_others(step, now_ms) if step.fresh else Proposal(step.plan, ())
             del self._workloads[path]
         return None
 
+    def _with_others(self, first: Step, now_ms: int) -> Proposal:
+        """The first shares of other workloads too: no move depends on them. Each sees the room that those before it
+        leave."""
+        bundle, fresh = Bundle(first.plan), list(first.fresh)
+        self._rooms.promised(first.fresh)
+        for path in itertools.islice(self._workloads, 1, MOST_PLANS):
+            workload = self._records.workloads.get(*path)
+            if workload is None or self._records.shares_of(*path):
+                continue
+            step = self._step(workload, now_ms)
+            if step is not None and step.fresh and bundle.takes(step.plan):
+                self._rooms.promised(step.fresh)
+                fresh += step.fresh
+        return Proposal(bundle.plan(), tuple(fresh))
+
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
-        """Nothing to do: what was rejected is still in the table it was planned from."""
+        """What was rejected is still in the table it was planned from."""
+        assert isinstance(item, tuple)
+        self._rooms.settled(item)
 
     def changed(self, change: Change, out: list[Command]) -> None:
         match change.kind:
@@ -157,15 +176,15 @@ class Shares:
     def _mark_all(self) -> None:
         self._workloads.update(dict.fromkeys((path[0], path[1]) for path, _ in self._records.workloads.items()))
 
-    def _step(self, workload: objects_pb2.Workload, now_ms: int) -> Proposal | None:
+    def _step(self, workload: objects_pb2.Workload, now_ms: int) -> Step | None:
         present = self._records.shares_of(workload.metadata.tenant, workload.metadata.name)
         wanted = self._wanted(workload, present, now_ms)
         if changed := [share for region, share in sorted(wanted.items()) if present.get(region) != share]:
-            return Proposal(transactions.set_share(self._records, workload, changed), None)
+            return Step(transactions.set_share(self._records, workload, changed), () if present else tuple(changed))
         closed = [region for region, share in present.items() if self._is_closed(share)]
         whole = bool(workload.metadata.deleted_ms) and len(closed) == len(present)
         if closed or whole:
-            return Proposal(transactions.forget(self._records, workload, closed, whole=whole), None)
+            return Step(transactions.forget(self._records, workload, closed, whole=whole))
         return None
 
     def _wanted(
@@ -243,7 +262,7 @@ class Shares:
             return next_
         further = moves.unpaid_step(standing, wanted, stride)
         if further != next_:
-            strides[task.name] = Stride(ready, now_ms)
+            strides[task.name] = moves.Stride(ready, now_ms)
         return further
 
     def _home(self, workload: objects_pb2.Workload, at: Sequence[spread.Place], live: Live, now_ms: int) -> str:

@@ -16,7 +16,7 @@ from global_cp.core.budgets import Budgets
 from global_cp.core.purse import Purse
 from global_cp.core.records import Records, Table
 from global_cp.core.regions import Regions
-from global_cp.core.requests import Pending, Requests
+from global_cp.core.requests import Requests
 from global_cp.core.shares import Shares
 from regional.core import binding, global_plane, machine, node_life, shares, surging
 from regional.core.state import State
@@ -54,7 +54,7 @@ def a_change_is_answered_whatever_became_of_it(patch: pytest.MonkeyPatch) -> Non
     settled_ = Requests.settled
 
     def settled(self: Requests, item: object, settled: Settled, out: Any) -> None:
-        if isinstance(settled, Rejected) and isinstance(item, Pending):
+        if isinstance(settled, Rejected):
             settled = Committed(self._records.revision)
         settled_(self, item, settled, out)
 
