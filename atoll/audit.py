@@ -109,6 +109,8 @@ _GLOBAL = _NO_LANE | {
     "share": _Kind(objects_pb2.Share, 3, lambda m: (m.region, *_NAME(m)), _STAMP),
     "request": _Kind(objects_pb2.RequestRecord, 2, lambda m: (m.id,)),
     "token": _Kind(objects_pb2.UserToken, 1, lambda m: (m.id,)),
+    "policy": _Kind(objects_pb2.SchedulerPolicy, 1, lambda m: (str(m.metadata.generation),)),
+    "policy_in_force": _Kind(objects_pb2.PolicyInForce, 0),
 }
 _REGION = _NO_LANE | {
     "lane": _Kind(objects_pb2.Lane, 1),

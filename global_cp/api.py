@@ -19,7 +19,7 @@ from atoll.errors import AtollError, Busy, Conflict, Invalid, Mistake, NotFound,
 from atoll.model.selectors import mistake_in_requirement
 from atoll.rpc import Context, identity_of
 from global_cp.config import Settings
-from global_cp.core import user_tokens, views
+from global_cp.core import policies, user_tokens, views
 from global_cp.core.commands import Reply
 from global_cp.core.events import MutationAsked
 from global_cp.core.records import Records
@@ -74,6 +74,15 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
         return (await self._change(request)).answer
 
     async def UpdateRegion(self, request: pb.UpdateRegionRequest, context: Context) -> Any:
+        return (await self._change(request)).answer
+
+    async def ApplyPolicy(self, request: pb.ApplyPolicyRequest, context: Context) -> Any:
+        return (await self._change(request)).answer
+
+    async def PromotePolicy(self, request: pb.PromotePolicyRequest, context: Context) -> Any:
+        return (await self._change(request)).answer
+
+    async def RollBackPolicy(self, request: pb.RollBackPolicyRequest, context: Context) -> Any:
         return (await self._change(request)).answer
 
     async def CreateUserToken(self, request: pb.CreateUserTokenRequest, context: Context) -> Any:
@@ -175,6 +184,17 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
             for (name,), _ in records.regions.items()
         ]
         return pb.ListRegionsResponse(regions=[r for r in found if r], revision=records.revision)
+
+    async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> objects_pb2.SchedulerPolicy:
+        found = policies.shown(await self._records(), request.policy_revision)
+        if found is None:
+            raise NotFound(f"there is no policy revision {request.policy_revision}", hint="atoll policy list")
+        return found
+
+    async def ListPolicies(self, request: pb.ListPoliciesRequest, context: Context) -> pb.ListPoliciesResponse:
+        records = await self._records()
+        found, force = policies.all_shown(records), policies.in_force(records)
+        return pb.ListPoliciesResponse(policies=found, in_force=force, revision=records.revision)
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.WhoAmIResponse:
         caller = identity_of(context)

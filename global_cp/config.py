@@ -29,7 +29,8 @@ class CoreSettings:
     recovery_interval_ms: int = 5_000  # between two looks at whether services could do without a region
     recovery_batch: int = 50  # services looked at in one turn
     refused_pause_ms: int = 1_000  # after the store refused a plan for its form
-    default_strategy: str = strategies.DEFAULT  # of placement, for tasks that name none
+    default_strategy: str = strategies.DEFAULT  # of placement, for tasks that name none, where the policy names none
+    policy_batch: int = 40  # shares in one transaction, when another policy is in force
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

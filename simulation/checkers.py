@@ -74,7 +74,10 @@ class Checkers:
     def _look_at(self, change: Change) -> None:
         parts = change.key.split(b"/")
         if parts[1] == b"g":
-            if parts[2] == b"share":
+            if parts[2] in (b"policy", b"policy_in_force"):
+                self._world.policies.look(change)
+            elif parts[2] == b"share":
+                self._world.policies.look(change)
                 self._world.preemptions.look_at_leave(change)
             elif parts[2] == b"slice":
                 self._look_at_grant(change, parts[4].decode(), parts[3].decode())

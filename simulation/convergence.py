@@ -39,7 +39,7 @@ Workload = tuple[str, str]
 
 
 def converged(world: "World") -> str:
-    return regions_converged(world) or _GlobalView(world).missing()
+    return regions_converged(world) or _GlobalView(world).missing() or world.policies.missing()
 
 
 def regions_converged(world: "World") -> str:

@@ -23,6 +23,7 @@ class Features:
     tokens: bool = False  # of users, made and revoked
     protected: bool = False  # tenants that have parts of regions protected
     flurries: bool = False  # many changes at once
+    policies: bool = False  # of placement, made, promoted, tried in a region and rolled back
 
 
 NO_FEATURES = Features()

@@ -29,6 +29,9 @@ RESPONSES: dict[str, Any] = {
     "UpdateRegionRequest": global_pb2.UpdateRegionResponse,
     "CreateUserTokenRequest": global_pb2.CreateUserTokenResponse,
     "RevokeUserTokenRequest": global_pb2.RevokeUserTokenResponse,
+    "ApplyPolicyRequest": global_pb2.ApplyPolicyResponse,
+    "PromotePolicyRequest": global_pb2.ChangePolicyResponse,
+    "RollBackPolicyRequest": global_pb2.ChangePolicyResponse,
 }
 AVAILABLE = objects_pb2.QUOTA_MODE_AVAILABLE
 FLAGS: tuple[Literal["cordoned", "draining"], ...] = ("cordoned", "draining")
@@ -205,6 +208,12 @@ def path_of(call: Call) -> tuple[str, str]:
         case global_pb2.CreateUserTokenRequest() as asked:
             return asked.tenant or transactions.CLUSTER, asked.request_id
         case global_pb2.UpdateRegionRequest() | global_pb2.RevokeUserTokenRequest() as asked:
+            return transactions.CLUSTER, asked.request_id
+        case (
+            global_pb2.ApplyPolicyRequest()
+            | global_pb2.PromotePolicyRequest()
+            | global_pb2.RollBackPolicyRequest() as asked
+        ):
             return transactions.CLUSTER, asked.request_id
         case asked:
             return asked.tenant, asked.request_id  # type: ignore[attr-defined]  # of a workload

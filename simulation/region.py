@@ -66,8 +66,10 @@ class RegionalCandidate(Candidate):
                 self.network.cut(self._uplink)
             case commands.Reply():
                 self.kernel.after(self.network.delay(), b"reply", lambda: self.world.operators.hear(command))
+            case commands.Journal(decision=decision):
+                self.world.policies.decided(self.region, decision)
             case _:
-                pass  # journal, timeline
+                pass  # timeline
 
     # ---- nodes
 

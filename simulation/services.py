@@ -41,6 +41,7 @@ def draw(world: "World", tenant: str, name: str) -> objects_pb2.Workload:
     task.gang = rng.random() < GANGS
     spread(rng, world.regions, spec)
     rules.draw(world, task)
+    world.policies.name_one(task)
     return objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec)
 
 

@@ -70,6 +70,9 @@ class Users:
         if self.world.shape.features.tokens and rng.random() < 0.15:
             self._about_a_token()
             return
+        if self.world.shape.features.policies and rng.random() < 0.15:
+            self.world.policies.act()
+            return
         if self.world.has_jobs and rng.random() < 0.3:
             self._about_a_job(live, f"j{rng.randrange(most)}")
             return

@@ -25,6 +25,7 @@ from simulation.node import Node
 from simulation.operators import Operators
 from simulation.placements import Placements
 from simulation.plane import GlobalCandidate
+from simulation.policies import Policies
 from simulation.preemptions import Preemptions
 from simulation.process import Process
 from simulation.promises import Promises
@@ -73,6 +74,7 @@ class World:
         self.promises = Promises(self)
         self.users = Users(self)
         self.operators = Operators(self)
+        self.policies = Policies(self)
         self.global_state = MemoryState()
         self.state_of = {r: MemoryState() if shape.stores_apart else self.global_state for r in self.regions}
         self.states = list(dict.fromkeys((self.global_state, *self.state_of.values())))

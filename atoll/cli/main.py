@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "tenant": ("atoll.cli.tenants:tenant", "Tenants"),
         "quota": ("atoll.cli.tenants:quota", "What a tenant may use"),
         "region": ("atoll.cli.regions:region", "Regions: keep work out, move it away"),
+        "policy": ("atoll.cli.policies:policy", "What the strategies of placement weigh: try, promote, roll back"),
         "node": ("atoll.cli.nodes:node", "Let nodes join, drain, mark and forget them"),
         "ca": ("atoll.cli.authority:ca", "The cluster's own certificate authority"),
         "verify": ("atoll.cli.verify:verify", "Check every invariant at every revision of the store"),

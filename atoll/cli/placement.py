@@ -169,7 +169,7 @@ def _decision(decision: objects_pb2.Decision) -> list[str]:
     waited = output.span(max(0, decision.decided_ms - decision.queued_ms))
     lines = [
         f"  decision {output.visible(decision.id)}: {decision.result}, {waited} after it was queued; "
-        f"{decision.feasible} of {decision.nodes} nodes could take it"
+        f"{decision.feasible} of {decision.nodes} nodes could take it; policy {decision.policy_revision}"
     ]
     lines += [f"    refused: {_reason(reason)}" for reason in decision.filters]
     if decision.scores:

@@ -48,6 +48,8 @@ async def plan(client: "AsyncClient", documents: list[manifest.Document], style:
                 planned.append(await _plan_workload(client, document.message, after, tenants, warnings))
             elif isinstance(document.message, objects_pb2.Tenant):
                 planned.append(await _plan_tenant(client, document.message, tenants))
+            elif isinstance(document.message, objects_pb2.SchedulerPolicy):
+                planned.append(await _plan_policy(client, document.message))
     notes = [*_driver_notes(planned), *await _quota_notes(client, after, tenants), *await _room_notes(client, after)]
     notes += warnings
     if output.is_table(style):
@@ -95,6 +97,15 @@ async def _plan_tenant(
         before = None
         tenants[name].metadata.uid = ""
     return "Tenant", name, answer.outcome, _differences("Tenant", before, answer.tenant)
+
+
+async def _plan_policy(client: "AsyncClient", wanted: objects_pb2.SchedulerPolicy) -> Planned:
+    """What differs from the newest revision."""
+    answer = await client.policies.apply(wanted, dry_run=True)
+    newest = (await client.policies.list()).policies[-1]
+    before = newest if newest.metadata.generation else None
+    name = f"{wanted.metadata.name}, revision {answer.policy.metadata.generation}"
+    return "SchedulerPolicy", name, answer.outcome, _differences("SchedulerPolicy", before, answer.policy)
 
 
 def _differences(kind: str, before: Any, after: Any) -> list[str]:

@@ -95,6 +95,11 @@ def _exit(view: regional_pb2.SlotView) -> str:
     return f"{end.reason} ({end.code})" if end.reason else ""
 
 
+def _in_force(policy: objects_pb2.SchedulerPolicy) -> str:
+    regions = [f"on trial in {region}" for region in policy.status.canary_regions]
+    return ", ".join(["yes"] * policy.status.in_force + regions)
+
+
 WORKLOADS: View[objects_pb2.Workload] = View(
     kind="Workload",
     name=lambda w: w.metadata.name,
@@ -208,6 +213,22 @@ REGIONS: View[objects_pb2.Region] = View(
         "EVIDENCE": lambda r: r.evidence,
     },
 )
+POLICIES: View[objects_pb2.SchedulerPolicy] = View(
+    kind="SchedulerPolicy",
+    name=lambda p: str(p.metadata.generation),
+    columns={
+        "REVISION": lambda p: str(p.metadata.generation),
+        "NAME": lambda p: p.metadata.name,
+        "IN FORCE": _in_force,
+        "DEFAULT": lambda p: p.spec.default_strategy,
+        "STRATEGIES": lambda p: str(len(p.spec.strategies)),
+        "AGE": lambda p: age(p.metadata.created_ms),
+    },
+    more={
+        "NAMES": lambda p: ",".join(one.name for one in p.spec.strategies),
+        "LABELS": lambda p: _labels(p.metadata.labels),
+    },
+)
 USER_TOKENS: View[objects_pb2.UserToken] = View(
     kind="UserToken",
     name=lambda t: t.id,
@@ -235,5 +256,5 @@ JOIN_TOKENS: View[objects_pb2.JoinToken] = View(
 )
 OF_ALL_TENANTS: dict[str, View[Any]] = {view.kind: view for view in (WORKLOADS_OF_ALL, SLOTS_OF_ALL)}
 BY_KIND: dict[str, View[Any]] = {
-    view.kind: view for view in (WORKLOADS, NODES, SLOTS, TENANTS, REGIONS, JOIN_TOKENS, USER_TOKENS)
+    view.kind: view for view in (WORKLOADS, NODES, SLOTS, TENANTS, REGIONS, POLICIES, JOIN_TOKENS, USER_TOKENS)
 }

@@ -131,6 +131,9 @@ async def apply_documents(
             elif isinstance(document.message, objects_pb2.Tenant):
                 answer = await client.tenants.apply(document.message, request_id=numbered, dry_run=dry_run)
                 show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)
+            elif isinstance(document.message, objects_pb2.SchedulerPolicy):
+                made = await client.policies.apply(document.message, request_id=numbered, dry_run=dry_run)
+                show(style, "SchedulerPolicy", made.policy, made.outcome + " (dry run)" * dry_run)
     return applied
 
 

@@ -14,7 +14,11 @@ from atoll.manifest.reader import Path, Reader, did_you_mean
 from atoll.manifest.source import ManifestError, Mark, compose, described
 from atoll.manifest.writer import API_VERSION
 
-KINDS: dict[str, type[Message]] = {"Workload": objects_pb2.Workload, "Tenant": objects_pb2.Tenant}
+KINDS: dict[str, type[Message]] = {
+    "Workload": objects_pb2.Workload,
+    "Tenant": objects_pb2.Tenant,
+    "SchedulerPolicy": objects_pb2.SchedulerPolicy,
+}
 LIST = "List"
 
 

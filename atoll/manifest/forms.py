@@ -1,8 +1,8 @@
 """Short forms: what people may write instead of the full shape of a message.
 
 `spec.task` with `spec.replicas` for one task, `requires: gpu=true`, `resources: {cpu: 500m}`, `ports: [8080]`,
-`restart: never`, `spread: even`, `fixed: {eu: 2}`, a list where a probe's command is meant. Each form ends as the full
-message; nothing else knows them.
+`restart: never`, `spread: even`, `fixed: {eu: 2}`, `weights: {fullness: 1}`, a list where a probe's command is meant.
+Each form ends as the full message; nothing else knows them.
 """
 
 from collections.abc import Callable
@@ -117,9 +117,11 @@ def rewrite(message: str, entries: list[Entry]) -> list[Entry]:
     if message == "Toleration":
         return _toleration(entries)
     if message == "Spread":
-        return [_by_region(entry, "fixed", "replicas") for entry in entries]
+        return [_by_name(entry, "fixed", "region", "replicas") for entry in entries]
     if message == "TenantSpec":
-        return [_by_region(entry, "protected", "amount") for entry in entries]
+        return [_by_name(entry, "protected", "region", "amount") for entry in entries]
+    if message == "Strategy":
+        return [_by_name(entry, "weights", "score", "weight") for entry in entries]
     if message == "Colocation":
         return [_labels_alike(entry) for entry in entries]
     return entries
@@ -173,18 +175,15 @@ def _requests_only(entries: list[Entry]) -> list[Entry]:
     return [*rest, Entry("requests", first.key, node, first.merged, written="")]
 
 
-def _by_region(entry: Entry, field: str, what: str) -> Entry:
+def _by_name(entry: Entry, field: str, name: str, what: str) -> Entry:
     """`fixed: {eu: 2, us: 1}`, a map of regions, becomes the list of regions and replicas."""
     node = entry.value
     if entry.name != field or not isinstance(node, MappingNode):
         return entry
     items = []
-    for region, value in node.value:
-        names = [
-            ScalarNode("tag:yaml.org,2002:str", name, region.start_mark, region.end_mark) for name in ("region", what)
-        ]
-        pairs = [(names[0], region), (names[1], value)]
-        items.append(MappingNode("", pairs, region.start_mark, value.end_mark))
+    for key, value in node.value:
+        words = [ScalarNode("tag:yaml.org,2002:str", word, key.start_mark, key.end_mark) for word in (name, what)]
+        items.append(MappingNode("", [(words[0], key), (words[1], value)], key.start_mark, value.end_mark))
     return replace(entry, value=SequenceNode("", items, node.start_mark, node.end_mark))
 
 

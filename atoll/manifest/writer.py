@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import yaml
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from atoll.manifest import scalars, schema
@@ -73,5 +74,5 @@ def _written(value: Any, field: Field) -> Any:
             assert field.descriptor.enum_type is not None
             return scalars.format_enum(value, field.descriptor.enum_type)
         case Kind.NUMBER:
-            return round(value, 6)
+            return round(value, 12 if field.descriptor.type == FieldDescriptor.TYPE_DOUBLE else 6)
     return value

@@ -17,6 +17,7 @@ from atoll.sdk.calls import Caller
 from atoll.sdk.contexts import Connection
 from atoll.sdk.inventory import Events, Queue, Regions, Slots, Tenants, Tokens
 from atoll.sdk.nodes import Nodes
+from atoll.sdk.policies import Policies
 from atoll.sdk.servers import Servers
 from atoll.sdk.workloads import Workloads
 
@@ -60,6 +61,7 @@ class AsyncClient:
         self.workloads = Workloads(caller, everywhere, chosen.tenant)
         self.tenants = Tenants(caller, everywhere)
         self.regions = Regions(caller, everywhere)
+        self.policies = Policies(caller, everywhere)
         self.nodes = Nodes(caller, region)
         self.slots = Slots(caller, region, chosen.tenant)
         self.queue = Queue(caller, region, chosen.tenant)

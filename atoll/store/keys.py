@@ -68,6 +68,14 @@ def region(name: str) -> bytes:
     return f"/g/region/{name}".encode()
 
 
+def policy(number: int) -> bytes:
+    return b"/g/policy/%d" % number
+
+
+def policy_in_force() -> bytes:
+    return b"/g/policy_in_force"
+
+
 def share(region: str, tenant: str, name: str) -> bytes:
     return f"/g/share/{region}/{tenant}/{name}".encode()
 

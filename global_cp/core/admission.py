@@ -2,7 +2,7 @@
 
 Decides validity of complete documents (`defaults.py`): shape, sizes, names, consistency, references, and whether any
 node could ever hold one replica. Quota is judged apart (`over_quota`), because too little quota is no mistake. Leaves
-to others: authorization (the border), the tenant and what is already stored (`mutations.py`).
+to others: authorization (the border), the tenant, its strategies and what is already stored (`mutations.py`).
 """
 
 import re
@@ -17,7 +17,6 @@ from atoll.model.cron import Zones, utc_only
 from atoll.model.names import TRUSTED, mistake_in_label_key, mistake_in_label_value, mistake_in_name
 from atoll.model.resources import DIMENSIONS, LARGEST, Vector, format_quantity, vector
 from atoll.model.selectors import mistake_in_requirement
-from atoll.model.strategies import STRATEGIES
 from global_cp.core.constraints import contradictions, mistakes_in_colocations
 from global_cp.core.gang_rules import mistakes_in_gang
 from global_cp.core.job_rules import mistakes_in_job
@@ -53,7 +52,7 @@ def mistakes_in_workload(
     zones: Zones = utc_only,
 ) -> list[Mistake]:
     """`regions`: the registered ones; `summaries`: what is known of their nodes."""
-    found = list(_metadata(workload.metadata))
+    found = list(mistakes_in_metadata(workload.metadata))
     found += _unknown_enums(workload.spec, "spec")
     spec = workload.spec
     if workload.spec.ByteSize() > LARGEST_SPEC_BYTES:
@@ -76,7 +75,7 @@ def mistakes_in_workload(
 
 
 def mistakes_in_tenant(tenant: objects_pb2.Tenant) -> list[Mistake]:
-    found = [*_metadata(tenant.metadata), *_unknown_enums(tenant.spec, "spec")]
+    found = [*mistakes_in_metadata(tenant.metadata), *_unknown_enums(tenant.spec, "spec")]
     for dimension in DIMENSIONS:
         amount = getattr(tenant.spec.quota, dimension)
         if not 0 <= amount <= LARGEST:
@@ -105,7 +104,7 @@ def spelled(field: str) -> str:
     return words[0] + "".join(word.capitalize() for word in words[1:])
 
 
-def _metadata(metadata: objects_pb2.Metadata) -> Mistakes:
+def mistakes_in_metadata(metadata: objects_pb2.Metadata) -> Mistakes:
     yield from _named(metadata.name, "metadata.name")
     yield from _labels(metadata.labels, "metadata.labels")
     yield from _unique((label.key for label in metadata.annotations), "metadata.annotations", "key")
@@ -139,9 +138,6 @@ def _task(task: objects_pb2.Task, path: str) -> Mistakes:
     yield from _within(task.termination_grace_s, 1, LONGEST_GRACE_S, f"{path}.terminationGrace", "s")
     yield from _within(task.min_ready_ms, 0, LONGEST_MIN_READY_MS, f"{path}.minReady", "ms")
     yield from _constraints(task, path)
-    if task.strategy not in STRATEGIES:
-        known = ", ".join(STRATEGIES)
-        yield Mistake(f"{path}.strategy", f"{_shown(task.strategy)} is not a strategy; known are: {known}")
 
 
 def _driver(task: objects_pb2.Task, path: str) -> Mistakes:

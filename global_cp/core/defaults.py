@@ -1,11 +1,10 @@
 """The complete form of what users send: every default written out, every set in one order.
 
 Decides no more than that. The stored spec is complete, so a later change of a default changes nothing that runs, and
-two spellings of the same spec are equal.
+two spellings of the same spec are equal. Only the strategy is left to the policy: it touches nothing that runs either.
 """
 
 from atoll.api.v1 import objects_pb2
-from atoll.model import strategies
 from atoll.model.resources import DIMENSIONS
 
 TERMINATION_GRACE_S = 10
@@ -16,10 +15,9 @@ KEEP_SUCCEEDED, KEEP_FAILED = 3, 1
 LOCAL_RESTARTS, BACKOFF_MS, BACKOFF_MAX_MS = 3, 1_000, 60_000
 
 
-def complete_workload(
-    workload: objects_pb2.Workload, default_strategy: str = strategies.DEFAULT
-) -> objects_pb2.Workload:
-    """A new document with what users may say and nothing else: metadata of the server and status are dropped."""
+def complete_workload(workload: objects_pb2.Workload) -> objects_pb2.Workload:
+    """A new document with what users may say and nothing else: metadata of the server and status are dropped. Where no
+    strategy is named none is written: it is that of the policy in force."""
     said = workload.metadata
     result = objects_pb2.Workload(
         metadata=objects_pb2.Metadata(
@@ -44,7 +42,6 @@ def complete_workload(
         spec.tasks[0].name = spec.tasks[0].name or "main"
     _complete_spread(spec)
     for task in spec.tasks:
-        task.strategy = task.strategy or default_strategy
         _complete_task(task, spec.type)
     return result
 

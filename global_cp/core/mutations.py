@@ -5,51 +5,27 @@ An expected "no" is a value here. The answer's revisions are filled in when the 
 (`with_revision`), so the stored answer of a request is the same for every asker.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from google.protobuf.message import Message
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import AtollError, Conflict, Invalid, Mistake, NotFound
-from atoll.lane import Plan
 from atoll.model import explain
 from atoll.model.accounts import ByAccount
-from atoll.model.cron import Zones, utc_only
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
-from global_cp.core import intake, jobs, recovery, region_updates, transactions, user_tokens
+from global_cp.core import intake, jobs, policies, policy_changes, recovery, region_updates, transactions, user_tokens
 from global_cp.core.admission import MOST_REPLICAS, mistakes_in_tenant, mistakes_in_workload
+from global_cp.core.decided import CREATED, UNCHANGED, UPDATED, Decided, World, record_of
 from global_cp.core.defaults import complete_tenant, complete_workload
 from global_cp.core.events import MutationAsked
 from global_cp.core.job_rules import missed, times
 from global_cp.core.protection_rules import mistakes_in_protection
 from global_cp.core.purse import purse
-from global_cp.core.records import Records
-
-CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
 
 GENERATION_MOVED, REQUEST_REUSED, GOING, IN_USE = "E3002", "E3003", "E3004", "E3005"
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    plan: Plan
-    answer: Message  # without the revisions
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What decisions look at."""
-
-    records: Records
-    summaries: Mapping[str, objects_pb2.RegionSummary]
-    recovery: recovery.Recovery
-    default_strategy: str  # of tasks that name none
-    zones: Zones = utc_only
-    busy_retry_ms: int = 0
 
 
 def tenant_of(request: Message) -> str:
@@ -66,6 +42,8 @@ def tenant_of(request: Message) -> str:
         case global_pb2.CreateUserTokenRequest():
             return request.tenant or transactions.CLUSTER
         case global_pb2.UpdateRegionRequest() | global_pb2.RevokeUserTokenRequest():
+            return transactions.CLUSTER
+        case global_pb2.ApplyPolicyRequest() | global_pb2.PromotePolicyRequest() | global_pb2.RollBackPolicyRequest():
             return transactions.CLUSTER
     raise TypeError(f"{type(request).__name__} is no mutation")
 
@@ -92,13 +70,13 @@ def decide(world: World, asked: MutationAsked, uid: str, now_ms: int) -> Decided
             return _revoke_token(world, request, now_ms)
         case global_pb2.UpdateRegionRequest():
             return _update_region(world, request, now_ms)
+        case global_pb2.ApplyPolicyRequest():
+            return policy_changes.apply(world, request, now_ms)
+        case global_pb2.PromotePolicyRequest():
+            return policy_changes.promote(world, request, now_ms)
+        case global_pb2.RollBackPolicyRequest():
+            return policy_changes.roll_back(world, request, now_ms)
     raise TypeError(f"{type(request).__name__} is no mutation")
-
-
-def digest(request: Message) -> bytes:
-    """What makes two requests of one id the same: the method and every byte of the body."""
-    body = request.SerializeToString(deterministic=True)
-    return hashlib.sha256(type(request).__name__.encode() + b"\0" + body).digest()
 
 
 def stored_answer(record: objects_pb2.RequestRecord) -> Message:
@@ -116,6 +94,8 @@ def with_revision(answer: Message, revision: int) -> Message:
         filled.region.metadata.revision = filled.region.metadata.revision or revision
     if isinstance(filled, global_pb2.ApplyTenantResponse):
         filled.tenant.metadata.revision = filled.tenant.metadata.revision or revision
+    if isinstance(filled, global_pb2.ApplyPolicyResponse):
+        filled.policy.metadata.revision = filled.policy.metadata.revision or revision
     if not isinstance(filled, global_pb2.CreateUserTokenResponse):
         filled.revision = revision  # type: ignore[attr-defined]  # every other answer has one
     return filled
@@ -131,17 +111,10 @@ _ANSWERS: dict[str, type[Message]] = {
     "CreateUserTokenRequest": global_pb2.CreateUserTokenResponse,
     "RevokeUserTokenRequest": global_pb2.RevokeUserTokenResponse,
     "UpdateRegionRequest": global_pb2.UpdateRegionResponse,
+    "ApplyPolicyRequest": global_pb2.ApplyPolicyResponse,
+    "PromotePolicyRequest": global_pb2.ChangePolicyResponse,
+    "RollBackPolicyRequest": global_pb2.ChangePolicyResponse,
 }
-
-
-def _record(request: Message, request_id: str, answer: Message, now_ms: int) -> objects_pb2.RequestRecord:
-    return objects_pb2.RequestRecord(
-        id=request_id,
-        body_digest=digest(request),
-        method=type(request).__name__,
-        result=answer.SerializeToString(deterministic=True),
-        at_ms=now_ms,
-    )
 
 
 # ---- workloads
@@ -150,13 +123,14 @@ def _record(request: Message, request_id: str, answer: Message, now_ms: int) -> 
 def _apply_workload(
     world: World, request: global_pb2.ApplyWorkloadRequest, uid: str, now_ms: int
 ) -> Decided | AtollError:
-    wanted = complete_workload(request.workload, world.default_strategy)
+    wanted = complete_workload(request.workload)
     metadata = wanted.metadata
     before = world.records.workloads.get(metadata.tenant, metadata.name)
     wanted.spec.resumed = before.spec.resumed if before is not None else 0
     regions = {region.metadata.name: region for region in world.records.regions}
     mistakes = mistakes_in_workload(wanted, regions, world.summaries, world.zones)
     mistakes += _tenant_mistakes(world, metadata.tenant, "metadata.tenant")
+    mistakes += _strategy_mistakes(world, wanted.spec)
     if before is None or times(before.spec) != times(wanted.spec):  # what was feasible may be applied again
         mistakes += missed(wanted.spec, now_ms)
     verdict = world.recovery.verdict(wanted)
@@ -216,7 +190,7 @@ def _delete_workload(world: World, request: global_pb2.DeleteWorkloadRequest, no
     wanted = objects_pb2.Workload()
     wanted.CopyFrom(before)
     wanted.metadata.deleted_ms = before.metadata.deleted_ms or now_ms
-    record = _record(request, request.request_id, answer := global_pb2.DeleteWorkloadResponse(), now_ms)
+    record = record_of(request, request.request_id, answer := global_pb2.DeleteWorkloadResponse(), now_ms)
     return Decided(transactions.delete(world.records, wanted, record), answer)
 
 
@@ -245,7 +219,7 @@ def _answered(
     answer = global_pb2.ApplyWorkloadResponse(workload=workload, outcome=outcome, warnings=warnings)
     if outcome == UNCHANGED:
         answer.workload.metadata.revision = world.records.mod(keys.workload(metadata.tenant, metadata.name))
-    record = _record(request, request_id, answer, now_ms)
+    record = record_of(request, request_id, answer, now_ms)
     written = None if outcome == UNCHANGED else workload
     return Decided(transactions.admit(world.records, written, metadata.tenant, record), answer)
 
@@ -257,6 +231,16 @@ def _tenant_mistakes(world: World, tenant: str, path: str) -> list[Mistake]:
     if document is None or document.metadata.deleted_ms:
         return [Mistake(path, f"there is no tenant {tenant!r}")]
     return []
+
+
+def _strategy_mistakes(world: World, spec: objects_pb2.WorkloadSpec) -> list[Mistake]:
+    found: dict[int, Mistake] = {}
+    force = policies.in_force(world.records)
+    for index, name, number in policies.unknown_strategies(world.records, force, spec):
+        known = ", ".join(sorted(policies.of(world.records, number).known))
+        text = f"{name[:40]!r} is not a strategy of policy {number}; known are: {known}"
+        found.setdefault(index, Mistake(f"spec.tasks[{index}].strategy", text))
+    return list(found.values())
 
 
 # ---- regions, tenants and tokens
@@ -275,7 +259,7 @@ def _update_region(world: World, request: global_pb2.UpdateRegionRequest, now_ms
     answer = global_pb2.UpdateRegionResponse(region=after, outcome=UNCHANGED if unchanged else UPDATED)
     if unchanged:
         answer.region.metadata.revision = world.records.mod(keys.region(request.name))
-    record = _record(request, request.request_id, answer, now_ms)
+    record = record_of(request, request.request_id, answer, now_ms)
     written = None if unchanged else after
     return Decided(transactions.update_region(world.records, written, request.name, record), answer)
 
@@ -297,7 +281,7 @@ def _apply_tenant(world: World, request: global_pb2.ApplyTenantRequest, uid: str
         _continue(wanted.metadata, before, changed=changed, uid=uid, now_ms=now_ms)
         answer = global_pb2.ApplyTenantResponse(tenant=wanted, outcome=UPDATED if before else CREATED)
     money = purse(world.records.budgets.get(name)).with_target(ByAccount(vector(wanted.spec.quota)))
-    record = _record(request, request.request_id, answer, now_ms)
+    record = record_of(request, request.request_id, answer, now_ms)
     written, budget = (None, None) if unchanged else (wanted, money.to_proto(name))
     return Decided(transactions.tenant(world.records, written, budget, name, record), answer)
 
@@ -316,7 +300,7 @@ def _delete_tenant(world: World, request: global_pb2.DeleteTenantRequest, now_ms
     wanted = objects_pb2.Tenant()
     wanted.CopyFrom(before)
     wanted.metadata.deleted_ms = before.metadata.deleted_ms or now_ms
-    record = _record(request, request.request_id, answer := global_pb2.DeleteTenantResponse(), now_ms)
+    record = record_of(request, request.request_id, answer := global_pb2.DeleteTenantResponse(), now_ms)
     return Decided(transactions.tenant(world.records, wanted, None, request.name, record), answer)
 
 
@@ -330,7 +314,7 @@ def _create_token(
         return Invalid("the token asked for is not valid", mistakes=tuple(mistakes))
     made = user_tokens.record(request, token, now_ms)
     answer = global_pb2.CreateUserTokenResponse(record=user_tokens.shown(made))
-    kept = _record(request, request.request_id, answer, now_ms)
+    kept = record_of(request, request.request_id, answer, now_ms)
     return Decided(transactions.token(world.records, made, kept), answer)
 
 
@@ -339,7 +323,7 @@ def _revoke_token(world: World, request: global_pb2.RevokeUserTokenRequest, now_
     if before is None:
         return NotFound(f"there is no user token {request.id[:63]!r}", hint="atoll auth token list")
     answer = global_pb2.RevokeUserTokenResponse(record=user_tokens.shown(before))
-    kept = _record(request, request.request_id, answer, now_ms)
+    kept = record_of(request, request.request_id, answer, now_ms)
     return Decided(transactions.revoke_one(world.records, request.id, kept), answer)
 
 

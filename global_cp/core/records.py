@@ -97,6 +97,8 @@ class Records:
         self.requests = Table(objects_pb2.RequestRecord)
         self.tokens = Table(objects_pb2.UserToken)
         self.claims = Claims()
+        self.policies = Table(objects_pb2.SchedulerPolicy)  # by number
+        self.in_force = Table(objects_pb2.PolicyInForce)
         self.revision = 0
         self._mods: dict[bytes, int] = {}
         self._asked: dict[str, Vector] = {}
@@ -113,6 +115,8 @@ class Records:
             "share": self.shares,
             "request": self.requests,
             "token": self.tokens,
+            "policy": self.policies,
+            "policy_in_force": self.in_force,
         }
 
     def load(self, items: Iterable[KeyValue], revision: int) -> None:

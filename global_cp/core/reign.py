@@ -12,6 +12,7 @@ from global_cp.config import CoreSettings
 from global_cp.core.budgets import Budgets
 from global_cp.core.commands import Commit, Publish
 from global_cp.core.job_life import JobLife
+from global_cp.core.policy_rollout import PolicyRollout
 from global_cp.core.records import Change, Records
 from global_cp.core.recovery import Recovery
 from global_cp.core.regions import Regions
@@ -60,6 +61,7 @@ class Reign:
             self.statuses,
             JobLife(records),
             Schedules(records, zones),
+            PolicyRollout(records, settings),
             Sweep(records, settings),
         ]
         self.free_lanes = list(range(settings.lanes))

@@ -23,20 +23,14 @@ from global_cp.config import CoreSettings
 from global_cp.core import transactions
 from global_cp.core.bundles import Bundle
 from global_cp.core.commands import Command, Reply
+from global_cp.core.decided import Decided, World, digest
 from global_cp.core.events import MutationAsked
-from global_cp.core.mutations import (
-    REQUEST_REUSED,
-    Decided,
-    World,
-    decide,
-    digest,
-    stored_answer,
-    tenant_of,
-    with_revision,
-)
+from global_cp.core.mutations import REQUEST_REUSED, decide, stored_answer, tenant_of, with_revision
 from global_cp.core.records import Change, Records
 from global_cp.core.recovery import Recovery
 from global_cp.core.topics import Proposal, refusal_of_form
+
+_MAY_BE_TRIED = global_pb2.ApplyWorkloadRequest | global_pb2.ApplyTenantRequest | global_pb2.ApplyPolicyRequest
 
 
 @dataclass(slots=True)
@@ -71,7 +65,7 @@ class Requests:
     ) -> None:
         """`reign`: tells this leader from every other, in the uids it gives."""
         self._records = records
-        self._world = World(records, summaries, recovery, settings.default_strategy, zones, settings.busy_retry_ms)
+        self._world = World(records, summaries, recovery, zones, settings.busy_retry_ms)
         self._settings = settings
         self._reign = reign
         self._queue: deque[Pending] = deque()
@@ -83,7 +77,7 @@ class Requests:
 
     def ask(self, asked: MutationAsked, now_ms: int, out: list[Command]) -> None:
         request = asked.request
-        if isinstance(request, global_pb2.ApplyWorkloadRequest | global_pb2.ApplyTenantRequest) and request.dry_run:
+        if isinstance(request, _MAY_BE_TRIED) and request.dry_run:
             result = decide(self._world, asked, "", now_ms)
             answer = with_revision(result.answer, 0) if isinstance(result, Decided) else result
             out.append(Reply(asked.reply_to, answer))

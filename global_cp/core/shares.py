@@ -18,7 +18,7 @@ from atoll.lane import Plan, Settled
 from atoll.model.resources import NOTHING, Vector, total, vector
 from atoll.store import keys
 from global_cp.config import CoreSettings
-from global_cp.core import gang_regions, jobs, moves, parallelism, spread, transactions
+from global_cp.core import gang_regions, jobs, moves, parallelism, policies, spread, transactions
 from global_cp.core.bundles import MOST_PLANS, Bundle
 from global_cp.core.commands import Command
 from global_cp.core.jobs import Opening
@@ -198,8 +198,13 @@ class Shares:
         parts = self._parts(workload, wanted.told, present)
         wanted = replace(wanted, preempts=holder[0] if holder else "", parts=parts)
         return gone | {
-            name: share(workload, self._region(name), wanted) for name in {**present, **wanted.told} if name not in gone
+            name: self._share(workload, name, wanted) for name in {**present, **wanted.told} if name not in gone
         }
+
+    def _share(self, workload: objects_pb2.Workload, region: str, wanted: Wanted) -> objects_pb2.Share:
+        result = share(workload, self._region(region), wanted)
+        policies.stamp(self._records, self._settings.default_strategy, result)
+        return result
 
     def _region(self, name: str) -> objects_pb2.Region:
         return self._records.regions.get(name) or objects_pb2.Region(metadata=objects_pb2.Metadata(name=name))

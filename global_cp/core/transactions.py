@@ -117,6 +117,46 @@ def set_share(records: Records, workload: objects_pb2.Workload, shares: Sequence
     )
 
 
+def stamp_shares(records: Records, shares: Sequence[objects_pb2.Share]) -> Plan:
+    """STAMP-SHARES: a batch of shares says the policy in force; all else of them is as stored, which is compared (I9,
+    I6: nothing of an older generation or epoch comes back)."""
+    share_keys = [keys.share(share.region, share.metadata.tenant, share.metadata.name) for share in shares]
+    return Plan(
+        "STAMP-SHARES",
+        _all_same(records, [keys.policy_in_force(), *share_keys]),
+        tuple(_put(key, share) for key, share in zip(share_keys, shares, strict=True)),
+    )
+
+
+def policy(
+    records: Records,
+    document: objects_pb2.SchedulerPolicy | None,
+    outlived: Iterable[int],
+    request: objects_pb2.RequestRecord,
+) -> Plan:
+    """POLICY: a new revision, under a number that nothing has; revisions that nobody needs go. None when nothing is
+    new."""
+    gone = [keys.policy(number) for number in outlived]
+    compared, writes = [keys.policy_in_force(), *gone], [Delete(key) for key in gone]
+    if document is None:
+        return _with_request(records, "POLICY", compared, writes, CLUSTER, request)
+    key = keys.policy(document.metadata.generation)
+    return _with_request(records, "POLICY", [key, *compared], [_put(key, document), *writes], CLUSTER, request)
+
+
+def policy_in_force(
+    records: Records,
+    force: objects_pb2.PolicyInForce | None,
+    numbers: Iterable[int],
+    request: objects_pb2.RequestRecord,
+) -> Plan:
+    """POLICY: which revisions are in force where. They are compared: none that is gone is put in force. None when
+    nothing changes."""
+    key = keys.policy_in_force()
+    compared = [key, *(keys.policy(number) for number in numbers if number)]
+    return _with_request(records, "POLICY", compared, [_put(key, force)] if force else [], CLUSTER, request)
+
+
 def forget(records: Records, workload: objects_pb2.Workload, closed: Iterable[str], *, whole: bool) -> Plan:
     """FORGET: the shares of regions that closed every slot; with `whole` the workload and its status too (I7: nothing
     is forgotten that may still run)."""

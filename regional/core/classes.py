@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from atoll.api.v1 import objects_pb2
-from atoll.model import strategies
 from atoll.model.resources import Vector
 from regional.core.filters import Request
 from regional.core.queue import NEVER_MS, SchedulingClass
@@ -20,7 +19,7 @@ def together(task: TaskEntry) -> bool:
 
 def class_of(task: TaskEntry) -> SchedulingClass:
     cls = _class(task, task.request)
-    cls.decreasing = _size(task.request.vector) if task.request.strategy in strategies.DECREASING else 0
+    cls.decreasing = _size(task.request.vector) if task.decreasing else 0
     return cls
 
 

@@ -20,6 +20,7 @@ from atoll.model import explain
 from atoll.model.images import canonical
 from atoll.model.resources import DIMENSIONS, Vector, vector
 from atoll.model.selectors import spelt, tolerates, whole_number
+from atoll.model.strategies import Weights
 from regional.core import gpus
 from regional.core.node_table import Mask, NodeTable, Rows
 
@@ -81,20 +82,23 @@ class Request:
     topology: tuple[Spreading, ...] = ()
     gpu_models: tuple[str, ...] = ()
     image: str = ""  # in its canonical spelling; empty = it has none
+    weights: Weights = ()  # of scores, by the policy; empty = those that are built in for the strategy
 
 
-def request_of(task: objects_pb2.Task) -> Request:
+def request_of(task: objects_pb2.Task, strategy: objects_pb2.Strategy | None = None) -> Request:
+    """`strategy`: as the policy has it."""
     return Request(
         vector=vector(task.resources.requests),
         selector=tuple(sorted((label.key, label.value) for label in task.node_selector)),
         requires=tuple(map(requirement_of, task.requires)),
         prefers=tuple((requirement_of(p.requirement), p.weight) for p in task.prefers),
         tolerations=tuple(Tolerated(t.key, t.value, t.effect) for t in task.tolerations),
-        strategy=task.strategy,
+        strategy=strategy.name if strategy else task.strategy,
         driver=task.driver,
         topology=tuple(Spreading(t.within, t.max_skew, t.weight) for t in task.topology_spread),
         gpu_models=tuple(task.gpu_models),
         image=canonical(task.image) if task.image else "",
+        weights=tuple((one.score, one.weight) for one in strategy.weights) if strategy else (),
     )
 
 

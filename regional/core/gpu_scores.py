@@ -250,6 +250,15 @@ def _hundredths(value: Floats) -> "Scores":
 
 
 CHOOSING: dict[str, Gain] = {strategies.FGD: _less_fragmentation, strategies.EXPECTED_FILL: _more_fill}
+_CHOOSING_SCORES = {strategies.WEIGHTS[name][0][0]: gain for name, gain in CHOOSING.items()}
+
+
+def _gain(request: "Request") -> Gain | None:
+    """By which a device is chosen for a part of one: under a policy by the heaviest of the scores that can."""
+    if not request.weights:
+        return CHOOSING.get(request.strategy)
+    named = [(weight, name) for name, weight in request.weights if name in _CHOOSING_SCORES]
+    return _CHOOSING_SCORES[max(named)[1]] if named else None
 
 
 def take(table: "NodeTable", request: "Request", row: int) -> tuple[int, ...]:
@@ -259,7 +268,7 @@ def take(table: "NodeTable", request: "Request", row: int) -> tuple[int, ...]:
     if not asked:
         return ()
     rows = np.array([row])
-    gain = CHOOSING.get(request.strategy)
+    gain = _gain(request)
     if gain and not gpus.asks_whole(asked):
         table.typical.know(table.gpus.models)
         cpu_left = table.capacity[rows, _CPU] - table.used[rows, _CPU] + request.vector.cpu_milli

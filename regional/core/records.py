@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from atoll.api.v1 import agent_pb2, objects_pb2
+from atoll.model import strategies
 from atoll.model.accounts import BURST, HARD, Account, ByAccount, charged_to, may_burst
 from atoll.model.resources import Vector
 from atoll.model.slots import SECOND_COPY, AttemptId, SlotName, attempt_id
@@ -121,6 +122,7 @@ class TaskEntry:
     slots: bytes  # what the keys of its slots begin with
     spec: objects_pb2.Task | None = None
     request: Request = NOTHING_ASKED
+    decreasing: bool = False  # its strategy places the larger first
     template_generation: int = 0
     work_generation: int = 0  # that last changed what its replicas do; never above the template's
     # of the spec, see `admit`
@@ -159,12 +161,19 @@ class TaskEntry:
         self.gang = bool(spec and spec.gang)
         self.may_burst = may_burst(self.owner.share.spec.priority, self.gang)
         if spec:
-            self.request = request_of(spec)
+            self._choose_by(spec, self.owner.share)
         self.speculation = spec.speculation if spec and spec.HasField("speculation") else None
         self.retries = spec.retries if spec and spec.HasField("retries") else None
         share = self.owner.share
         self.parallel = next((each.replicas for each in share.parallel if each.task == self.name), None)
         self.stopped = self.name in share.stopped
+
+    def _choose_by(self, spec: objects_pb2.Task, share: objects_pb2.Share) -> None:
+        """The strategy, as the policy of the share has it."""
+        name = spec.strategy or share.default_strategy or strategies.DEFAULT
+        strategy = next((one for one in share.strategies if one.name == name), objects_pb2.Strategy(name=name))
+        self.request = request_of(spec, strategy)
+        self.decreasing = strategy.decreasing or name in strategies.DECREASING
 
     def outdates(self, record: objects_pb2.Slot) -> bool:
         """Whether a slot was made from another template, or for a workload of the same name that was deleted. What has

@@ -7,6 +7,7 @@ broadcast against each other. All in float32; ties are broken by row outside.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -122,54 +123,49 @@ def _cheapness(table: NodeTable, request: Request, rows: Rows, used: Integers, c
     return np.clip(cheap, 0.0, 1.0).astype(np.float32)
 
 
-FULLNESS = Score("fullness", _fullness)
-EMPTINESS = Score("emptiness", _emptiness)
-APART = Score("apart", _apart)
-PREFERRED = Score("preferred", _preferred)
-UNTAINTED = Score("untainted", _untainted)
-WARM = Score("warm", _warm)
-
-CHEAPNESS = Score("cheapness", _cheapness)
-TIGHTNESS = Score("tightness", _tightness)
-LOOSENESS = Score("looseness", _looseness)
-EVENNESS = Score("evenness", _evenness)
-ALIKE = Score("alike", _alike)
-WHOLENESS = Score("wholeness", gpu_scores.fgd)
-EXPECTED_FILL = Score("expected-fill", gpu_scores.expected_fill)
-GPU_BEST_FIT = Score("gpu-best-fit", gpu_scores.gpu_best_fit)
-DOT_PRODUCT = Score("dot-product", gpu_scores.dot_product)
-GPU_PACKING = Score("gpu-packing", gpu_scores.gpu_packing)
-GPU_CLUSTERING = Score("gpu-clustering", gpu_scores.gpu_clustering)
-
-_WISHES = ((PREFERRED, 2.0), (UNTAINTED, 4.0))  # what the user and the operator said counts under every strategy
-_SLIGHTLY_WARM = (WARM, 1 / 16)  # of a node's fullness: it decides between nodes that are about as full
-STRATEGIES: dict[str, tuple[tuple[Score, float], ...]] = {
-    strategies.BIN_PACK: ((FULLNESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
-    strategies.SPREAD: ((APART, 2.0), (EMPTINESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
-    strategies.BALANCED: ((EVENNESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
-    strategies.LEAST_LOADED: ((EMPTINESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
-    strategies.BEST_FIT: ((TIGHTNESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
-    strategies.WORST_FIT: ((LOOSENESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
-    strategies.FIRST_FIT: ((ALIKE, 1.0), *_WISHES),
-    strategies.BEST_FIT_DECREASING: ((TIGHTNESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
-    strategies.WORST_FIT_DECREASING: ((LOOSENESS, 1.0), _SLIGHTLY_WARM, *_WISHES),
-    strategies.FIRST_FIT_DECREASING: ((ALIKE, 1.0), *_WISHES),
-    strategies.WARM_IMAGE: ((WARM, 1.0), (FULLNESS, 1.0), *_WISHES),
-    strategies.COST: ((CHEAPNESS, 1.0), (FULLNESS, 1 / 1024), *_WISHES),  # of those that cost the same the fuller one
-    strategies.ROUND_ROBIN: ((APART, 1.0), *_WISHES),  # the n-th replica on every node before any gets one more
-    strategies.FGD: ((WHOLENESS, 1.0), *_WISHES),
-    strategies.EXPECTED_FILL: ((EXPECTED_FILL, 1.0), *_WISHES),
-    strategies.GPU_BEST_FIT: ((GPU_BEST_FIT, 1.0), *_WISHES),
-    strategies.DOT_PRODUCT: ((DOT_PRODUCT, 1.0), *_WISHES),
-    strategies.GPU_PACKING: ((GPU_PACKING, 1.0), *_WISHES),
-    strategies.GPU_CLUSTERING: ((GPU_CLUSTERING, 1.0), *_WISHES),
+SCORES: dict[str, Score] = {
+    score.name: score
+    for score in (
+        Score("fullness", _fullness),
+        Score("emptiness", _emptiness),
+        Score("apart", _apart),
+        Score("preferred", _preferred),
+        Score("untainted", _untainted),
+        Score("warm", _warm),
+        Score("cheapness", _cheapness),
+        Score("tightness", _tightness),
+        Score("looseness", _looseness),
+        Score("evenness", _evenness),
+        Score("alike", _alike),
+        Score("wholeness", gpu_scores.fgd),
+        Score("expected-fill", gpu_scores.expected_fill),
+        Score("gpu-best-fit", gpu_scores.gpu_best_fit),
+        Score("dot-product", gpu_scores.dot_product),
+        Score("gpu-packing", gpu_scores.gpu_packing),
+        Score("gpu-clustering", gpu_scores.gpu_clustering),
+    )
 }
+APART, PREFERRED, UNTAINTED, WARM = (SCORES[name] for name in ("apart", "preferred", "untainted", "warm"))
+Parts = tuple[tuple[Score, float], ...]
+_ALL_ALIKE: Parts = ((SCORES["alike"], 1.0),)
+
+
+@lru_cache(maxsize=1_024)
+def _parts(weights: strategies.Weights) -> Parts:
+    """Without those that only newer versions know."""
+    return tuple((SCORES[name], weight) for name, weight in weights if name in SCORES)
+
+
+STRATEGIES: dict[str, Parts] = {name: _parts(weights) for name, weights in strategies.WEIGHTS.items()}
 _COUNTING = frozenset(name for name, parts in STRATEGIES.items() if any(score is APART for score, _ in parts))
 
 
-def terms(table: NodeTable, request: Request) -> tuple[tuple[Score, float], ...]:
-    """The scores that can tell nodes apart for this class, with their weights."""
-    strategy = STRATEGIES.get(request.strategy, STRATEGIES[strategies.DEFAULT])
+def terms(table: NodeTable, request: Request) -> Parts:
+    """The scores that can tell nodes apart for this class, with their weights, of the policy or built in."""
+    if request.weights:
+        strategy = _parts(request.weights)
+    else:
+        strategy = STRATEGIES.get(request.strategy, STRATEGIES[strategies.DEFAULT])
     idle = set()
     if not request.prefers:
         idle.add(PREFERRED.name)
@@ -177,7 +173,7 @@ def terms(table: NodeTable, request: Request) -> tuple[tuple[Score, float], ...]
         idle.add(WARM.name)
     if len(table.taint_sets) == 1:
         idle.add(UNTAINTED.name)
-    return tuple((score, weight) for score, weight in strategy if score.name not in idle)
+    return tuple((score, weight) for score, weight in strategy if score.name not in idle) or _ALL_ALIKE
 
 
 def weight_sum(table: NodeTable, request: Request) -> float:
@@ -186,11 +182,15 @@ def weight_sum(table: NodeTable, request: Request) -> float:
 
 def cost(request: Request) -> int:
     """Of one node's answers, about, in those of an ordinary request."""
+    if request.weights:
+        return 1 if strategies.SCORES_OF_GPUS.isdisjoint(name for name, _ in request.weights) else _GPU_COST
     return _GPU_COST if request.strategy in strategies.FOR_GPUS else 1
 
 
 def counts_copies(request: Request) -> bool:
     """Whether the class's scores depend on where its own replicas are, so that its row is its own."""
+    if request.weights:
+        return any(name == APART.name for name, _ in request.weights)
     return request.strategy in _COUNTING
 
 

@@ -3,9 +3,11 @@
 The newest share by (store life, global term, revision) wins; older ones are ignored. From the commit of ADMIT-SHARE on
 nothing of an older generation is bound (BIND compares the record); replicas of a changed template are stopped within
 the rolling limit and bound anew, replicas beyond the count are stopped (those that wait go first), and a removed
-workload is closed and forgotten.
+workload is closed and forgotten. The policy of a share is no part of a template: by another one only later decisions
+are made, and what waits keeps its place.
 """
 
+from dataclasses import replace
 from itertools import islice
 from typing import Literal, get_args
 
@@ -187,6 +189,10 @@ def shape_of(request: Request) -> Shape:
     return Shape(request.vector.cpu_milli, request.vector.gpu_milli, request.gpu_models)
 
 
+def _without_strategy(request: Request) -> Request:
+    return replace(request, strategy="", weights=())
+
+
 def _want(state: State, task: TaskEntry, *, first: bool) -> None:
     """Which indices are wanted: those that make up the count, and surges for some of them (surging.py)."""
     going = {i for i, entry in task.entries.items() if entry.bound and entry.record.node in state.leaving}
@@ -202,7 +208,7 @@ def open_task(state: State, task: TaskEntry, turn: Turn) -> None:
     old, since_ms = task.cls, turn.now_ms
     if old:
         state.queue.drop(old)
-        if old.size and old.request == task.request:
+        if old.size and _without_strategy(old.request) == _without_strategy(task.request):
             since_ms = old.queued_ms
     task.cls = class_of(task) if task.spec else None
     if task.cls and not gangs.together(task):

@@ -8,7 +8,8 @@ import pytest
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import NOTHING
 from global_cp.core.budgets import Budgets
-from regional.core import filters, neighbours, protection, removal
+from global_cp.core.policy_rollout import PolicyRollout
+from regional.core import filters, neighbours, protection, removal, scores
 from regional.core.ledger import UNLIMITED
 from regional.core.state import State
 from simulation.features import Features
@@ -69,3 +70,13 @@ def what_others_have_protected_is_placed_on(patch: pytest.MonkeyPatch) -> None:
 @mutant("protected: ", features=PROTECTED, events=6_000)
 def whoever_is_in_the_way_is_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(protection.Guard, "beyond", lambda self, tenant, candidates: iter(candidates))
+
+
+@mutant("not converged", events=4_000, features=Features(policies=True))
+def a_promotion_is_not_told_to_shares_that_stand(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PolicyRollout, "propose", lambda self, now_ms, out: None)
+
+
+@mutant("policy: ", events=4_000, features=Features(policies=True))
+def a_region_goes_on_by_the_weights_that_are_built_in(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(scores, "_parts", lambda weights: scores.STRATEGIES["bin-pack"])

@@ -17,13 +17,15 @@ SEEN = {
     "nodes removed",
     "tokens",
     "bound beside what is protected",
+    "policies in force",
+    "decided by a policy",
 }
 
 
 def test_what_is_drawn_happens() -> None:
     seen: Counter[str] = Counter()
-    for seed in (1, 2, 3, 4):
-        outcome = run(seed, 2_500, features=EVERYTHING, jobs=True)
+    for seed in (1, 2, 3, 4, 5):
+        outcome = run(seed, 5_000, features=EVERYTHING, jobs=True)
         assert not outcome.failure, outcome.failure
         seen.update(dict(outcome.seen))
     assert SEEN - seen.keys() == set()

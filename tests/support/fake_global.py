@@ -16,6 +16,8 @@ import grpc
 from atoll import errors, rpc
 from atoll.api.v1 import global_pb2, global_pb2_grpc, objects_pb2, regional_pb2, regional_pb2_grpc
 from atoll.clock import SystemClock
+from global_cp.core import policies
+from tests.support.global_core import GlobalCore
 from tests.support.pki import Pki
 
 RING = 50
@@ -39,6 +41,10 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         self.refuse = 0
         self.break_watches_after = 0  # events
         self.writes_seen = 0
+        self.policies = GlobalCore()  # which decides about policies, and nothing else
+        self.policies.elect()
+        for session, region in enumerate(self.regions):
+            self.policies.connect(session, region)
         self.reads_seen = 0
 
     async def ApplyWorkload(self, request: global_pb2.ApplyWorkloadRequest, context: Any) -> Any:
@@ -115,6 +121,27 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
     async def UpdateRegion(self, request: global_pb2.UpdateRegionRequest, context: Any) -> Any:
         return await self._write(request, context, self._update_region)
 
+    async def ApplyPolicy(self, request: global_pb2.ApplyPolicyRequest, context: Any) -> Any:
+        return await self._write(request, context, self._decided)
+
+    async def PromotePolicy(self, request: global_pb2.PromotePolicyRequest, context: Any) -> Any:
+        return await self._write(request, context, self._decided)
+
+    async def RollBackPolicy(self, request: global_pb2.RollBackPolicyRequest, context: Any) -> Any:
+        return await self._write(request, context, self._decided)
+
+    async def GetPolicy(self, request: global_pb2.GetPolicyRequest, context: Any) -> objects_pb2.SchedulerPolicy:
+        found = policies.shown(self.policies.records, request.policy_revision)
+        if found is None:
+            raise errors.NotFound(f"there is no policy revision {request.policy_revision}")
+        return found
+
+    async def ListPolicies(self, request: global_pb2.ListPoliciesRequest, context: Any) -> Any:
+        records = self.policies.records
+        return global_pb2.ListPoliciesResponse(
+            policies=policies.all_shown(records), in_force=policies.in_force(records), revision=self.revision
+        )
+
     async def WhoAmI(self, request: global_pb2.WhoAmIRequest, context: Any) -> global_pb2.WhoAmIResponse:
         caller = rpc.identity_of(context)
         return global_pb2.WhoAmIResponse(name=caller.name, role=caller.role, tenant=caller.tenant, cluster="test")
@@ -186,6 +213,13 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         if not request.dry_run:
             self.tenants[request.tenant.metadata.name] = request.tenant
         return global_pb2.ApplyTenantResponse(tenant=request.tenant, revision=self.revision, outcome=outcome)
+
+    def _decided(self, request: Any) -> Any:
+        """By the real core."""
+        answer = self.policies.ask(request)
+        if isinstance(answer, errors.AtollError):
+            raise answer
+        return answer
 
     def _update_region(self, request: global_pb2.UpdateRegionRequest) -> global_pb2.UpdateRegionResponse:
         region = objects_pb2.Region(metadata=objects_pb2.Metadata(name=request.name), cordoned=request.cordoned)

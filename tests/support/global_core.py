@@ -5,7 +5,7 @@ each ends. At the end of a test the whole history is audited (`clean`).
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
 
@@ -193,7 +193,18 @@ class GlobalCore:
             stored = Records()
             listed = self.state.range(keys.GLOBAL, b"/g0")
             stored.load(listed.items, listed.revision)
-            for name in ("tenants", "workloads", "statuses", "budgets", "slices", "acks", "regions", "shares"):
+            for name in (
+                "tenants",
+                "workloads",
+                "statuses",
+                "budgets",
+                "slices",
+                "acks",
+                "regions",
+                "shares",
+                "policies",
+                "in_force",
+            ):
                 assert getattr(mine, name).items() == getattr(stored, name).items(), name
         return mine
 
@@ -234,6 +245,15 @@ def workload(
         metadata=objects_pb2.Metadata(name=name, tenant=owner),
         spec=objects_pb2.WorkloadSpec(tasks=[task], **spec),  # type: ignore[arg-type]
     )
+
+
+def policy(name: str = "weights", /, **strategies: Mapping[str, float]) -> objects_pb2.SchedulerPolicy:
+    """`strategies`: what each weighs."""
+    spec = objects_pb2.SchedulerPolicySpec()
+    for strategy, weights in strategies.items():
+        scores = [objects_pb2.ScoreWeight(score=score, weight=weight) for score, weight in weights.items()]
+        spec.strategies.add(name=strategy, weights=scores)
+    return objects_pb2.SchedulerPolicy(metadata=objects_pb2.Metadata(name=name), spec=spec)
 
 
 def ack(slice_: objects_pb2.Slice, limit: Vector, bound: Vector = NOTHING, term: int = 1) -> objects_pb2.SliceAck:

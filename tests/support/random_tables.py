@@ -56,6 +56,9 @@ class RandomTable:
             else 0,
             gpu_models=(draw.choice(MODELS),) if draw.random() < 0.2 else (),
             image=draw.choice(("", *IMAGES)),
+            weights=tuple((score, draw.randint(1, 8) / 4) for score in sorted(draw.sample(strategies.SCORES, 3)))
+            if draw.random() < 0.2
+            else (),
         )
 
     def place(self, request: Request) -> None:

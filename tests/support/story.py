@@ -35,7 +35,14 @@ def story(seed: int, evaluator: Evaluator | None) -> RegionalWorld:
                 strategy=draw.choice(strategies.STRATEGIES),
                 node_selector=zone,
             )
-            world.share(f"w{step}-{number}", asked, tenant=draw.choice(TENANTS))
+            share = world.share(f"w{step}-{number}", asked, tenant=draw.choice(TENANTS), tell=False)
+            if draw.random() < 0.3:
+                weights = [
+                    objects_pb2.ScoreWeight(score=s, weight=1) for s in sorted(draw.sample(strategies.SCORES, 3))
+                ]
+                share.policy_revision = 1
+                share.strategies.add(name=asked.strategy, weights=weights)
+            world.tell_share(share)
         world.release_held()
         slots = world.slots()
         for slot in draw.sample(slots, min(len(slots), 8)):

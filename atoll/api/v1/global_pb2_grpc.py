@@ -100,6 +100,31 @@ class GlobalStub(object):
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionRequest.SerializeToString,
                 response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionResponse.FromString,
                 _registered_method=True)
+        self.ApplyPolicy = channel.unary_unary(
+                '/atoll.api.v1.Global/ApplyPolicy',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ApplyPolicyRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ApplyPolicyResponse.FromString,
+                _registered_method=True)
+        self.GetPolicy = channel.unary_unary(
+                '/atoll.api.v1.Global/GetPolicy',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.GetPolicyRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_objects__pb2.SchedulerPolicy.FromString,
+                _registered_method=True)
+        self.ListPolicies = channel.unary_unary(
+                '/atoll.api.v1.Global/ListPolicies',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ListPoliciesResponse.FromString,
+                _registered_method=True)
+        self.PromotePolicy = channel.unary_unary(
+                '/atoll.api.v1.Global/PromotePolicy',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.PromotePolicyRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ChangePolicyResponse.FromString,
+                _registered_method=True)
+        self.RollBackPolicy = channel.unary_unary(
+                '/atoll.api.v1.Global/RollBackPolicy',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.RollBackPolicyRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ChangePolicyResponse.FromString,
+                _registered_method=True)
         self.CreateUserToken = channel.unary_unary(
                 '/atoll.api.v1.Global/CreateUserToken',
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.CreateUserTokenRequest.SerializeToString,
@@ -205,6 +230,39 @@ class GlobalServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyPolicy(self, request, context):
+        """Makes a policy revision, unless the newest one says the same. It is in force only when it is promoted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPolicy(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicies(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromotePolicy(self, request, context):
+        """Puts a policy revision in force, everywhere or on trial in some regions. What runs stays where it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackPolicy(self, request, context):
+        """Ends a trial; without one, puts the revision in force that was before, or the one that is named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateUserToken(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -297,6 +355,31 @@ def add_GlobalServicer_to_server(servicer, server):
                     servicer.UpdateRegion,
                     request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionRequest.FromString,
                     response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionResponse.SerializeToString,
+            ),
+            'ApplyPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyPolicy,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ApplyPolicyRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ApplyPolicyResponse.SerializeToString,
+            ),
+            'GetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicy,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.GetPolicyRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_objects__pb2.SchedulerPolicy.SerializeToString,
+            ),
+            'ListPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicies,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ListPoliciesResponse.SerializeToString,
+            ),
+            'PromotePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromotePolicy,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.PromotePolicyRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ChangePolicyResponse.SerializeToString,
+            ),
+            'RollBackPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackPolicy,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.RollBackPolicyRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ChangePolicyResponse.SerializeToString,
             ),
             'CreateUserToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateUserToken,
@@ -670,6 +753,141 @@ class Global(object):
             '/atoll.api.v1.Global/UpdateRegion',
             atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionRequest.SerializeToString,
             atoll_dot_api_dot_v1_dot_global__pb2.UpdateRegionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/ApplyPolicy',
+            atoll_dot_api_dot_v1_dot_global__pb2.ApplyPolicyRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_global__pb2.ApplyPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/GetPolicy',
+            atoll_dot_api_dot_v1_dot_global__pb2.GetPolicyRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_objects__pb2.SchedulerPolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/ListPolicies',
+            atoll_dot_api_dot_v1_dot_global__pb2.ListPoliciesRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_global__pb2.ListPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromotePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/PromotePolicy',
+            atoll_dot_api_dot_v1_dot_global__pb2.PromotePolicyRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_global__pb2.ChangePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/RollBackPolicy',
+            atoll_dot_api_dot_v1_dot_global__pb2.RollBackPolicyRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_global__pb2.ChangePolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,14 @@ class GlobalStub:
     DeleteTenant: _grpc.UnaryUnaryMultiCallable[_global_pb2.DeleteTenantRequest, _global_pb2.DeleteTenantResponse]
     ListRegions: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListRegionsRequest, _global_pb2.ListRegionsResponse]
     UpdateRegion: _grpc.UnaryUnaryMultiCallable[_global_pb2.UpdateRegionRequest, _global_pb2.UpdateRegionResponse]
+    ApplyPolicy: _grpc.UnaryUnaryMultiCallable[_global_pb2.ApplyPolicyRequest, _global_pb2.ApplyPolicyResponse]
+    """Makes a policy revision, unless the newest one says the same. It is in force only when it is promoted."""
+    GetPolicy: _grpc.UnaryUnaryMultiCallable[_global_pb2.GetPolicyRequest, _objects_pb2.SchedulerPolicy]
+    ListPolicies: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListPoliciesRequest, _global_pb2.ListPoliciesResponse]
+    PromotePolicy: _grpc.UnaryUnaryMultiCallable[_global_pb2.PromotePolicyRequest, _global_pb2.ChangePolicyResponse]
+    """Puts a policy revision in force, everywhere or on trial in some regions. What runs stays where it is."""
+    RollBackPolicy: _grpc.UnaryUnaryMultiCallable[_global_pb2.RollBackPolicyRequest, _global_pb2.ChangePolicyResponse]
+    """Ends a trial; without one, puts the revision in force that was before, or the one that is named."""
     CreateUserToken: _grpc.UnaryUnaryMultiCallable[_global_pb2.CreateUserTokenRequest, _global_pb2.CreateUserTokenResponse]
     ListUserTokens: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListUserTokensRequest, _global_pb2.ListUserTokensResponse]
     RevokeUserToken: _grpc.UnaryUnaryMultiCallable[_global_pb2.RevokeUserTokenRequest, _global_pb2.RevokeUserTokenResponse]
@@ -71,6 +79,14 @@ class GlobalAsyncStub(GlobalStub):
     DeleteTenant: _aio.UnaryUnaryMultiCallable[_global_pb2.DeleteTenantRequest, _global_pb2.DeleteTenantResponse]  # type: ignore[assignment]
     ListRegions: _aio.UnaryUnaryMultiCallable[_global_pb2.ListRegionsRequest, _global_pb2.ListRegionsResponse]  # type: ignore[assignment]
     UpdateRegion: _aio.UnaryUnaryMultiCallable[_global_pb2.UpdateRegionRequest, _global_pb2.UpdateRegionResponse]  # type: ignore[assignment]
+    ApplyPolicy: _aio.UnaryUnaryMultiCallable[_global_pb2.ApplyPolicyRequest, _global_pb2.ApplyPolicyResponse]  # type: ignore[assignment]
+    """Makes a policy revision, unless the newest one says the same. It is in force only when it is promoted."""
+    GetPolicy: _aio.UnaryUnaryMultiCallable[_global_pb2.GetPolicyRequest, _objects_pb2.SchedulerPolicy]  # type: ignore[assignment]
+    ListPolicies: _aio.UnaryUnaryMultiCallable[_global_pb2.ListPoliciesRequest, _global_pb2.ListPoliciesResponse]  # type: ignore[assignment]
+    PromotePolicy: _aio.UnaryUnaryMultiCallable[_global_pb2.PromotePolicyRequest, _global_pb2.ChangePolicyResponse]  # type: ignore[assignment]
+    """Puts a policy revision in force, everywhere or on trial in some regions. What runs stays where it is."""
+    RollBackPolicy: _aio.UnaryUnaryMultiCallable[_global_pb2.RollBackPolicyRequest, _global_pb2.ChangePolicyResponse]  # type: ignore[assignment]
+    """Ends a trial; without one, puts the revision in force that was before, or the one that is named."""
     CreateUserToken: _aio.UnaryUnaryMultiCallable[_global_pb2.CreateUserTokenRequest, _global_pb2.CreateUserTokenResponse]  # type: ignore[assignment]
     ListUserTokens: _aio.UnaryUnaryMultiCallable[_global_pb2.ListUserTokensRequest, _global_pb2.ListUserTokensResponse]  # type: ignore[assignment]
     RevokeUserToken: _aio.UnaryUnaryMultiCallable[_global_pb2.RevokeUserTokenRequest, _global_pb2.RevokeUserTokenResponse]  # type: ignore[assignment]
@@ -170,6 +186,44 @@ class GlobalServicer(metaclass=_abc_1.ABCMeta):
         request: _global_pb2.UpdateRegionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_global_pb2.UpdateRegionResponse, _abc.Awaitable[_global_pb2.UpdateRegionResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ApplyPolicy(
+        self,
+        request: _global_pb2.ApplyPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_global_pb2.ApplyPolicyResponse, _abc.Awaitable[_global_pb2.ApplyPolicyResponse]]:
+        """Makes a policy revision, unless the newest one says the same. It is in force only when it is promoted."""
+
+    @_abc_1.abstractmethod
+    def GetPolicy(
+        self,
+        request: _global_pb2.GetPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_objects_pb2.SchedulerPolicy, _abc.Awaitable[_objects_pb2.SchedulerPolicy]]: ...
+
+    @_abc_1.abstractmethod
+    def ListPolicies(
+        self,
+        request: _global_pb2.ListPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_global_pb2.ListPoliciesResponse, _abc.Awaitable[_global_pb2.ListPoliciesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PromotePolicy(
+        self,
+        request: _global_pb2.PromotePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_global_pb2.ChangePolicyResponse, _abc.Awaitable[_global_pb2.ChangePolicyResponse]]:
+        """Puts a policy revision in force, everywhere or on trial in some regions. What runs stays where it is."""
+
+    @_abc_1.abstractmethod
+    def RollBackPolicy(
+        self,
+        request: _global_pb2.RollBackPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_global_pb2.ChangePolicyResponse, _abc.Awaitable[_global_pb2.ChangePolicyResponse]]:
+        """Ends a trial; without one, puts the revision in force that was before, or the one that is named."""
 
     @_abc_1.abstractmethod
     def CreateUserToken(

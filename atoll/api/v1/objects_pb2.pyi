@@ -2610,6 +2610,8 @@ class Share(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     PARALLEL_FIELD_NUMBER: _builtins.int
     PREEMPTS_FIELD_NUMBER: _builtins.int
+    STRATEGIES_FIELD_NUMBER: _builtins.int
+    DEFAULT_STRATEGY_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     epoch: _builtins.int
     removed: _builtins.bool
@@ -2622,6 +2624,8 @@ class Share(_message.Message):
     """mod_revision of the share; the highest (life, term, revision) wins"""
     preempts: _builtins.bool
     """may take the room of lower priorities here: one region of a workload at a time"""
+    default_strategy: _builtins.str
+    """of its tasks that name none; empty = bin-pack"""
     @_builtins.property
     def metadata(self) -> Global___Metadata:
         """of the workload: name, tenant, labels, generation"""
@@ -2646,6 +2650,10 @@ class Share(_message.Message):
     def parallel(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskPart]:
         """of tasks with a parallelism: this region's part of it; sorted"""
 
+    @_builtins.property
+    def strategies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Strategy]:
+        """those of its tasks that are not built in, or weigh something else; sorted by name"""
+
     def __init__(
         self,
         *,
@@ -2663,10 +2671,12 @@ class Share(_message.Message):
         stopped: _abc.Iterable[_builtins.str] | None = ...,
         parallel: _abc.Iterable[Global___TaskPart] | None = ...,
         preempts: _builtins.bool = ...,
+        strategies: _abc.Iterable[Global___Strategy] | None = ...,
+        default_strategy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "global_revision", b"global_revision", "global_term", b"global_term", "metadata", b"metadata", "parallel", b"parallel", "policy_revision", b"policy_revision", "preempts", b"preempts", "region", b"region", "removed", b"removed", "spec", b"spec", "stopped", b"stopped", "store_life", b"store_life", "targets", b"targets", "templates", b"templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_strategy", b"default_strategy", "epoch", b"epoch", "global_revision", b"global_revision", "global_term", b"global_term", "metadata", b"metadata", "parallel", b"parallel", "policy_revision", b"policy_revision", "preempts", b"preempts", "region", b"region", "removed", b"removed", "spec", b"spec", "stopped", b"stopped", "store_life", b"store_life", "strategies", b"strategies", "targets", b"targets", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2748,6 +2758,183 @@ class TaskTemplate(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskTemplate: _TypeAlias = TaskTemplate  # noqa: Y015
+
+@_typing.final
+class SchedulerPolicy(_message.Message):
+    """---------------------------------------------------------------- SchedulerPolicy
+
+    What strategies weigh. Writer: users through the global plane. Key /g/policy/<n>: n is the generation, and the record
+    never changes. Revision 0 is built in and has no record.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def metadata(self) -> Global___Metadata: ...
+    @_builtins.property
+    def spec(self) -> Global___SchedulerPolicySpec: ...
+    @_builtins.property
+    def status(self) -> Global___SchedulerPolicyStatus:
+        """filled when read"""
+
+    def __init__(
+        self,
+        *,
+        metadata: Global___Metadata | None = ...,
+        spec: Global___SchedulerPolicySpec | None = ...,
+        status: Global___SchedulerPolicyStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchedulerPolicy: _TypeAlias = SchedulerPolicy  # noqa: Y015
+
+@_typing.final
+class SchedulerPolicySpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_STRATEGY_FIELD_NUMBER: _builtins.int
+    STRATEGIES_FIELD_NUMBER: _builtins.int
+    default_strategy: _builtins.str
+    """of tasks that name none; empty = the global plane's setting"""
+    @_builtins.property
+    def strategies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Strategy]:
+        """beside the built-in ones, or instead of those of the same name; sorted by name"""
+
+    def __init__(
+        self,
+        *,
+        default_strategy: _builtins.str = ...,
+        strategies: _abc.Iterable[Global___Strategy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_strategy", b"default_strategy", "strategies", b"strategies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchedulerPolicySpec: _TypeAlias = SchedulerPolicySpec  # noqa: Y015
+
+@_typing.final
+class Strategy(_message.Message):
+    """How the nodes that can take a replica are compared: the weighted mean of these scores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    DECREASING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    decreasing: _builtins.bool
+    """of what began to wait together the larger is placed first"""
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreWeight]:
+        """sorted by score"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        weights: _abc.Iterable[Global___ScoreWeight] | None = ...,
+        decreasing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decreasing", b"decreasing", "name", b"name", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
+
+@_typing.final
+class ScoreWeight(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    score: _builtins.str
+    weight: _builtins.float
+    def __init__(
+        self,
+        *,
+        score: _builtins.str = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreWeight: _TypeAlias = ScoreWeight  # noqa: Y015
+
+@_typing.final
+class SchedulerPolicyStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    CANARY_REGIONS_FIELD_NUMBER: _builtins.int
+    in_force: _builtins.bool
+    """in every region but those where another one is on trial"""
+    @_builtins.property
+    def canary_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """where it is on trial"""
+
+    def __init__(
+        self,
+        *,
+        in_force: _builtins.bool = ...,
+        canary_regions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_regions", b"canary_regions", "in_force", b"in_force"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchedulerPolicyStatus: _TypeAlias = SchedulerPolicyStatus  # noqa: Y015
+
+@_typing.final
+class PolicyInForce(_message.Message):
+    """Which policy revision regions place by. Writer: the global leader. Key /g/policy_in_force. Absent = revision 0 everywhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    CANARY_REVISION_FIELD_NUMBER: _builtins.int
+    CANARY_REGIONS_FIELD_NUMBER: _builtins.int
+    policy_revision: _builtins.int
+    canary_revision: _builtins.int
+    @_builtins.property
+    def earlier(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """that were in force before, the last one last; at most 20"""
+
+    @_builtins.property
+    def canary_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """where the canary is in force instead; sorted; empty = there is none"""
+
+    def __init__(
+        self,
+        *,
+        policy_revision: _builtins.int = ...,
+        earlier: _abc.Iterable[_builtins.int] | None = ...,
+        canary_revision: _builtins.int = ...,
+        canary_regions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_regions", b"canary_regions", "canary_revision", b"canary_revision", "earlier", b"earlier", "policy_revision", b"policy_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyInForce: _TypeAlias = PolicyInForce  # noqa: Y015
 
 @_typing.final
 class Slot(_message.Message):

@@ -8,6 +8,7 @@ from atoll.sdk.background import wait_for
 from atoll.sdk.client import AsyncClient
 from atoll.sdk.sync.inventory import Events, Queue, Regions, Slots, Tenants, Tokens
 from atoll.sdk.sync.nodes import Nodes
+from atoll.sdk.sync.policies import Policies
 from atoll.sdk.sync.workloads import Workloads
 
 
@@ -48,6 +49,7 @@ class Client:
         self.workloads = Workloads(self._client.workloads)
         self.tenants = Tenants(self._client.tenants)
         self.regions = Regions(self._client.regions)
+        self.policies = Policies(self._client.policies)
         self.nodes = Nodes(self._client.nodes)
         self.slots = Slots(self._client.slots)
         self.queue = Queue(self._client.queue)

@@ -37,7 +37,7 @@ TENANT_READS = {
     "ListQueue",
 }  # fmt: skip
 TENANT_WRITES = {"ApplyWorkload", "ScaleWorkload", "DeleteWorkload", "ResumeJob"}
-OPEN_READS = {"ListRegions", "WhoAmI"}
+OPEN_READS = {"ListRegions", "GetPolicy", "ListPolicies", "WhoAmI"}
 CLUSTER_READS = {"ListTenants", "ListNodes", "ListJoinTokens"}
 OPERATIONS = {"CreateJoinToken", "RevokeJoinToken", "UpdateNode", "RemoveNode", "UpdateRegion"}
 NODE_CALLS = {"AgentGateway/Renew", "AgentGateway/Session"}
@@ -50,7 +50,8 @@ MAY: dict[Role.ValueType, set[str]] = {
     | TENANT_WRITES
     | CLUSTER_READS
     | OPERATIONS
-    | {"ApplyTenant", "DeleteTenant", "CreateUserToken", "ListUserTokens", "RevokeUserToken"},
+    | {"ApplyTenant", "DeleteTenant", "CreateUserToken", "ListUserTokens", "RevokeUserToken"}
+    | {"ApplyPolicy", "PromotePolicy", "RollBackPolicy"},
     ROLE_NODE: NODE_CALLS,
     ROLE_REGION: {"Uplink/Session"},
     ROLE_GLOBAL: set(),

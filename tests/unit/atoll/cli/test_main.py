@@ -71,6 +71,7 @@ def test_every_command_that_shows_or_changes_something_takes_o_alike() -> None:
     changes = {"apply", "run", "scale", "job resume", "tenant create", "quota set", "quota protect"}
     changes |= {f"node {verb}" for verb in ("cordon", "uncordon", "drain", "label", "taint", "token revoke")}
     changes |= {f"region {verb}" for verb in ("cordon", "uncordon", "drain", "label")} | {"auth token revoke"}
+    changes |= {f"policy {verb}" for verb in ("create", "promote", "canary", "rollback")}
     without = {"wait", "delete", "tenant delete", "node remove"}  # nothing is left to show
     without |= {"logs", "init", "completion", "node token create", "auth token create"}  # one text, as it is
     without |= {"dev", "demo", "auth login", "context set", "context use"}  # they tell what they do
@@ -89,6 +90,7 @@ def test_every_command_that_shows_or_changes_something_takes_o_alike() -> None:
 def test_every_example_is_understood(line: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsed down to its last option, and not run."""
     hello = (ROOT / "examples/hello.yaml").read_bytes()
+    (home / "policy.yaml").write_bytes((ROOT / "examples/policy.yaml").read_bytes())
     for path in (home / "hello.yaml", home / "deploy/hello.yaml", home / "examples/hello.yaml"):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(hello)

@@ -102,3 +102,13 @@ def test_a_deadline_counts_from_now_or_is_a_point_in_time() -> None:
     for wrong in ("now", "now+", "now+2", "now-2h", "tomorrow"):
         with pytest.raises(manifest.ManifestError, match=r"spec\.deadline"):
             manifest.parse(HEAD + text % wrong)
+
+
+def test_weights_are_a_map_of_scores_and_read_back_what_is_printed() -> None:
+    head = "apiVersion: atoll/v1\nkind: SchedulerPolicy\nmetadata: {name: p}\nspec:\n  strategies:\n    - name: mine\n"
+    (short,) = manifest.parse(head + "      weights: {warm: 0.0009765625, apart: 2}")
+    (full,) = manifest.parse(head + "      weights: [{score: warm, weight: 0.0009765625}, {score: apart, weight: 2}]")
+    assert short.message == full.message and isinstance(short.message, objects_pb2.SchedulerPolicy)
+    assert [one.weight for one in short.message.spec.strategies[0].weights] == [1 / 1024, 2]
+    (again,) = manifest.parse(manifest.to_yaml([manifest.tree(short.message, "SchedulerPolicy")]))
+    assert again.message == short.message

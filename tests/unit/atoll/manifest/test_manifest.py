@@ -172,7 +172,8 @@ class TestMistakes:
             "hello.yaml:13:14: spec.task.command: must be a list, not 'sleep 5'; write ['sleep 5']",
             "hello.yaml:14:5: spec.task.command: given twice, first in line 13",
             "hello.yaml:16:1: apiVersion: is missing; write apiVersion: atoll/v1",
-            "hello.yaml:16:7: kind: 'Worklod' is not one of Workload, Tenant, did you mean \"Workload\"?",
+            "hello.yaml:16:7: kind: 'Worklod' is not one of Workload, Tenant, SchedulerPolicy,"
+            ' did you mean "Workload"?',
         ]
 
     @pytest.mark.parametrize(

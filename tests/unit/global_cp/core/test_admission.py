@@ -112,7 +112,6 @@ BAD: list[tuple[str, Spoil]] = [
     (f"{TASK}.topologySpread[0].maxSkew", lambda w: _task(w).topology_spread.add(within="zone", max_skew=-1)),
     (f"{TASK}.topologySpread[0].weight", lambda w: _task(w).topology_spread.add(within="zone", weight=101)),
     (f"{TASK}.topologySpread", lambda w: [_task(w).topology_spread.add(within=key) for key in "abcde"]),
-    (f"{TASK}.strategy", lambda w: setattr(_task(w), "strategy", "cleverest")),
     (f"{TASK}.colocateWith[0]", lambda w: _task(w).colocate_with.add()),
     (f"{TASK}.colocateWith[0]", lambda w: _task(w).colocate_with.add(workload="a", labels=[EXISTS])),
     (f"{TASK}.colocateWith[0].workload", lambda w: _task(w).colocate_with.add(workload="A")),
@@ -191,8 +190,7 @@ def test_demands_that_one_node_can_meet_are_no_contradiction() -> None:
 
 def test_all_mistakes_are_told_at_once() -> None:
     bad = workload("A/B", replicas=-1, regions=["atlantis"])
-    bad.spec.tasks[0].strategy = "cleverest"
-    assert set(_paths(bad)) == {"metadata.name", "spec.regions[0]", f"{TASK}.replicas", f"{TASK}.strategy"}
+    assert set(_paths(bad)) == {"metadata.name", "spec.regions[0]", f"{TASK}.replicas"}
 
 
 def test_a_spec_that_is_too_large_is_refused() -> None:

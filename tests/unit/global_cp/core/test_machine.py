@@ -1,7 +1,6 @@
 """The global core end to end, without a loop: what users and regions ask, what is stored, sent and published."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -13,7 +12,7 @@ from atoll.store import keys
 from atoll.store.store import Delete, Txn
 from global_cp.config import CoreSettings
 from global_cp.core import events
-from tests.support.global_core import DEFAULTS, GlobalCore, ack, granted, report, tenant, workload
+from tests.support.global_core import GlobalCore, ack, granted, report, tenant, workload
 
 UNIT = Vector(500, 256)
 
@@ -52,15 +51,6 @@ def test_a_workload_gets_a_share_a_grant_and_a_status(core: GlobalCore) -> None:
     assert status is not None and status.conditions[0].type == "Admitted"
     revisions = [event.revision for event in core.published]
     assert revisions == sorted(revisions) and core.published[-1].workload.status == status
-
-
-def test_a_task_that_names_no_strategy_gets_that_of_the_settings() -> None:
-    core = GlobalCore(replace(DEFAULTS, default_strategy="spread"))
-    core.elect()
-    core.tenant()
-    core.apply(workload())
-    stored = core.records.workloads.get("acme", "web")
-    assert stored is not None and stored.spec.tasks[0].strategy == "spread"
 
 
 def test_the_same_spec_again_is_unchanged_and_labels_alone_raise_no_generation(core: GlobalCore) -> None:
@@ -247,7 +237,7 @@ def test_a_dry_run_tells_the_answer_and_writes_nothing(core: GlobalCore) -> None
     before = core.state.revision
     answer = core.apply(workload(), dry_run=True)
     assert isinstance(answer, global_pb2.ApplyWorkloadResponse) and answer.outcome == "created"
-    assert answer.workload.spec.tasks[0].strategy == "bin-pack"
+    assert answer.workload.spec.tasks[0].restart.local_limit == 3
     assert core.state.revision == before
 
 

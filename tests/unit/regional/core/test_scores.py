@@ -1,12 +1,14 @@
 """Each strategy takes the node that its name says."""
 
+import numpy as np
 import pytest
 
 from atoll.api.v1 import agent_pb2, objects_pb2, regional_pb2
 from atoll.model import strategies
 from atoll.model.costs import COST_LABEL
 from atoll.model.resources import Vector
-from regional.core import events, node_changes
+from regional.core import events, node_changes, scores
+from regional.core.filters import Request
 from tests.support.regional_world import RegionalWorld, task
 
 LARGE, MEDIUM, SMALL = Vector(8_000, 8_192), Vector(4_000, 4_096), Vector(2_000, 8_192)
@@ -110,3 +112,43 @@ def test_a_balanced_node_is_where_the_other_dimension_is_in_use(world: RegionalW
     assert placed(world, "cache") == ["busy"]
     world.share("more", task(cpu=2_000, memory=1, strategy=strategies.BALANCED))
     assert placed(world, "more") == ["idle"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "nodes"),
+    [
+        ({"emptiness": 1.0}, ["large", "large", "medium"]),
+        ({"fullness": 1.0, "warm": 0.0625}, ["small", "small", "medium"]),
+        ({"fullness": 1.0, "apart": 8.0}, ["small", "medium", "large"]),
+        ({"warm": 1.0}, ["large", "large", "large"]),  # no image: all are alike
+        ({"known to newer versions only": 1.0}, ["large", "large", "large"]),
+    ],
+)
+@pytest.mark.parametrize("named", [strategies.BIN_PACK, "mine", ""])
+def test_the_policy_of_a_share_says_what_its_strategy_weighs(
+    world: RegionalWorld, named: str, weights: dict[str, float], nodes: list[str]
+) -> None:
+    for name, capacity in (("large", LARGE), ("medium", MEDIUM), ("small", SMALL)):
+        world.join(name, capacity=capacity)
+    share = world.share("web", task(replicas=3, cpu=1_000, memory=1_024, strategy=named), tell=False)
+    share.policy_revision, share.default_strategy = 7, "" if named else "mine"
+    parts = [objects_pb2.ScoreWeight(score=score, weight=weight) for score, weight in sorted(weights.items())]
+    share.strategies.add(name=named or "mine", weights=parts)
+    world.tell_share(share)
+    assert placed(world, "web") == nodes
+    assert {decision.policy_revision for decision in world.decisions()} == {7}
+
+
+def test_the_weights_of_a_built_in_strategy_decide_as_it_does(world: RegionalWorld) -> None:
+    table = world.state.table
+    for name, capacity in (("large", LARGE), ("medium", MEDIUM), ("small", SMALL)):
+        world.join(name, capacity=capacity)
+    rows, copies = np.arange(3), np.array([0, 1, 2], np.int32)
+    for name, weights in strategies.WEIGHTS.items():
+        builtin = Request(Vector(1_000, 1_024), strategy=name)
+        policy = Request(Vector(1_000, 1_024), strategy="mine", weights=weights)
+        used = table.used[rows] + np.array(builtin.vector.amounts())
+        one, other = (scores.total(table, request, rows, used, copies) for request in (builtin, policy))
+        assert one.tobytes() == other.tobytes()
+        assert scores.counts_copies(builtin) == scores.counts_copies(policy)
+        assert scores.cost(builtin) == scores.cost(policy)

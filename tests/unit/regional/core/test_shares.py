@@ -118,3 +118,40 @@ def test_a_list_that_breaks_off_takes_nothing_away(world: RegionalWorld) -> None
     world.uplink()  # and the stream breaks
     _listed(world, share)
     assert not world.state.workloads["acme", "web"].share.removed
+
+
+def _by_policy(world: RegionalWorld, revision: int, score: str, replicas: int, generation: int = 1) -> None:
+    share = world.share("web", task(replicas=replicas), generation=generation, tell=False)
+    share.policy_revision = revision
+    share.strategies.add(name="bin-pack", weights=[objects_pb2.ScoreWeight(score=score, weight=1)])
+    world.tell_share(share)
+
+
+def test_another_policy_changes_later_decisions_and_nothing_that_runs_or_starts(world: RegionalWorld) -> None:
+    first, second = world.join("n1"), world.join("n2")
+    _by_policy(world, 1, "fullness", 2)
+    before = world.slots()
+    assert [slot.node for slot in before] == ["n1", "n1"]
+    world.run(first, before[:1])  # the other one is starting
+    _by_policy(world, 2, "emptiness", 2)
+    _by_policy(world, 1, "fullness", 2)
+    _by_policy(world, 2, "emptiness", 2)
+    assert world.slots() == before
+    assert not [message for session in (first, second) for message in world.messages(session, "stop")]
+    _by_policy(world, 2, "emptiness", 3, generation=2)
+    assert [slot.node for slot in world.slots()] == ["n1", "n1", "n2"]
+    assert [decision.policy_revision for decision in world.decisions()] == [1, 2]
+    world.take_over()
+    _by_policy(world, 2, "emptiness", 4, generation=3)
+    assert world.slots()[-1].node == "n2", "the next leader decides by the same"
+
+
+def test_what_waits_keeps_its_place_under_another_policy(world: RegionalWorld) -> None:
+    world.join("n1", capacity=Vector(1_000, 8_192))
+    _by_policy(world, 1, "fullness", 2)
+    waiting = world.state.workloads["acme", "web"].tasks["main"].cls
+    world.advance(60_000)
+    _by_policy(world, 2, "emptiness", 2)
+    anew = world.state.workloads["acme", "web"].tasks["main"].cls
+    assert waiting is not None and anew is not None
+    assert anew is not waiting and anew.queued_ms == waiting.queued_ms
