@@ -203,6 +203,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
         park(state, cls, protection.CURES, (why,), turn)
         return
     most = min(batch.slots_left, room, affordable, beside, state.settings.class_turn_slots)
+    ran = cls.ran  # then these alone are taken
     if unspoken := headroom.replicas(batch.new_room, cls):
         indices, avoid = cls.take(min(most, unspoken))
     else:
@@ -212,7 +213,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
         return
     filling = batch.filling(task, avoid)
     chosen = filling.take(len(indices), batch.compares_left, batch.nodes)
-    cls.put(indices[len(chosen) :], avoid)
+    cls.put(indices[len(chosen) :], avoid, ran=ran)
     if not chosen:
         park(state, cls, filling.refusals.cures, filling.refusals.reasons, turn)
         return
@@ -367,7 +368,8 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
             # unwanted meanwhile: this was perhaps the last that kept its workload
             state.forgettable[b.task.owner.tenant, b.task.owner.name] = b.task.owner
         elif not together(b.task):
-            state.queue.put(b.task.cls, (b.replica,), b.task.cls.queued_ms, b.avoid)  # its age goes on
+            ran = b.task.ran(b.replica)
+            state.queue.put(b.task.cls, (b.replica,), b.task.cls.queued_ms, b.avoid, ran=ran)  # its age goes on
         elif gang := b.task.owner.gang:  # it is a member of one meanwhile
             state.gangs[gang.key] = gang
     for decision in operation.decisions:

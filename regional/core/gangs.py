@@ -138,7 +138,7 @@ def _step(state: State, lane: int, gang: GangEntry, turn: Turn) -> Operation | N
         return None
     gang.due = False
     if refusals := gang_placing.place(state, gang, waiting, turn):
-        state.queue.put(gang.cls, (0,), gang.cls.queued_ms)
+        state.queue.put(gang.cls, (0,), gang.cls.queued_ms, ran=_ran(waiting))
         binding.park(state, gang.cls, refusals.cures, refusals.reasons, turn)
         return None
     return gang_placing.reserve_some(state, lane, gang)
@@ -233,10 +233,17 @@ def _offer(state: State, gang: GangEntry, waiting: gang_placing.Waiting, now_ms:
     pause_ms = _pause_ms(state, gang) if gang.given_up else 0
     ended = [task.entries[i] for task, indices in waiting for i in indices if i in task.entries]
     until_ms = max([now_ms + pause_ms, *(e.record.not_before_ms for e in ended if not e.outdated)])
+    ran = _ran(waiting)
     if until_ms > now_ms:
-        state.queue.delay(cls, 0, until_ms, "")
+        state.queue.delay(cls, 0, until_ms, "", ran=ran)
     else:
-        state.queue.put(cls, (0,), cls.queued_ms or now_ms)
+        state.queue.put(cls, (0,), cls.queued_ms or now_ms, ran=ran)
+
+
+def _ran(waiting: gang_placing.Waiting) -> bool:
+    """Whether it starts again through no failure of its members."""
+    ended = [task.entries[i] for task, indices in waiting for i in indices if i in task.entries]
+    return bool(ended) and all(entry.ran for entry in ended)
 
 
 def _pause_ms(state: State, gang: GangEntry) -> int:

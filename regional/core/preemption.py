@@ -147,7 +147,7 @@ def _give_back(state: State, entry: SlotEntry, now_ms: int) -> None:
     elif together(task):
         look(state, task.owner)
     else:
-        state.queue.put(task.cls, (entry.index,), task.cls.queued_ms or now_ms)
+        state.queue.put(task.cls, (entry.index,), task.cls.queued_ms or now_ms, ran=entry.ran)
 
 
 # ---- what follows when a step is settled

@@ -5,9 +5,10 @@ not objects. Order (docs/scheduling.md): priority band, raised by one each time 
 the tenant with the lowest weighted dominant share (DRF); then what must start first to meet its deadline (EDF), as long
 as it still can; then age, or, of what asks for it and began to wait in the same second, the larger. One turn in
 `overdue_turn` goes round among the classes that have waited past the highest band: so each class has its turn within a
-bound, whatever others ask. A class that no node takes, or no quota, leaves the order until an event of a kind in its
-`cures` comes; its age goes on. Replicas that failed come back at their time, and are kept off the node they failed on
-where another takes them.
+bound, whatever others ask. Whichever class of a tenant has the turn, one with replicas that ran uses it instead, unless
+its priority is lower: what ran gets back what it gave. A class that no node takes, or no quota, leaves the order until
+an event of a kind in its `cures` comes; its age goes on. Replicas that failed come back at their time, and are kept off
+the node they failed on where another takes them.
 """
 
 import heapq
@@ -41,7 +42,6 @@ class SchedulingClass:
     request: Request
     latest_start_ms: int = NEVER_MS  # deadline - estimate
     decreasing: int = 0  # how large it is, where of a batch the larger comes first; 0 = by age alone
-    front: bool = False  # some of it was preempted: it comes before its like
     may_burst: bool = False  # the burst account may pay for it
     gang: bool = False  # all members of a gang, as one item: its only index is 0
     queued_ms: int = 0
@@ -53,7 +53,8 @@ class SchedulingClass:
     reasons: tuple[PendingReason, ...] = ()  # why, as found when last tried
     size: int = 0
     _ranges: list[tuple[int, int]] = field(default_factory=list)  # a heap of [start, end), disjoint
-    _retries: dict[int, str] = field(default_factory=dict)  # index → node to avoid
+    _ran: dict[int, str] = field(default_factory=dict)  # index → node to avoid: these come before what has not run
+    _retries: dict[int, str] = field(default_factory=dict)  # likewise, but for these it is as for any other
     delayed: int = 0
 
     @property
@@ -68,16 +69,20 @@ class SchedulingClass:
     def may_preempt(self) -> bool:
         return not self.cures.isdisjoint(MAY_PREEMPT)
 
+    @property
+    def ran(self) -> bool:
+        return bool(self._ran)
+
     def indices(self) -> Iterator[int]:
-        yield from sorted([*self._retries, *(i for start, end in self._ranges for i in range(start, end))])
+        yield from sorted([*self._ran, *self._retries, *(i for start, end in self._ranges for i in range(start, end))])
 
     def take(self, count: int) -> tuple[list[int], str]:
         """Up to `count` indices that may be placed alike, and the node to keep them off ("" = none)."""
-        if self._retries:
-            avoid = next(iter(self._retries.values()))
-            taken = [i for i, node in self._retries.items() if node == avoid][:count]
+        if known := self._ran or self._retries:
+            avoid = next(iter(known.values()))
+            taken = [i for i, node in known.items() if node == avoid][:count]
             for i in taken:
-                del self._retries[i]
+                del known[i]
         else:
             avoid, taken = "", []
             while self._ranges and len(taken) < count:
@@ -91,12 +96,13 @@ class SchedulingClass:
 
     def withdraw(self, index: int) -> None:
         """It waits no more, if it did so kept off a node."""
-        if self._retries.pop(index, None) is not None:
-            self.size -= 1
+        for known in (self._ran, self._retries):
+            if known.pop(index, None) is not None:
+                self.size -= 1
 
     def take_among(self, count: int, known: Container[int]) -> tuple[list[int], str]:
-        """As `take`, of those alone that are `known`; what failed on a node always is."""
-        if self._retries:
+        """As `take`, of those alone that are `known`; what ran or failed on a node always is."""
+        if self._ran or self._retries:
             return self.take(count)
         waiting = [i for start, end in self._ranges for i in range(start, end)]
         taken = sorted(i for i in waiting if i in known)[:count]
@@ -106,12 +112,12 @@ class SchedulingClass:
             self.put(set(waiting).difference(taken))
         return taken, ""
 
-    def put(self, indices: Iterable[int], avoid: str = "") -> None:
+    def put(self, indices: Iterable[int], avoid: str = "", *, ran: bool = False) -> None:
         """Indices that wait (again); none of them does already."""
         ordered = sorted(indices)
         self.size += len(ordered)
-        if avoid:
-            self._retries.update(dict.fromkeys(ordered, avoid))
+        if ran or avoid:
+            (self._ran if ran else self._retries).update(dict.fromkeys(ordered, avoid))
             return
         start = 0
         for position in range(1, len(ordered) + 1):
@@ -139,20 +145,26 @@ class Queue:
         self._overdue: deque[tuple[int, SchedulingClass]] = deque()  # (ticket, class); they stand in their band too
         self._turns = 0
         self._now_ms = 0
-        self._delayed: list[tuple[int, int, SchedulingClass, int, str]] = []
+        self._ran: dict[str, dict[SchedulingClass, None]] = {}  # by tenant: what stands and has replicas that ran
+        self._delayed: list[tuple[int, int, SchedulingClass, int, str, bool]] = []
         self._tickets = 0
 
     def __bool__(self) -> bool:
         """Whether anything may be in the order."""
         return bool(self._bands)
 
-    def put(self, cls: SchedulingClass, indices: Iterable[int], now_ms: int, avoid: str = "") -> None:
+    def put(
+        self, cls: SchedulingClass, indices: Iterable[int], now_ms: int, avoid: str = "", *, ran: bool = False
+    ) -> None:
+        """`ran`: they come before what has not run, of their tenant and priority, and of lower ones."""
         if not cls.size and not cls.parked:
             cls.queued_ms, cls.ticket = now_ms, 0
-        cls.put(indices, avoid)
-        if Cure.REPAIR in cls.cures:
+        cls.put(indices, avoid, ran=ran)
+        if cls.parked and (ran or Cure.REPAIR in cls.cures):
             self.unpark(cls)
         self.offer(cls)
+        if cls.ran and not cls.parked:
+            self._ran.setdefault(cls.tenant, {})[cls] = None
 
     def offer(self, cls: SchedulingClass) -> None:
         """Into the order, unless it is there, parked or empty."""
@@ -163,6 +175,8 @@ class Queue:
     def _stand(self, cls: SchedulingClass, level: int) -> None:
         self._tickets += 1
         cls.ticket, cls.level = self._tickets, min(level, TOP_BAND)
+        if cls.ran:
+            self._ran.setdefault(cls.tenant, {})[cls] = None
         heap = self._bands.setdefault(cls.level, {}).setdefault(cls.tenant, [])
         heapq.heappush(heap, (self._key(cls), cls))
         if level > TOP_BAND:
@@ -174,7 +188,7 @@ class Queue:
     def _key(self, cls: SchedulingClass) -> Key:
         """What cannot meet its deadline any more stands with what has none: else it would make others miss theirs."""
         latest_ms = cls.latest_start_ms
-        queued_ms = -1 if cls.front else cls.queued_ms - (cls.queued_ms % BATCH_MS if cls.decreasing else 0)
+        queued_ms = cls.queued_ms - (cls.queued_ms % BATCH_MS if cls.decreasing else 0)
         return latest_ms if latest_ms >= self._now_ms else NEVER_MS, queued_ms, -cls.decreasing, cls.ticket
 
     def age(self, now_ms: int) -> None:
@@ -189,18 +203,18 @@ class Queue:
             heapq.heapify(self._raises)
             self._sweep_at = 2 * len(self._raises) + _DEAD_RAISES
 
-    def delay(self, cls: SchedulingClass, index: int, until_ms: int, avoid: str) -> None:
+    def delay(self, cls: SchedulingClass, index: int, until_ms: int, avoid: str, *, ran: bool = False) -> None:
         self._tickets += 1
         cls.delayed += 1
-        heapq.heappush(self._delayed, (until_ms, self._tickets, cls, index, avoid))
+        heapq.heappush(self._delayed, (until_ms, self._tickets, cls, index, avoid, ran))
 
-    def due(self, now_ms: int) -> Iterator[tuple[SchedulingClass, int, str]]:
-        """Takes out what may be tried again."""
+    def offer_due(self, now_ms: int) -> None:
+        """What was delayed until now waits as others do."""
         while self._delayed and self._delayed[0][0] <= now_ms:
-            _, _, cls, index, avoid = heapq.heappop(self._delayed)
+            _, _, cls, index, avoid, ran = heapq.heappop(self._delayed)
             cls.delayed -= 1
             if not cls.dropped:
-                yield cls, index, avoid
+                self.put(cls, (index,), now_ms, avoid, ran=ran)
 
     def next_due_ms(self) -> int:
         """When something is to be offered again; 0 = at once, NEVER_MS = nothing is."""
@@ -220,7 +234,7 @@ class Queue:
             return self._first(share_of, lowest)
         self._turns += 1
         if self._overdue and self._turns % self._overdue_turn == 0 and (overdue := self._next_overdue()):
-            return overdue
+            return self._that_ran(overdue)
         return self._first(share_of, lowest)
 
     def _first(self, share_of: Callable[[str], float], lowest: int) -> SchedulingClass | None:
@@ -228,10 +242,23 @@ class Queue:
             tenants = self._bands[band]
             for tenant in [t for t in tenants if self._head(tenants[t]) is None]:
                 del tenants[tenant]
-            if tenants:
-                return self._head(tenants[min(tenants, key=lambda t: (share_of(t), t))])
+            if tenants and (head := self._head(tenants[min(tenants, key=lambda t: (share_of(t), t))])):
+                return self._that_ran(head)
             del self._bands[band]
         return None
+
+    def _that_ran(self, turn: SchedulingClass) -> SchedulingClass:
+        """Who uses the turn of this class: of its tenant and no lower in priority, the first that has replicas that
+        ran; else itself."""
+        classes = self._ran.get(turn.tenant, {})
+        for cls in list(classes):
+            if not cls.ran or not _stands(cls, cls.ticket):
+                del classes[cls]
+            elif cls.band >= turn.band:
+                return cls
+        if not classes:
+            self._ran.pop(turn.tenant, None)
+        return turn
 
     def upcoming(self, most: int) -> Iterator[SchedulingClass]:
         """Some of those whose turn is likely to come soon: by band, the tenants in turns. Changes nothing."""
@@ -257,7 +284,6 @@ class Queue:
                 continue
             if cls.ticket == ticket:
                 cls.ticket = 0
-                cls.front = cls.front and bool(cls.size or cls.delayed)
             heapq.heappop(heap)
         return None
 
@@ -272,7 +298,8 @@ class Queue:
         cls.reasons = reasons
         cls.ticket = self._tickets
         key = self._key(cls)
-        self.parking.add(cls, key, timely=key[0] != NEVER_MS)
+        timely = key[0] != NEVER_MS
+        self.parking.add(cls, (-1, *key[1:]) if cls.ran else key, timely=timely)
 
     def unpark(self, cls: SchedulingClass) -> None:
         """Offers it again."""
@@ -296,8 +323,8 @@ class Queue:
         if not _stands(cls, cls.ticket):
             return 0
         heap = self._bands[cls.level][cls.tenant]
-        own = self._key(cls)
-        return 1 + sum(_stands(other, key[-1]) and self._key(other) < own for key, other in heap)
+        own = not cls.ran, self._key(cls)
+        return 1 + sum(_stands(other, key[-1]) and (not other.ran, self._key(other)) < own for key, other in heap)
 
 
 def _stands(cls: SchedulingClass, ticket: int) -> bool:

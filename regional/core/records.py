@@ -97,6 +97,14 @@ class SlotEntry:
         return self.record.state == DONE and not self.waits
 
     @property
+    def ran(self) -> bool:
+        """It ran, and waits to go on elsewhere or as another template: before what has not run. A job's try that failed
+        is as any other."""
+        if self.record.state != WAITING or not self.exit_reason:
+            return False
+        return not self.is_job or self.exit_reason in (STOPPED, NODE_LOST)
+
+    @property
     def resumed(self) -> bool:
         """Its job was resumed since it was bound: what it failed with counts no more."""
         return self.record.generation < self.task.owner.resumed
@@ -184,6 +192,11 @@ class TaskEntry:
     def redoes(self, record: objects_pb2.Slot) -> bool:
         """Whether what it did is to be done again, were it to end well."""
         return record.generation < self.work_generation or record.uid != self.owner.uid
+
+    def ran(self, index: int) -> bool:
+        """Whether it waits to go on where it left off, or to take the place of what runs."""
+        entry = self.entries.get(index)
+        return index in self.surges or (entry is not None and entry.ran)
 
     @property
     def at_once(self) -> int:

@@ -216,11 +216,10 @@ def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
     failed = record.state == WAITING and not entry.outdated and entry.exit_reason not in ("", STOPPED, NODE_LOST)
     avoid = record.node if failed else ""
     if UNKNOWN in task.surges.values():  # which may take its place: see surging.py
-        state.queue.delay(task.cls, entry.index, now_ms + 2 * state.settings.node_check_ms, avoid)
+        state.queue.delay(task.cls, entry.index, now_ms + 2 * state.settings.node_check_ms, avoid, ran=entry.ran)
         return
     preempted = record.state == WAITING and record.not_before_ms > 0 and entry.exit_reason == STOPPED
-    task.cls.front |= preempted
     if (failed or preempted) and record.not_before_ms > now_ms:
-        state.queue.delay(task.cls, entry.index, record.not_before_ms, avoid)
+        state.queue.delay(task.cls, entry.index, record.not_before_ms, avoid, ran=entry.ran)
     else:
-        state.queue.put(task.cls, (entry.index,), now_ms, avoid)
+        state.queue.put(task.cls, (entry.index,), now_ms, avoid, ran=entry.ran)

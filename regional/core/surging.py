@@ -74,7 +74,7 @@ def start(state: State, entry: SlotEntry, turn: Turn) -> None:
     task.wanted = {*task.wanted, new}
     state.surging[task] = None
     if task.cls:
-        state.queue.put(task.cls, (new,), turn.now_ms, entry.record.node)
+        state.queue.put(task.cls, (new,), turn.now_ms, entry.record.node, ran=True)
 
 
 def take_over(state: State, task: TaskEntry, new: int, old: int) -> None:

@@ -25,8 +25,7 @@ def begin_round(state: State, turn: Turn) -> None:
         return
     queue = state.queue
     if queue.next_due_ms() <= turn.now_ms:
-        for cls, index, avoid in queue.due(turn.now_ms):
-            queue.put(cls, (index,), turn.now_ms, avoid)
+        queue.offer_due(turn.now_ms)
     if not goes_on:
         _wake(state, turn.now_ms)
     queue.age(turn.now_ms)

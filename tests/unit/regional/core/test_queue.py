@@ -146,12 +146,49 @@ def test_delayed_replicas_come_back_at_their_time_with_their_avoided_node() -> N
     one = cls("one")
     queue.delay(one, 4, 1_000, "n1")
     assert queue.next_due_ms() == 1_000
-    assert not list(queue.due(999))
-    assert list(queue.due(1_000)) == [(one, 4, "n1")]
-    queue.put(one, (4,), 1_000, "n1")
+    queue.offer_due(999)
+    assert one.size == 0
+    queue.offer_due(1_000)
     queue.put(one, (0, 1), 1_000)
     assert one.take(9) == ([4], "n1")
     assert one.take(9) == ([0, 1], "")
+
+
+def test_what_ran_uses_the_turn_of_its_tenant_unless_its_priority_is_lower() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    urgent, aged, service, low = (
+        cls("urgent", latest_start_ms=10**9),
+        cls("aged", band=1),
+        cls("web"),
+        cls("low", band=2),
+    )
+    queue.put(aged, (0,), 0)
+    queue.put(urgent, (0,), 2 * AGEING_MS)
+    queue.put(service, range(3), 2 * AGEING_MS)
+    queue.put(low, (0,), 2 * AGEING_MS, ran=True)
+    queue.age(2 * AGEING_MS)
+    assert queue.pick(lambda _: 0.0) is urgent, "none that ran is of its priority"
+    queue.put(service, (7,), 2 * AGEING_MS, "n1", ran=True)
+    assert queue.position(service) == 1
+    assert queue.pick(lambda _: 0.0) is service
+    assert service.take(9) == ([7], "n1"), "no more than what ran"
+    assert queue.pick(lambda _: 0.0) is urgent
+    urgent.take(1)
+    assert queue.pick(lambda _: 0.0) is low, "it uses the turn of what is aged above it"
+
+
+def test_of_what_is_parked_alike_what_ran_is_tried_first() -> None:
+    queue = Queue(AGEING_MS, OVERDUE_TURN)
+    first, web = cls("first"), cls("web")
+    for one in (first, web):
+        queue.put(one, (0,), 0)
+        queue.park(one, frozenset({Cure.QUOTA}), ())
+    queue.put(web, (7,), 0, ran=True)
+    assert queue.pick(lambda _: 0.0) is web, "it is tried at once"
+    queue.park(web, frozenset({Cure.QUOTA}), ())
+    queue.parking.happened(Cure.QUOTA, web.tenant)
+    queue.wake(lambda cure, asks: 1, 10, 0)
+    assert not web.parked and first.parked
 
 
 def test_a_dropped_class_is_never_picked_nor_due() -> None:
@@ -161,7 +198,8 @@ def test_a_dropped_class_is_never_picked_nor_due() -> None:
     queue.delay(one, 1, 10, "n1")
     queue.drop(one)
     assert queue.pick(lambda _: 0.0) is None
-    assert not list(queue.due(10))
+    queue.offer_due(10)
+    assert one.size == 1, "what it had"
 
 
 def test_position_counts_within_the_tenant() -> None:

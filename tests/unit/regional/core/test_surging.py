@@ -12,6 +12,7 @@ from tests.support.obedient import Agents
 from tests.support.regional_world import RegionalWorld, task
 
 LOST_AFTER_MS = 30_000
+JOB = objects_pb2.WORKLOAD_TYPE_JOB
 
 
 def nodes_of(world: RegionalWorld) -> list[str]:
@@ -179,6 +180,28 @@ def test_without_quota_for_both_the_old_one_goes_first_and_that_is_said(world: R
     assert nodes_of(world) == ["n2", "n2", "n2"]
     assert len(moved(world)) == 3 and all("quota has no room for one more" in message for message in moved(world))
     assert wished(world) == 0
+
+
+@pytest.mark.parametrize("waited_ms", [0, 1_800_000], ids=["fresh", "aged beyond its band"])
+def test_the_quota_that_comes_back_is_for_what_ran(world: RegionalWorld, full: Agents, waited_ms: int) -> None:
+    due_ms = world.now_ms + 7_200_000
+    world.share("urgent", task(replicas=3, cpu=100), type=JOB, deadline_ms=due_ms, estimate_ms=1_000)
+    world.share("first", task(replicas=3, cpu=100))
+    if waited_ms:
+        world.change_node("n1", duty=CORDON)
+        full.pass_time(waited_ms)
+        drain(world, "n1")
+    full.pass_time(32_000)
+    full.settle("n1")
+    assert {slot.id.workload for slot in world.slots()} == {"web"}
+    assert nodes_of(world) == ["n2", "n2", "n2"]
+
+
+def test_a_higher_priority_of_the_tenant_has_its_quota_first(world: RegionalWorld, full: Agents) -> None:
+    world.share("high", task(replicas=1, cpu=100), priority=objects_pb2.PRIORITY_HIGH)
+    full.pass_time(32_000)
+    full.settle("n1")
+    assert sorted(slot.id.workload for slot in world.slots()) == ["high", "web", "web"]
 
 
 def test_quota_that_is_gone_meanwhile_gives_it_up(world: RegionalWorld) -> None:
