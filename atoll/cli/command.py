@@ -1,8 +1,10 @@
 """Commands and groups whose help opens with examples, and a word for one that was misspelt."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
+from click.decorators import FC
 
 
 class Command(click.Command):
@@ -15,6 +17,29 @@ class Command(click.Command):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_examples(self.examples, formatter)
         super().format_help(ctx, formatter)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Under their titles, those without one first."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def section(title: str, options: Callable[[FC], FC]) -> Callable[[FC], FC]:
+    """These options stand under a title of their own in the help."""
+
+    def decorate(verb: FC) -> FC:
+        before = len(getattr(verb, "__click_params__", ()))
+        verb = options(verb)
+        for param in getattr(verb, "__click_params__", ())[before:]:
+            param.section = title
+        return verb
+
+    return decorate
 
 
 class Group(click.Group):

@@ -20,7 +20,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Every day": {
         "init": ("atoll.cli.init:init", "Write a commented manifest to start from"),
         "apply": ("atoll.cli.workloads:apply", "Make it so: create or change what manifests say"),
-        "run": ("atoll.cli.workloads:run", "Run a command without a manifest"),
+        "run": ("atoll.cli.run:run", "Run a command without a manifest"),
         "get": ("atoll.cli.listing:get", "Show workloads, nodes, slots, tenants or regions"),
         "list": ("atoll.cli.listing:get", "The same as get"),
         "plan": ("atoll.cli.plan:plan", "What apply would change, and whether there is room"),

@@ -15,7 +15,7 @@ from atoll.cli import output, views
 from atoll.cli.command import Command
 from atoll.cli.progress_line import ProgressLine
 from atoll.cli.session import Seconds, connected
-from atoll.sdk import progress, specs
+from atoll.sdk import progress
 from atoll.sdk.workloads import Applied
 
 if TYPE_CHECKING:
@@ -199,77 +199,6 @@ async def wait_for(client: "AsyncClient", workload: objects_pb2.Workload, until:
     job = "" if spec.type != objects_pb2.WORKLOAD_TYPE_JOB else "admitted" if later else "started"
     with ProgressLine(workload.metadata.name, leaves=until == progress.DELETED) as line:
         await client.workloads.wait(workload, until=until or job or "serving", timeout=timeout, seen=line.update)
-
-
-def of_jobs(verb: FC) -> FC:
-    """What a manifest says of a job, in short."""
-    for name, example in (
-        ("time-to-live", "1h: deleted so long after its end"),
-        ("active-deadline", "30m: stopped so long after its begin"),
-        ("not-after", "now+3h: stopped then"),
-        ("not-before", "now+10m, or RFC 3339"),
-        ("deadline", "now+2h: orders the queue"),
-        ("estimate", "10m: how long one replica runs"),
-    ):
-        verb = click.option(f"--{name}", default="", metavar="TIME", help=f"Of a job. {example}.")(verb)
-    verb = click.option("--retries", type=click.IntRange(0), help="Of a job: tries of a replica after its first.")(verb)
-    for name, text in (("completions", "so many must succeed"), ("parallelism", "so many replicas at once")):
-        verb = click.option(f"--{name}", default=0, type=click.IntRange(0), help=f"Of a job: {text}; 0 = all.")(verb)
-    return verb
-
-
-@click.command(
-    cls=Command,
-    context_settings={"ignore_unknown_options": False},
-    examples="""\
-  atoll run hello --replicas 3 --cpu 100m --memory 64Mi -- sh -c 'while true; do date; sleep 1; done'
-  atoll run web --memory 64Mi --http 8080/ -- python3 -m http.server 8080
-  atoll run box --image atoll-busybox:1 --port 8080 -- httpd -f -p 8080    as a container
-  atoll run import --job -- sh -c 'echo once'
-  atoll run parts --job --count 8 --parallelism 3 --retries 2 --deadline now+2h -- sh -c './part $ATOLL_INDEX'
-""",
-)
-@click.argument("name")
-@click.argument("command", nargs=-1)
-@click.option("--replicas", "--count", type=click.IntRange(0, 10_000), help="1 when left out, or the completions.")
-@click.option("--cpu", default="100m", show_default=True)
-@click.option("--memory", default="64Mi", show_default=True)
-@click.option("--disk", default="", help="For example 1Gi.")
-@click.option("--gpu", default="", help="2: whole devices; 500m: a part of one.")
-@click.option("--requires", multiple=True, metavar="RULE", help="zone=a or '!old': what its nodes must have.")
-@click.option("--image", default="", help="Run it as a container of this image; COMMAND may be left out then.")
-@click.option("--port", "ports", multiple=True, type=click.IntRange(1, 65_535), help="Publish it; may be repeated.")
-@click.option("--http", default="", metavar="PORT/PATH", help="Publish this port and ask this path until it answers.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE")
-@click.option("--region", "regions", multiple=True, help="Allowed regions, the preferred one first.")
-@click.option("--priority", default="", help="best-effort, low, default, high or real-time.")
-@click.option("--strategy", default="", help="How to choose among the nodes, for example spread.")
-@click.option("--job", is_flag=True, help="Run to the end once instead of forever.")
-@of_jobs
-@output.result
-@mutation
-@waiting
-@connected
-async def run(
-    client: "AsyncClient",
-    name: str,
-    command: tuple[str, ...],
-    env: tuple[str, ...],
-    style: str,
-    request_id: str,
-    wait: bool,
-    timeout: float,
-    **spelled: Any,
-) -> None:
-    """Run a command or an image. The same as applying a manifest with one task."""
-    pairs = [text.partition("=") for text in env]
-    if any(not separator for _, separator, _ in pairs):
-        raise click.BadParameter("--env wants NAME=VALUE")
-    spec = specs.Workload(name=name, command=command, env={key: value for key, _, value in pairs}, **spelled)
-    applied = await client.workloads.apply(spec, request_id=request_id)
-    show_applied(style, applied)
-    if wait:
-        await wait_for(client, applied.workload, "", timeout)
 
 
 @click.command(

@@ -88,12 +88,21 @@ def _colocation(text: str) -> Message:
     return objects_pb2.Colocation(labels=[selectors.parse_requirement(text)])
 
 
+def _tolerated(text: str) -> Message:
+    """KEY, KEY=VALUE, and with :EFFECT behind; without, every effect."""
+    named, colon, effect = text.strip().partition(":")
+    key, _, value = named.partition("=")
+    number = scalars.parse_enum(effect, objects_pb2.TaintEffect.DESCRIPTOR) if colon else 0
+    return objects_pb2.Toleration(key=key, value=value, effect=objects_pb2.TaintEffect.ValueType(number))
+
+
 # A scalar where this message is meant.
 TEXT: dict[str, Callable[[str], Message]] = {
     "LabelRequirement": _requirement,
     "LabelPreference": _preference,
     "TopologySpread": _topology_spread,
     "Colocation": _colocation,
+    "Toleration": _tolerated,
     "RestartPolicy": _restart,
     "RetryPolicy": _retries,
     "Schedule": _schedule,
@@ -101,7 +110,7 @@ TEXT: dict[str, Callable[[str], Message]] = {
     "Spread": _spread,
 }
 # A scalar where a list of this message is meant: several, separated by commas.
-TEXT_LISTS = ("LabelRequirement", "LabelPreference", "TopologySpread", "Colocation")
+TEXT_LISTS = ("LabelRequirement", "LabelPreference", "TopologySpread", "Colocation", "Toleration")
 # A list where this message is meant: its one field.
 LISTS = {"CommandCheck": "command"}
 

@@ -1,10 +1,12 @@
 """Short spellings for the documents: `Workload(name="hello", image="…", replicas=3, cpu="100m").to_proto()`."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from atoll import errors
+from atoll import errors, manifest
 from atoll.api.v1 import objects_pb2
 from atoll.manifest import scalars, selectors
 from atoll.model import resources
@@ -59,6 +61,7 @@ class Workload:
     residency: Sequence[str] = ()  # requirements on labels of regions: "jurisdiction in (eu)"
     requires: Sequence[str] = ()
     migratable: bool | None = None  # of a service: its replicas may be moved to even out nodes; true when left out
+    more: Mapping[str, Any] = field(default_factory=dict)  # of the spec, as in a manifest: {"task": {"gang": True}}
 
     def to_proto(self) -> objects_pb2.Workload:
         """Raises Invalid with every mistake."""
@@ -89,10 +92,27 @@ class Workload:
                 spec.priority = objects_pb2.Priority.ValueType(number)
             except scalars.ScalarError as error:
                 mistakes.append(errors.Mistake("spec.priority", str(error)))
+        self._add_more(spec, mistakes)
         if mistakes:
             raise errors.Invalid(f"workload {self.name!r} is not well formed", mistakes=tuple(mistakes))
         metadata = objects_pb2.Metadata(name=self.name, tenant=self.tenant, labels=_labels(self.labels))
         return objects_pb2.Workload(metadata=metadata, spec=spec)
+
+    def _add_more(self, spec: objects_pb2.WorkloadSpec, mistakes: list[errors.Mistake]) -> None:
+        if not self.more:
+            return
+        written = {"apiVersion": "atoll/v1", "kind": "Workload", "metadata": {"name": "more"}}
+        try:
+            (document,) = manifest.parse(json.dumps({**written, "spec": {"task": {}, **self.more}}))
+        except manifest.ManifestError as error:
+            mistakes += [errors.Mistake(mark.path, mark.message) for mark in error.marks]
+            return
+        assert isinstance(document.message, objects_pb2.Workload)
+        said = document.message.spec
+        said.tasks[0].ClearField("replicas")
+        spec.tasks[0].MergeFrom(said.tasks[0])
+        del said.tasks[:]
+        spec.MergeFrom(said)
 
     def _times(self, spec: objects_pb2.WorkloadSpec, mistakes: list[errors.Mistake]) -> None:
         now_ms = round(time.time() * 1000)

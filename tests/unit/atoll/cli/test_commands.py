@@ -76,24 +76,6 @@ class TestApply:
         assert [port["number"] for port in task["ports"]] == [8080, 9090]
         assert atoll("run", "box", "--image", "some/image:1", "--port", "0").code == 2
 
-    def test_run_makes_a_job(self, atoll: Run, cluster: FakeCluster) -> None:
-        words = ("--job", "--count", "8", "--parallelism", "3", "--retries", "2", "--estimate", "10m", "--no-wait")
-        done = atoll("run", "parts", *words, "-o", "json", "--", "x")
-        assert done.code == 0
-        spec = json.loads(done.out)["spec"]
-        (task,) = spec["tasks"]
-        assert (spec["type"], spec["estimate"], task["replicas"], task["parallelism"]) == ("job", "10m", 8, 3)
-        assert task["retries"]["limit"] == 2
-
-    def test_run_asks_for_devices_disk_and_nodes(self, atoll: Run, cluster: FakeCluster) -> None:
-        words = ("--gpu", "500m", "--disk", "1Gi", "--requires", "zone=a", "--requires", "!old", "--no-wait")
-        done = atoll("run", "train", *words, "-o", "json", "--", "x")
-        (task,) = json.loads(done.out)["spec"]["tasks"]
-        assert {"gpu": "500m", "disk": "1Gi"}.items() <= task["resources"]["requests"].items()
-        assert [rule["key"] for rule in task["requires"]] == ["zone", "old"]
-        refused = atoll("run", "train", "--gpu", "much", "--requires", "=", "--no-wait", "--", "x")
-        assert refused.code == 2 and "requests.gpu" in refused.err and "requires[0]" in refused.err
-
 
 class TestExitCodes:
     def test_not_placed_in_time(self, atoll: Run, cluster: FakeCluster) -> None:

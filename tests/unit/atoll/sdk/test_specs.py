@@ -70,6 +70,25 @@ spec:
     assert [m.path for m in caught.value.mistakes] == ["spec.deadline", "spec.activeDeadline", "spec.estimate"]
 
 
+def test_more_is_in_the_words_of_a_manifest() -> None:
+    more = {
+        "runClass": "bounded",
+        "task": {"resources": {"limits": {"cpu": "1"}}, "gang": True, "tolerations": ["a=b"]},
+    }
+    made = Workload(name="a", cpu="250m", replicas=3, requires=["x"], more=more).to_proto()
+    (task,) = made.spec.tasks
+    assert (task.replicas, task.resources.requests.cpu_milli, task.resources.limits.cpu_milli) == (3, 250, 1_000)
+    assert task.gang and task.requires and made.spec.run_class == objects_pb2.RUN_CLASS_BOUNDED
+    assert task.tolerations == [objects_pb2.Toleration(key="a", value="b")]
+    with pytest.raises(errors.Invalid) as caught:
+        Workload(name="a", cpu="x", more={"task": {"gangg": True}, "onQuota": "no"}).to_proto()
+    assert [m.path for m in caught.value.mistakes] == [
+        "spec.tasks[0].resources.requests.cpu",
+        "spec.task.gangg",
+        "spec.onQuota",
+    ]
+
+
 def test_an_image_with_ports_as_in_a_manifest() -> None:
     text = """
 apiVersion: atoll/v1
