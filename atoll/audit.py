@@ -108,6 +108,7 @@ _GLOBAL = _NO_LANE | {
     "region": _Kind(objects_pb2.Region, 1, lambda m: (m.metadata.name,), attrgetter("epoch")),
     "share": _Kind(objects_pb2.Share, 3, lambda m: (m.region, *_NAME(m)), _STAMP),
     "request": _Kind(objects_pb2.RequestRecord, 2, lambda m: (m.id,)),
+    "notice": _Kind(objects_pb2.Notice, 2, attrgetter("tenant", "id")),
     "token": _Kind(objects_pb2.UserToken, 1, lambda m: (m.id,)),
     "policy": _Kind(objects_pb2.SchedulerPolicy, 1, lambda m: (str(m.metadata.generation),)),
     "policy_in_force": _Kind(objects_pb2.PolicyInForce, 0),

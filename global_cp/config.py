@@ -3,10 +3,12 @@
 `CoreSettings` is all that decisions depend on; the process adds its addresses and files.
 """
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.model import strategies
+from atoll.model.urls import mistake_in_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,13 @@ class CoreSettings:
     move_patience_ms: int = 60_000  # a move gives up more, though others took the quota that it gave up last
     recovery_interval_ms: int = 5_000  # between two looks at whether services could do without a region
     recovery_batch: int = 50  # services looked at in one turn
+    webhooks: tuple[str, ...] = ()  # prefixes of URLs that ends of jobs may be told to; none: nowhere
+    notify_at_once: int = 16  # notices under way
+    notify_of_tenant: int = 4  # of these, of one tenant
+    notify_first_ms: int = 1_000  # pause after the first failure, doubles
+    notify_longest_ms: int = 60_000
+    notify_give_up_ms: int = 3_600_000  # after the end that it tells
+    notice_keep_ms: int = 24 * 3_600_000  # given up, it is shown for so long
     refused_pause_ms: int = 1_000  # after the store refused a plan for its form
     default_strategy: str = strategies.DEFAULT  # of placement, for tasks that name none, where the policy names none
     policy_batch: int = 40  # shares in one transaction, when another policy is in force
@@ -51,6 +60,11 @@ class Settings(CoreSettings):
     advertise_people: str = ""  # where people reach this process; empty = `people`
     metrics: str = "127.0.0.1:7072"
     log_level: str = "info"
+
+    webhook_networks: tuple[str, ...] = ()  # private networks that names of `webhooks` may lead to
+    webhook_secrets: Path | None = None  # a folder with a file for each tenant whose notices are signed
+    webhook_ca: Path | None = None  # roots to trust; none: those of the system
+    webhook_timeout_s: float = 10.0  # of one try, all of it
 
     election_ttl_s: int = 6
     transaction_deadline_ms: int = 2_000
@@ -83,5 +97,10 @@ class Settings(CoreSettings):
     def __post_init__(self) -> None:
         if self.default_strategy not in strategies.STRATEGIES:
             raise ValueError(f"default_strategy must be one of {', '.join(strategies.STRATEGIES)}")
+        for prefix in self.webhooks:
+            if wrong := mistake_in_url(prefix):
+                raise ValueError(f"webhooks: {prefix!r} {wrong}")
+        for network in self.webhook_networks:
+            ipaddress.ip_network(network)  # or ValueError
         if any(self.etcd_tls) and not all(self.etcd_tls):
             raise ValueError("etcd_ca, etcd_certificate and etcd_key belong together")

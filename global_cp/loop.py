@@ -20,6 +20,7 @@ from global_cp.region_link import RegionLink
 from global_cp.seat import Seat
 from global_cp.users import Users
 from global_cp.watches import WatchRing
+from global_cp.webhooks import Webhooks
 
 
 class GlobalPlane:
@@ -43,6 +44,7 @@ class GlobalPlane:
         self.seat = Seat(self.machine, self._leadership)
         self.users = Users(self.seat, store)
         self.link = RegionLink(settings, self.seat, post=self.core.post, backlog=lambda: self.core.backlog)
+        self.webhooks = Webhooks(settings, clock, post=self.core.post)
         self.proxy = RegionalProxy(self.seat, self.link)
         self.api = GlobalApi(
             settings,
@@ -58,6 +60,7 @@ class GlobalPlane:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.core.run())
             tasks.create_task(self.users.run())
+            tasks.create_task(self.webhooks.run())
             tasks.create_task(self._leadership.run(programs, people))
 
     # ---- the core, with the shell's part of a change of reign
@@ -102,5 +105,7 @@ class GlobalPlane:
                     self._ring.publish(command.event)
             case commands.Reply():
                 self.api.reply(command)
+            case commands.Notify():
+                self.webhooks.send(command)
             case commands.Resign():
                 self._leadership.resign(command.reason)

@@ -62,6 +62,7 @@ class Checkers:
             raise Violated(str(violations[0]))
         if batch.changes[0].key.startswith(keys.GLOBAL):
             self._world.promises.look(batch)
+            self._world.receiver.look(batch)
         for change in batch.changes:
             self._look_at(change)
         if batch.changes[0].key.startswith(keys.GLOBAL):

@@ -284,7 +284,7 @@ class _GlobalView:
         for path, workload in sorted(self.workloads.items()):
             if missing := self._workload(path, workload):
                 return missing
-        missing = schedules.missing(self.world, self.workloads)
+        missing = schedules.missing(self.world, self.workloads) or self.world.receiver.missing()
         return missing or self._tokens() or self._admitted() or self._budgets()
 
     def _workload(self, path: Workload, workload: objects_pb2.Workload) -> str:

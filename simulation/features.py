@@ -24,6 +24,7 @@ class Features:
     protected: bool = False  # tenants that have parts of regions protected
     flurries: bool = False  # many changes at once
     policies: bool = False  # of placement, made, promoted, tried in a region and rolled back
+    notices: bool = False  # jobs whose ends are told to a web server
 
 
 NO_FEATURES = Features()

@@ -14,7 +14,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
 from atoll.model.slots import SECOND_COPY
 from atoll.store.store import Change
-from simulation import rules, schedules
+from simulation import notices, rules, schedules
 from simulation.violated import Violated
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def draw(world: "World", tenant: str, name: str) -> objects_pb2.Workload:
         if rng.random() < 0.4:
             spec.tasks[0].gang, spec.tasks[0].parallelism = True, 0
             spec.spread.strategy = objects_pb2.SPREAD_STRATEGY_PREFERRED
+    if features.notices:
+        spec.notify.add(url=notices.URL)
     if features.schedules and rng.random() < 0.4:
         schedules.draw(rng, spec)
     return objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec)

@@ -41,6 +41,8 @@ class GlobalCandidate(Candidate):
                 self.network.cut(session)
             case commands.Reply(reply_to=call, answer=answer):
                 self._reply(call, answer)
+            case commands.Notify():
+                self.world.receiver.take(self, command)
             case commands.Publish(event=event):
                 self.kernel.note(event.SerializeToString())
 

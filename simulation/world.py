@@ -14,7 +14,7 @@ from atoll.model.strategies import STRATEGIES
 from atoll.store.memory_state import MemoryState
 from global_cp.config import CoreSettings as GlobalSettings
 from regional.config import CoreSettings
-from simulation import jobs
+from simulation import jobs, notices
 from simulation.candidate import Candidate
 from simulation.checkers import Checkers
 from simulation.faults import NO_FAULTS, Faults
@@ -72,6 +72,7 @@ class World:
         self.network = Network(self.kernel, faults)
         self.checkers = Checkers(self)
         self.promises = Promises(self)
+        self.receiver = notices.Receiver(self)
         self.users = Users(self)
         self.operators = Operators(self)
         self.policies = Policies(self)
@@ -83,7 +84,9 @@ class World:
         rate, settings = self._rate, CoreSettings(lanes=shape.lanes, headroom_percent=shape.headroom_percent)
         if shape.evens_out:
             settings = replace(settings, **EVENING_OUT)
-        global_settings = GlobalSettings(lanes=shape.lanes, slice_validity_ms=shape.slice_validity_ms)
+        global_settings = GlobalSettings(
+            lanes=shape.lanes, slice_validity_ms=shape.slice_validity_ms, webhooks=(notices.PREFIX,)
+        )
         self.planes = [GlobalCandidate(self, n, self.global_state, global_settings, rate()) for n in (1, 2)]
         self.candidates_of = {
             region: [RegionalCandidate(self, region, n, self.state_of[region], settings, rate()) for n in (1, 2)]

@@ -108,7 +108,8 @@ def described(workload: objects_pb2.Workload) -> list[str]:
             ]
         )
     table = output.table(["TASK", "STATE", "SUCCEEDED", "FAILED", "DEPENDS ON", "WHY"], rows)
-    return [output.visible(head), *table.splitlines()]
+    untold = [f"not told: {c.message}" for c in workload.status.conditions if c.type == "Notified"]
+    return [output.visible(head), *table.splitlines(), *map(output.visible, untold)]
 
 
 def _times(workload: objects_pb2.Workload) -> list[str]:

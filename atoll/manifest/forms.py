@@ -76,6 +76,10 @@ def _schedule(text: str) -> Message:
     return objects_pb2.Schedule(cron=text)
 
 
+def _notification(text: str) -> Message:
+    return objects_pb2.Notification(url=text)
+
+
 def _topology_spread(text: str) -> Message:
     return objects_pb2.TopologySpread(within=text.strip())
 
@@ -106,6 +110,7 @@ TEXT: dict[str, Callable[[str], Message]] = {
     "RestartPolicy": _restart,
     "RetryPolicy": _retries,
     "Schedule": _schedule,
+    "Notification": _notification,
     "Port": _port,
     "Spread": _spread,
 }

@@ -194,3 +194,12 @@ def compact_utc(at_ms: int) -> str:
     day, rest = divmod(at_ms, DAY_MS)
     year, month, of_month = civil(day)
     return f"{year:04}{month:02}{of_month:02}{rest // HOUR_MS:02}{rest % HOUR_MS // MINUTE_MS:02}"
+
+
+def rfc3339(at_ms: int) -> str:
+    """2026-11-23T02:00:00.000Z: an instant, in UTC."""
+    day, rest = divmod(at_ms, DAY_MS)
+    year, month, of_month = civil(day)
+    hours, minutes = rest // HOUR_MS, rest % HOUR_MS // MINUTE_MS
+    seconds, thousandths = divmod(rest % MINUTE_MS, 1_000)
+    return f"{year:04}-{month:02}-{of_month:02}T{hours:02}:{minutes:02}:{seconds:02}.{thousandths:03}Z"

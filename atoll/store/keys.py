@@ -84,6 +84,10 @@ def request(tenant: str, request_id: str) -> bytes:
     return f"/g/request/{tenant}/{request_id}".encode()
 
 
+def notice(tenant: str, notice_id: str) -> bytes:
+    return f"/g/notice/{tenant}/{notice_id}".encode()
+
+
 def user_token(token_id: str) -> bytes:
     return f"/g/token/{token_id}".encode()
 

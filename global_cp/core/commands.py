@@ -45,4 +45,15 @@ class Reply:
     replayed: bool = False
 
 
-Command = Commit | SendDown | CloseSession | Publish | Reply | Resign
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """To be posted to `url`. Answered by exactly one Notified with the same `number`, within a bounded time."""
+
+    number: str
+    tenant: str
+    id: str  # the same each time that it is sent
+    url: str
+    body: bytes  # JSON
+
+
+Command = Commit | SendDown | CloseSession | Publish | Reply | Notify | Resign

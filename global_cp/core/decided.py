@@ -4,7 +4,7 @@ Decides nothing; mutations.py and policy_changes.py do.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -31,6 +31,7 @@ class World:
     records: Records
     summaries: Mapping[str, objects_pb2.RegionSummary]
     recovery: Recovery
+    webhooks: Sequence[str] = ()  # where jobs may have their ends told
     zones: Zones = utc_only
     busy_retry_ms: int = 0
 

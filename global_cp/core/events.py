@@ -47,6 +47,15 @@ class MutationAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Notified:
+    """How a Notify ended. `error`: why it was not delivered; empty when it was. `final`: no other try would be."""
+
+    number: str
+    error: str = ""
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """The deadline the core asked for has come."""
 
@@ -60,5 +69,6 @@ Event = (
     | RegionSaid
     | RegionGone
     | MutationAsked
+    | Notified
     | Woke
 )

@@ -36,6 +36,7 @@ class Ended(NamedTuple):
     succeeded: int = 0
     failed: int = 0
     failure: str = ""  # of one of them
+    exit: objects_pb2.Exit | None = None  # likewise
 
 
 class Opening(Enum):
@@ -52,8 +53,9 @@ def said(reports: Iterable[regional_pb2.WorkloadReport]) -> dict[str, Ended]:
     for report in reports:
         for task in report.tasks:
             before = found.get(task.task, Ended())
+            first = before if before.failure else Ended(failure=task.failure, exit=task.exit)
             found[task.task] = Ended(
-                before.succeeded + task.succeeded, before.failed + task.failed, before.failure or task.failure
+                before.succeeded + task.succeeded, before.failed + task.failed, first.failure, first.exit
             )
     return found
 
@@ -133,6 +135,8 @@ def _count(spec: objects_pb2.Task, task: objects_pb2.TaskStatus, ended: Ended) -
         task.phase, task.reason = T_FAILED, "ReplicasFailed"
         task.message = f"{explain.counted(task.failed, 'replica')} failed for good"
         task.message += f"; {ended.failure}" if ended.failure else ""
+        if ended.exit is not None:
+            task.exit.CopyFrom(ended.exit)
 
 
 def _stopped_by_time(spec: objects_pb2.WorkloadSpec, job: objects_pb2.JobStatus, now_ms: int) -> tuple[str, str]:

@@ -40,6 +40,7 @@ class Machine:
             events.RegionSaid: self._said,
             events.RegionGone: self._gone,
             events.MutationAsked: self._asked,
+            events.Notified: self._notified,
             events.Woke: lambda event, out: None,
         }
 
@@ -100,6 +101,10 @@ class Machine:
             self._reign.requests.ask(event, self._now_ms, out)
         else:
             out.append(Reply(event.reply_to, Unavailable("this is a standby")))
+
+    def _notified(self, event: events.Notified, out: list[Command]) -> None:
+        if self._reign:
+            self._reign.notices.heard(event, self._now_ms)
 
     def _said(self, event: events.RegionSaid, out: list[Command]) -> None:
         """A region speaks of itself only, and only of shares and slices it has."""

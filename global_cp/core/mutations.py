@@ -16,16 +16,28 @@ from atoll.model.accounts import ByAccount
 from atoll.model.names import mistake_in_name
 from atoll.model.resources import vector
 from atoll.store import keys
-from global_cp.core import intake, jobs, policies, policy_changes, recovery, region_updates, transactions, user_tokens
+from global_cp.core import (
+    intake,
+    jobs,
+    notices,
+    policies,
+    policy_changes,
+    recovery,
+    region_updates,
+    transactions,
+    user_tokens,
+)
 from global_cp.core.admission import MOST_REPLICAS, mistakes_in_tenant, mistakes_in_workload
 from global_cp.core.decided import CREATED, UNCHANGED, UPDATED, Decided, World, record_of
 from global_cp.core.defaults import complete_tenant, complete_workload
 from global_cp.core.events import MutationAsked
+from global_cp.core.generations import carry_on, moved, no_workload, same_wish, stale
 from global_cp.core.job_rules import missed, times
+from global_cp.core.notify_rules import mistakes_in_notify
 from global_cp.core.protection_rules import mistakes_in_protection
 from global_cp.core.purse import purse
 
-GENERATION_MOVED, REQUEST_REUSED, GOING, IN_USE = "E3002", "E3003", "E3004", "E3005"
+REQUEST_REUSED, IN_USE = "E3003", "E3005"
 
 
 def tenant_of(request: Message) -> str:
@@ -129,8 +141,11 @@ def _apply_workload(
     wanted.spec.resumed = before.spec.resumed if before is not None else 0
     regions = {region.metadata.name: region for region in world.records.regions}
     mistakes = mistakes_in_workload(wanted, regions, world.summaries, world.zones)
-    mistakes += _tenant_mistakes(world, metadata.tenant, "metadata.tenant")
-    mistakes += _strategy_mistakes(world, wanted.spec)
+    mistakes += [
+        *_tenant_mistakes(world, metadata.tenant, "metadata.tenant"),
+        *_strategy_mistakes(world, wanted.spec),
+        *mistakes_in_notify(wanted.spec, world.webhooks),
+    ]
     if before is None or times(before.spec) != times(wanted.spec):  # what was feasible may be applied again
         mistakes += missed(wanted.spec, now_ms)
     verdict = world.recovery.verdict(wanted)
@@ -140,13 +155,13 @@ def _apply_workload(
         mistakes.append(Mistake("spec.type", "cannot be changed; delete the workload and create it anew"))
     if mistakes:
         return Invalid(f"workload {metadata.name[:63]!r} is not valid", mistakes=tuple(mistakes))
-    if error := _stale(before, request.if_generation):
+    if error := stale(before, request.if_generation):
         return error
-    if before is not None and _same_wish(before, wanted):
+    if before is not None and same_wish(before, wanted):
         return _answered(world, request, request.request_id, before, UNCHANGED, now_ms)
     if error := intake.refused(world.records, world.summaries, world.busy_retry_ms, wanted, before):
         return error
-    _continue(wanted.metadata, before, changed=before is None or before.spec != wanted.spec, uid=uid, now_ms=now_ms)
+    carry_on(wanted.metadata, before, changed=before is None or before.spec != wanted.spec, uid=uid, now_ms=now_ms)
     outcome = UPDATED if before else CREATED
     return _answered(world, request, request.request_id, wanted, outcome, now_ms, recovery.warnings(verdict))
 
@@ -154,8 +169,8 @@ def _apply_workload(
 def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_ms: int) -> Decided | AtollError:
     before = world.records.workloads.get(request.tenant, request.name)
     if before is None:
-        return _no_workload(request.tenant, request.name)
-    if error := _stale(before, request.if_generation):
+        return no_workload(request.tenant, request.name)
+    if error := stale(before, request.if_generation):
         return error
     wanted = objects_pb2.Workload()
     wanted.CopyFrom(before)
@@ -184,21 +199,22 @@ def _scale_workload(world: World, request: global_pb2.ScaleWorkloadRequest, now_
 def _delete_workload(world: World, request: global_pb2.DeleteWorkloadRequest, now_ms: int) -> Decided | AtollError:
     before = world.records.workloads.get(request.tenant, request.name)
     if before is None:
-        return _no_workload(request.tenant, request.name)
+        return no_workload(request.tenant, request.name)
     if request.if_generation and request.if_generation != before.metadata.generation:
-        return _moved(before.metadata, request.if_generation)
+        return moved(before.metadata, request.if_generation)
     wanted = objects_pb2.Workload()
     wanted.CopyFrom(before)
     wanted.metadata.deleted_ms = before.metadata.deleted_ms or now_ms
     record = record_of(request, request.request_id, answer := global_pb2.DeleteWorkloadResponse(), now_ms)
-    return Decided(transactions.delete(world.records, wanted, record), answer)
+    told = notices.of_deletion(before, world.records.statuses.get(request.tenant, request.name), now_ms)
+    return Decided(transactions.delete(world.records, wanted, record, told), answer)
 
 
 def _resume_job(world: World, request: global_pb2.ResumeJobRequest, now_ms: int) -> Decided | AtollError:
     before = world.records.workloads.get(request.tenant, request.name)
     if before is None:
-        return _no_workload(request.tenant, request.name)
-    if error := _stale(before, request.if_generation):
+        return no_workload(request.tenant, request.name)
+    if error := stale(before, request.if_generation):
         return error
     after = jobs.resumed(before, world.records.statuses.get(request.tenant, request.name))
     if isinstance(after, Conflict):
@@ -251,7 +267,7 @@ def _update_region(world: World, request: global_pb2.UpdateRegionRequest, now_ms
     if before is None:
         return NotFound(f"there is no region {request.name[:63]!r}")
     if request.if_generation and request.if_generation != before.metadata.generation:
-        return _moved(before.metadata, request.if_generation)
+        return moved(before.metadata, request.if_generation)
     after = region_updates.updated(before, request)
     if isinstance(after, Invalid):
         return after
@@ -270,15 +286,15 @@ def _apply_tenant(world: World, request: global_pb2.ApplyTenantRequest, uid: str
     if mistakes := [*mistakes_in_tenant(wanted), *mistakes_in_protection(wanted, world.records, world.summaries)]:
         return Invalid(f"tenant {name[:63]!r} is not valid", mistakes=tuple(mistakes))
     before = world.records.tenants.get(name)
-    if error := _stale(before, request.if_generation):
+    if error := stale(before, request.if_generation):
         return error
-    unchanged = before is not None and _same_wish(before, wanted)
+    unchanged = before is not None and same_wish(before, wanted)
     if unchanged and before is not None:
         answer = global_pb2.ApplyTenantResponse(tenant=before, outcome=UNCHANGED)
         answer.tenant.metadata.revision = world.records.mod(keys.tenant(name))
     else:
         changed = before is None or before.spec != wanted.spec
-        _continue(wanted.metadata, before, changed=changed, uid=uid, now_ms=now_ms)
+        carry_on(wanted.metadata, before, changed=changed, uid=uid, now_ms=now_ms)
         answer = global_pb2.ApplyTenantResponse(tenant=wanted, outcome=UPDATED if before else CREATED)
     money = purse(world.records.budgets.get(name)).with_target(ByAccount(vector(wanted.spec.quota)))
     record = record_of(request, request.request_id, answer, now_ms)
@@ -325,53 +341,3 @@ def _revoke_token(world: World, request: global_pb2.RevokeUserTokenRequest, now_
     answer = global_pb2.RevokeUserTokenResponse(record=user_tokens.shown(before))
     kept = record_of(request, request.request_id, answer, now_ms)
     return Decided(transactions.revoke_one(world.records, request.id, kept), answer)
-
-
-# ---- what documents have in common
-
-_Document = objects_pb2.Workload | objects_pb2.Tenant
-
-
-def _same_wish(before: _Document, wanted: _Document) -> bool:
-    """Whether the user asks for what is stored already."""
-    old, new = before.metadata, wanted.metadata
-    return (
-        before.spec == wanted.spec
-        and list(old.labels) == list(new.labels)
-        and list(old.annotations) == list(new.annotations)
-    )
-
-
-def _continue(
-    metadata: objects_pb2.Metadata, before: _Document | None, *, changed: bool, uid: str, now_ms: int
-) -> None:
-    """The server's part of the metadata. The generation is raised only when the spec changed."""
-    if before is None:
-        metadata.generation, metadata.created_ms, metadata.uid = 1, now_ms, uid
-        return
-    metadata.generation = before.metadata.generation + changed
-    for name in ("created_ms", "uid", "owner", "owner_uid"):
-        setattr(metadata, name, getattr(before.metadata, name))
-
-
-def _stale(before: _Document | None, if_generation: int) -> AtollError | None:
-    if before is not None and before.metadata.deleted_ms:
-        name = before.metadata.name
-        return Conflict(f"{name} is being deleted", hint="wait until it is gone", code=GOING)
-    if not if_generation:
-        return None
-    if before is None:
-        return Conflict(f"it does not exist, so its generation is not {if_generation}", code=GENERATION_MOVED)
-    return _moved(before.metadata, if_generation) if before.metadata.generation != if_generation else None
-
-
-def _moved(metadata: objects_pb2.Metadata, if_generation: int) -> AtollError:
-    return Conflict(
-        f"{metadata.name} is at generation {metadata.generation}, not {if_generation}",
-        hint="read it again, then retry",
-        code=GENERATION_MOVED,
-    )
-
-
-def _no_workload(tenant: str, name: str) -> AtollError:
-    return NotFound(f"tenant {tenant[:63]!r} has no workload {name[:63]!r}")

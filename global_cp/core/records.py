@@ -96,6 +96,7 @@ class Records:
         self.shares = Table(objects_pb2.Share)  # (region, tenant, workload)
         self.requests = Table(objects_pb2.RequestRecord)
         self.tokens = Table(objects_pb2.UserToken)
+        self.notices = Table(objects_pb2.Notice)  # (tenant, id)
         self.claims = Claims()
         self.policies = Table(objects_pb2.SchedulerPolicy)  # by number
         self.in_force = Table(objects_pb2.PolicyInForce)
@@ -117,6 +118,7 @@ class Records:
             "token": self.tokens,
             "policy": self.policies,
             "policy_in_force": self.in_force,
+            "notice": self.notices,
         }
 
     def load(self, items: Iterable[KeyValue], revision: int) -> None:

@@ -12,6 +12,7 @@ from global_cp.config import CoreSettings
 from global_cp.core.budgets import Budgets
 from global_cp.core.commands import Commit, Publish
 from global_cp.core.job_life import JobLife
+from global_cp.core.notices import Notices
 from global_cp.core.policy_rollout import PolicyRollout
 from global_cp.core.records import Change, Records
 from global_cp.core.recovery import Recovery
@@ -49,8 +50,9 @@ class Reign:
         self.shares = Shares(records, settings, self.reports, self.rooms)
         self.budgets = Budgets(records, settings, self.reports)
         recovery = Recovery(records, self.regions.summaries, settings)
-        self.statuses = Statuses(records, settings, self.reports, recovery)
         name = f"{authority.store_life}.{authority.term}"
+        self.notices = Notices(records, settings, name)
+        self.statuses = Statuses(records, settings, self.reports, recovery, self.notices)
         self.requests = Requests(records, settings, self.regions.summaries, name, zones, recovery)
         self.topics: list[Topic] = [
             self.requests,
@@ -59,6 +61,7 @@ class Reign:
             self.budgets,
             recovery,
             self.statuses,
+            self.notices,
             JobLife(records),
             Schedules(records, zones),
             PolicyRollout(records, settings),

@@ -65,7 +65,7 @@ class Requests:
     ) -> None:
         """`reign`: tells this leader from every other, in the uids it gives."""
         self._records = records
-        self._world = World(records, summaries, recovery, zones, settings.busy_retry_ms)
+        self._world = World(records, summaries, recovery, settings.webhooks, zones, settings.busy_retry_ms)
         self._settings = settings
         self._reign = reign
         self._queue: deque[Pending] = deque()

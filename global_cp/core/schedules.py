@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Settled
 from atoll.model.cron import Cron, CronError, Offset, Zones, compact_utc, parse
-from global_cp.core import jobs, transactions
+from global_cp.core import jobs, notices, transactions
 from global_cp.core.alarms import Alarms
 from global_cp.core.commands import Command
 from global_cp.core.records import Change, Records
@@ -208,7 +208,9 @@ class Schedules:
         marked = objects_pb2.Workload()
         marked.CopyFrom(run)
         marked.metadata.deleted_ms = now_ms
-        return Proposal(transactions.expire(self._records, marked), None)
+        status = self._records.statuses.get(run.metadata.tenant, run.metadata.name)
+        told = notices.of_deletion(run, status, now_ms)
+        return Proposal(transactions.expire(self._records, marked, told), None)
 
 
 def run_of(parent: objects_pb2.Workload, due_ms: int, now_ms: int) -> objects_pb2.Workload:

@@ -14,7 +14,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Committed, Settled
 from atoll.model.resources import vector
 from global_cp.config import CoreSettings
-from global_cp.core import jobs, recovery, transactions
+from global_cp.core import jobs, notices, recovery, transactions
 from global_cp.core.alarms import Alarms
 from global_cp.core.commands import Command
 from global_cp.core.records import Change, Records
@@ -147,12 +147,18 @@ class Statuses:
     """The topic: workloads whose status may have changed."""
 
     def __init__(
-        self, records: Records, settings: CoreSettings, reports: Reports, recoveries: recovery.Recovery
+        self,
+        records: Records,
+        settings: CoreSettings,
+        reports: Reports,
+        recoveries: recovery.Recovery,
+        told: notices.Notices,
     ) -> None:
         self._records = records
         self._settings = settings
         self._reports = reports
         self._recoveries = recoveries
+        self._told = told
         self._dirty: dict[WorkloadPath, None] = {}
         self._flying: dict[WorkloadPath, bool] = {}  # in a plan in flight; whether they changed since
         self._alarms = Alarms()  # of jobs whose status time alone changes
@@ -176,7 +182,8 @@ class Statuses:
         if not self._dirty or now_ms < self._not_before_ms:
             return None
         batch: dict[WorkloadPath, tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]] = {}
-        while self._dirty and len(batch) < self._settings.status_batch:
+        news: list[objects_pb2.Notice] = []
+        while self._dirty and len(batch) + len(news) < self._settings.status_batch:
             path = next(iter(self._dirty))
             del self._dirty[path]
             workload = self._records.workloads.get(*path)
@@ -184,11 +191,13 @@ class Statuses:
                 status = self._status(workload, now_ms)
                 if status != self._records.statuses.get(*path):
                     batch[path] = workload, status
+                    before = self._records.statuses.get(*path)
+                    news += notices.of_end(workload, before.job if before else jobs.NO_STATUS, status.job)
         if not batch:
             return None
         self._not_before_ms = now_ms + self._settings.status_interval_ms
         self._flying.update(dict.fromkeys(batch, False))
-        return Proposal(transactions.status(self._records, list(batch.values())), tuple(batch))
+        return Proposal(transactions.status(self._records, list(batch.values()), news), tuple(batch))
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
         """What was written is right unless something changed meanwhile."""
@@ -206,6 +215,10 @@ class Statuses:
                 self._mark((change.path[1], change.path[2]))
             case "status":
                 self._status_changed((change.path[0], change.path[1]), change.after)
+            case "notice":
+                for notice in (change.before, change.after):
+                    if isinstance(notice, objects_pb2.Notice) and notice.failed_ms:
+                        self._mark((notice.tenant, notice.workload))
             case "region":
                 for workload in self._records.workloads:
                     self._mark((workload.metadata.tenant, workload.metadata.name))
@@ -255,8 +268,8 @@ class Statuses:
             result.regions.add(region=region, counts=parts[region])
         reports = self._reports.of((metadata.tenant, metadata.name))
         job = self._job(workload, before.job, reports, now_ms)
-        recoverable = self._recoverable(workload, before)
-        set_conditions(result, workload, counts, observed, before.conditions, now_ms, job, recoverable)
+        more = [*self._recoverable(workload, before), *self._undelivered(workload)]
+        set_conditions(result, workload, counts, observed, before.conditions, now_ms, job, more)
         waits = counts.bound + counts.succeeded < counts.desired
         result.pending.extend(pending_reasons(self._records, workload, reports, waits, job))
         if job is not None:
@@ -273,6 +286,12 @@ class Statuses:
             return [Holds(recovery.CONDITION, *verdict)] if verdict.reason else []
         kept = [condition for condition in before.conditions if condition.type == recovery.CONDITION]
         return [Holds(each.type, each.status == TRUE, each.reason, each.message) for each in kept]
+
+    def _undelivered(self, workload: objects_pb2.Workload) -> list[Holds]:
+        failed = self._told.failed((workload.metadata.tenant, workload.metadata.name), workload.metadata.uid)
+        if not failed:
+            return []
+        return [Holds("Notified", False, "DeliveryFailed", "; ".join(f"{each.url}: {each.error}" for each in failed))]
 
     @staticmethod
     def _job(

@@ -33,18 +33,25 @@ def admit(
     return _with_request(records, "ADMIT", compared, writes, tenant, request)
 
 
-def delete(records: Records, workload: objects_pb2.Workload, request: objects_pb2.RequestRecord) -> Plan:
-    """DELETE: marks the workload (deleted_ms); it is forgotten when its last share is closed (I7)."""
+def delete(
+    records: Records,
+    workload: objects_pb2.Workload,
+    request: objects_pb2.RequestRecord,
+    notices: Sequence[objects_pb2.Notice] = (),
+) -> Plan:
+    """DELETE: marks the workload (deleted_ms); it is forgotten when its last share is closed (I7). With it goes what is
+    to be told of it."""
     tenant = workload.metadata.tenant
     key = keys.workload(tenant, workload.metadata.name)
-    return _with_request(records, "DELETE", [key], [_put(key, workload)], tenant, request)
+    return _with_request(records, "DELETE", [key], [_put(key, workload), *_told(notices)], tenant, request)
 
 
-def expire(records: Records, workload: objects_pb2.Workload) -> Plan:
-    """EXPIRE: the same of a job that has ended, by itself. Its status is compared: it has not been resumed."""
+def expire(records: Records, workload: objects_pb2.Workload, notices: Sequence[objects_pb2.Notice] = ()) -> Plan:
+    """EXPIRE: the same of a job, by itself. Its status is compared: it has not been resumed."""
     tenant_name, name = workload.metadata.tenant, workload.metadata.name
     key = keys.workload(tenant_name, name)
-    return Plan("EXPIRE", _all_same(records, [key, keys.status(tenant_name, name)]), (_put(key, workload),))
+    compared = _all_same(records, [key, keys.status(tenant_name, name)])
+    return Plan("EXPIRE", compared, (_put(key, workload), *_told(notices)))
 
 
 def run(
@@ -227,15 +234,27 @@ def acknowledge(records: Records, acks: Sequence[objects_pb2.SliceAck]) -> Plan:
     return Plan("ACK", _all_same(records, compared), puts)
 
 
-def status(records: Records, statuses: Sequence[tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]]) -> Plan:
-    """STATUS: a batch of status records. Each compares its workload: no status outlives what it describes."""
+def status(
+    records: Records,
+    statuses: Sequence[tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]],
+    notices: Sequence[objects_pb2.Notice] = (),
+) -> Plan:
+    """STATUS: a batch of status records, with what is to be told of jobs that end by them: none ends untold. Each
+    compares its workload: no status outlives what it describes."""
     compares: list[Compare] = []
     writes: list[Put] = []
     for workload, document in statuses:
         metadata = workload.metadata
         compares.append(_same(records, keys.workload(metadata.tenant, metadata.name)))
         writes.append(_put(keys.status(metadata.tenant, metadata.name), document))
-    return Plan("STATUS", tuple(compares), tuple(writes))
+    return Plan("STATUS", tuple(compares), (*writes, *_told(notices)))
+
+
+def notices(records: Records, ended: Sequence[tuple[tuple[str, ...], objects_pb2.Notice | None]]) -> Plan:
+    """NOTICE: notices that were delivered, or kept long enough (None), and such as were given up."""
+    paths = [keys.notice(*path) for path, _ in ended]
+    writes = [_put(key, notice) if notice else Delete(key) for key, (_, notice) in zip(paths, ended, strict=True)]
+    return Plan("NOTICE", _all_same(records, paths), tuple(writes))
 
 
 def sweep_requests(records: Records, paths: Iterable[tuple[str, ...]]) -> Plan:
@@ -254,6 +273,10 @@ def _with_request(
 ) -> Plan:
     key = keys.request(tenant_name, request.id)
     return Plan(operation, _all_same(records, [*compared, key]), (*writes, _put(key, request)))
+
+
+def _told(notices: Sequence[objects_pb2.Notice]) -> list[Put]:
+    return [_put(keys.notice(notice.tenant, notice.id), notice) for notice in notices]
 
 
 def _put(key: bytes, document: Message) -> Put:

@@ -141,6 +141,7 @@ def _task(task: TaskEntry) -> regional_pb2.TaskReport:
         failed=tally.failed,
         surplus=task.surplus,
         failure=_failure(task) if tally.failed else "",
+        exit=_exit(task) if tally.failed else None,
     )
 
 
@@ -151,8 +152,17 @@ def _revision(state: State, share: objects_pb2.Share) -> int:
 
 def _failure(task: TaskEntry) -> str:
     """Of one replica that has failed for good; always the same while it is there."""
-    index = min((i for i, entry in task.ailing.items() if entry.ended), default=None)
+    index = _first_failed(task)
     return "" if index is None else f"{task.name}/{index}: {ailing.ailment(task.ailing[index]).message}"
+
+
+def _exit(task: TaskEntry) -> objects_pb2.Exit | None:
+    index = _first_failed(task)
+    return None if index is None else task.ailing[index].record.exit
+
+
+def _first_failed(task: TaskEntry) -> int | None:
+    return min((i for i, entry in task.ailing.items() if entry.ended), default=None)
 
 
 def _full(cls: SchedulingClass) -> bool:

@@ -8,6 +8,8 @@ import pytest
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import NOTHING
 from global_cp.core.budgets import Budgets
+from global_cp.core.events import Notified
+from global_cp.core.notices import Notices
 from global_cp.core.policy_rollout import PolicyRollout
 from regional.core import filters, neighbours, protection, removal, scores
 from regional.core.ledger import UNLIMITED
@@ -80,3 +82,9 @@ def a_promotion_is_not_told_to_shares_that_stand(patch: pytest.MonkeyPatch) -> N
 @mutant("policy: ", events=4_000, features=Features(policies=True))
 def a_region_goes_on_by_the_weights_that_are_built_in(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scores, "_parts", lambda weights: scores.STRATEGIES["bin-pack"])
+
+
+@mutant("notices: ", events=4_000, features=Features(notices=True), jobs=True)
+def what_was_sent_has_arrived(patch: pytest.MonkeyPatch) -> None:
+    heard = Notices.heard
+    patch.setattr(Notices, "heard", lambda self, event, now_ms: heard(self, Notified(event.number), now_ms))

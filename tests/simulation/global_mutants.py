@@ -63,7 +63,7 @@ def a_change_is_answered_whatever_became_of_it(patch: pytest.MonkeyPatch) -> Non
 
 @mutant("I11", regions=2)
 def a_deleted_workload_may_be_applied_again_at_once(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(mutations, "_stale", lambda before, if_generation: None)
+    patch.setattr(mutations, "stale", lambda before, if_generation: None)
 
 
 @mutant("I7", regions=2)

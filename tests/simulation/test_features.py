@@ -19,6 +19,7 @@ SEEN = {
     "bound beside what is protected",
     "policies in force",
     "decided by a policy",
+    "ends of jobs told",
 }
 
 

@@ -43,6 +43,7 @@ class GlobalCore:
         self.down: dict[int, list[regional_pb2.DownlinkMessage]] = {}
         self.closed: dict[int, str] = {}
         self.resigned: list[str] = []
+        self.notified: list[commands.Notify] = []  # and not answered yet
         self.lanes: dict[int, Lane] = {}
         self._events: deque[events.Event] = deque()
         self._lease = 0
@@ -123,6 +124,8 @@ class GlobalCore:
                     self.down.setdefault(command.session, []).append(command.message)
                 case commands.CloseSession():
                     self.closed[command.session] = command.reason
+                case commands.Notify():
+                    self.notified.append(command)
                 case commands.Resign():
                     self.resigned.append(command.reason)
 
@@ -204,6 +207,7 @@ class GlobalCore:
                 "shares",
                 "policies",
                 "in_force",
+                "notices",
             ):
                 assert getattr(mine, name).items() == getattr(stored, name).items(), name
         return mine

@@ -51,7 +51,8 @@ def values(field: Field) -> st.SearchStrategy[Any]:
         return messages(getattr(objects_pb2, field.descriptor.message_type.name))
     if field.kind is Kind.ENUM:
         assert field.descriptor.enum_type is not None
-        return st.sampled_from([value.number for value in field.descriptor.enum_type.values])
+        numbers = [value.number for value in field.descriptor.enum_type.values]
+        return st.sampled_from([number for number in numbers if number or not field.repeated])  # no list says nothing
     if field.kind is Kind.TEXT:
         return TEXT
     if field.kind is Kind.SWITCH:

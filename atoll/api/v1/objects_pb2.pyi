@@ -233,6 +233,28 @@ ON_QUOTA_QUEUE: OnQuota.ValueType  # 1
 ON_QUOTA_REJECT: OnQuota.ValueType  # 2
 Global___OnQuota: _TypeAlias = OnQuota  # noqa: Y015
 
+class _JobOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_OUTCOME_UNSPECIFIED: _JobOutcome.ValueType  # 0
+    JOB_OUTCOME_SUCCEEDED: _JobOutcome.ValueType  # 1
+    JOB_OUTCOME_FAILED: _JobOutcome.ValueType  # 2
+    JOB_OUTCOME_STOPPED: _JobOutcome.ValueType  # 3
+    """it was deleted before its end"""
+
+class JobOutcome(_JobOutcome, metaclass=_JobOutcomeEnumTypeWrapper):
+    """How a job, or one run of a schedule, ended."""
+
+JOB_OUTCOME_UNSPECIFIED: JobOutcome.ValueType  # 0
+JOB_OUTCOME_SUCCEEDED: JobOutcome.ValueType  # 1
+JOB_OUTCOME_FAILED: JobOutcome.ValueType  # 2
+JOB_OUTCOME_STOPPED: JobOutcome.ValueType  # 3
+"""it was deleted before its end"""
+Global___JobOutcome: _TypeAlias = JobOutcome  # noqa: Y015
+
 class _Concurrency:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1551,6 +1573,7 @@ class WorkloadSpec(_message.Message):
     ESTIMATE_MS_FIELD_NUMBER: _builtins.int
     MIGRATABLE_FIELD_NUMBER: _builtins.int
     RECOVERY_FIELD_NUMBER: _builtins.int
+    NOTIFY_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
     NOT_AFTER_MS_FIELD_NUMBER: _builtins.int
     ACTIVE_DEADLINE_S_FIELD_NUMBER: _builtins.int
@@ -1595,6 +1618,10 @@ class WorkloadSpec(_message.Message):
     @_builtins.property
     def spread(self) -> Global___Spread: ...
     @_builtins.property
+    def notify(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notification]:
+        """of jobs: who is told of its end; as written"""
+
+    @_builtins.property
     def schedule(self) -> Global___Schedule:
         """it runs at these times only, each time as a workload of its own"""
 
@@ -1613,6 +1640,7 @@ class WorkloadSpec(_message.Message):
         estimate_ms: _builtins.int = ...,
         migratable: _builtins.bool | None = ...,
         recovery: Global___Recovery.ValueType = ...,
+        notify: _abc.Iterable[Global___Notification] | None = ...,
         not_before_ms: _builtins.int = ...,
         not_after_ms: _builtins.int = ...,
         active_deadline_s: _builtins.int = ...,
@@ -1623,13 +1651,110 @@ class WorkloadSpec(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_migratable", b"_migratable", "migratable", b"migratable", "schedule", b"schedule", "spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_migratable", b"_migratable", "active_deadline_s", b"active_deadline_s", "bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "migratable", b"migratable", "not_after_ms", b"not_after_ms", "not_before_ms", b"not_before_ms", "on_failure", b"on_failure", "on_quota", b"on_quota", "priority", b"priority", "recovery", b"recovery", "regions", b"regions", "resumed", b"resumed", "run_class", b"run_class", "schedule", b"schedule", "spread", b"spread", "tasks", b"tasks", "time_to_live_s", b"time_to_live_s", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_migratable", b"_migratable", "active_deadline_s", b"active_deadline_s", "bounded_s", b"bounded_s", "deadline_ms", b"deadline_ms", "estimate_ms", b"estimate_ms", "migratable", b"migratable", "not_after_ms", b"not_after_ms", "not_before_ms", b"not_before_ms", "notify", b"notify", "on_failure", b"on_failure", "on_quota", b"on_quota", "priority", b"priority", "recovery", b"recovery", "regions", b"regions", "resumed", b"resumed", "run_class", b"run_class", "schedule", b"schedule", "spread", b"spread", "tasks", b"tasks", "time_to_live_s", b"time_to_live_s", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__migratable: _TypeAlias = _typing.Literal["migratable"]  # noqa: Y015
     _WhichOneofArgType__migratable: _TypeAlias = _typing.Literal["_migratable", b"_migratable"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__migratable) -> _WhichOneofReturnType__migratable | None: ...
 
 Global___WorkloadSpec: _TypeAlias = WorkloadSpec  # noqa: Y015
+
+@_typing.final
+class Notification(_message.Message):
+    """Of a job: an address that is told of its end by HTTP POST."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    ON_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    @_builtins.property
+    def on(self) -> _containers.RepeatedScalarFieldContainer[Global___JobOutcome.ValueType]:
+        """empty = every one"""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        on: _abc.Iterable[Global___JobOutcome.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on", b"on", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notification: _TypeAlias = Notification  # noqa: Y015
+
+@_typing.final
+class Notice(_message.Message):
+    """What one address is to be told of the end of a job. Written with the end; deleted when it was delivered, or a day after
+    it was given up. Writer: the global leader. Key /g/notice/<t>/<id>.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    STARTED_MS_FIELD_NUMBER: _builtins.int
+    ENDED_MS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    FAILED_MS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """the same each time that it is sent"""
+    tenant: _builtins.str
+    workload: _builtins.str
+    schedule: _builtins.str
+    """the workload whose run it is; empty = of no schedule"""
+    uid: _builtins.str
+    generation: _builtins.int
+    outcome: Global___JobOutcome.ValueType
+    reason: _builtins.str
+    message: _builtins.str
+    started_ms: _builtins.int
+    ended_ms: _builtins.int
+    url: _builtins.str
+    failed_ms: _builtins.int
+    """when it was given up; 0 = it was not"""
+    error: _builtins.str
+    """of the last try, then"""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskStatus]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        workload: _builtins.str = ...,
+        schedule: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        outcome: Global___JobOutcome.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        started_ms: _builtins.int = ...,
+        ended_ms: _builtins.int = ...,
+        tasks: _abc.Iterable[Global___TaskStatus] | None = ...,
+        url: _builtins.str = ...,
+        failed_ms: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_ms", b"ended_ms", "error", b"error", "failed_ms", b"failed_ms", "generation", b"generation", "id", b"id", "message", b"message", "outcome", b"outcome", "reason", b"reason", "schedule", b"schedule", "started_ms", b"started_ms", "tasks", b"tasks", "tenant", b"tenant", "uid", b"uid", "url", b"url", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notice: _TypeAlias = Notice  # noqa: Y015
 
 @_typing.final
 class Schedule(_message.Message):
@@ -2409,6 +2534,7 @@ class TaskStatus(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     phase: Global___TaskPhase.ValueType
     reason: _builtins.str
@@ -2417,6 +2543,10 @@ class TaskStatus(_message.Message):
     failed: _builtins.int
     digest: _builtins.bytes
     """of the task as it was: another task begins anew"""
+    @_builtins.property
+    def exit(self) -> Global___Exit:
+        """of a replica that failed for good"""
+
     def __init__(
         self,
         *,
@@ -2427,10 +2557,11 @@ class TaskStatus(_message.Message):
         succeeded: _builtins.int = ...,
         failed: _builtins.int = ...,
         digest: _builtins.bytes = ...,
+        exit: Global___Exit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "failed", b"failed", "message", b"message", "phase", b"phase", "reason", b"reason", "succeeded", b"succeeded", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "exit", b"exit", "failed", b"failed", "message", b"message", "phase", b"phase", "reason", b"reason", "succeeded", b"succeeded", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

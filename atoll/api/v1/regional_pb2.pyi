@@ -1076,6 +1076,7 @@ class TaskReport(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
     SURPLUS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     desired: _builtins.int
@@ -1097,6 +1098,10 @@ class TaskReport(_message.Message):
     """of one of them, for people"""
     surplus: _builtins.int
     """bound, reserved or about to be, beyond the region's part of the parallelism"""
+    @_builtins.property
+    def exit(self) -> _objects_pb2.Exit:
+        """of the same one"""
+
     def __init__(
         self,
         *,
@@ -1110,11 +1115,12 @@ class TaskReport(_message.Message):
         succeeded: _builtins.int = ...,
         failed: _builtins.int = ...,
         failure: _builtins.str = ...,
+        exit: _objects_pb2.Exit | None = ...,
         surplus: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "failed", b"failed", "failure", b"failure", "healthy", b"healthy", "succeeded", b"succeeded", "surplus", b"surplus", "task", b"task", "unpaid", b"unpaid", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "ended", b"ended", "exit", b"exit", "failed", b"failed", "failure", b"failure", "healthy", b"healthy", "succeeded", b"succeeded", "surplus", b"surplus", "task", b"task", "unpaid", b"unpaid", "unplaced", b"unplaced", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

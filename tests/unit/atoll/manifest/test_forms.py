@@ -112,3 +112,11 @@ def test_weights_are_a_map_of_scores_and_read_back_what_is_printed() -> None:
     assert [one.weight for one in short.message.spec.strategies[0].weights] == [1 / 1024, 2]
     (again,) = manifest.parse(manifest.to_yaml([manifest.tree(short.message, "SchedulerPolicy")]))
     assert again.message == short.message
+
+
+def test_a_bare_url_is_a_notification_of_every_outcome() -> None:
+    spec = _spec("spec: {notify: ['https://a/b', {url: https://c/, on: [failed]}]}")
+    assert [(wish.url, list(wish.on)) for wish in spec.notify] == [
+        ("https://a/b", []),
+        ("https://c/", [objects_pb2.JOB_OUTCOME_FAILED]),
+    ]

@@ -1,7 +1,7 @@
 """Whether critical services could do without any one region: told, kept up to date, refused where required."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.api.v1 import global_pb2, objects_pb2
@@ -204,6 +204,7 @@ def test_a_job_that_is_over_asks_for_nothing(core: GlobalCore) -> None:
     assert (condition(core) or ())[:1] == (True,)
 
 
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(
