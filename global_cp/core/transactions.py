@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Plan
+from atoll.model.strategies import STRATEGIES
 from atoll.store import keys
 from atoll.store.store import Compare, Delete, Put, mod_is
 from global_cp.core.records import Records
@@ -22,14 +23,17 @@ def admit(
     records: Records, workload: objects_pb2.Workload | None, tenant: str, request: objects_pb2.RequestRecord
 ) -> Plan:
     """ADMIT: the workload and the record of its request, together (I11: an answered request is a stored workload; a
-    request applies once). The tenant is compared: nothing is admitted into one that goes. `workload` is None when
-    nothing changes: then the request's answer alone is kept."""
+    request applies once). The tenant is compared: nothing is admitted into one that goes; and what is in force, where a
+    task names a strategy that only a policy has. `workload` is None when nothing changes: then the request's answer
+    alone is kept."""
     compared = [keys.tenant(tenant)]
     writes = []
     if workload is not None:
         key = keys.workload(tenant, workload.metadata.name)
         compared.append(key)
         writes.append(_put(key, workload))
+        if any(task.strategy not in ("", *STRATEGIES) for task in workload.spec.tasks):
+            compared.append(keys.policy_in_force())
     return _with_request(records, "ADMIT", compared, writes, tenant, request)
 
 

@@ -7,6 +7,7 @@ import pytest
 from atoll.api.v1 import global_pb2
 from atoll.errors import AtollError, Conflict, Invalid, NotFound
 from atoll.store import keys
+from global_cp.config import CoreSettings
 from global_cp.core import policies, policy_changes
 from tests.support.global_core import GlobalCore, policy, workload
 
@@ -145,3 +146,21 @@ def test_a_promotion_that_was_overtaken_is_decided_anew(core: GlobalCore) -> Non
     answers = [core.replies[number].answer for number in asked]
     assert not any(isinstance(answer, AtollError) for answer in answers) and _force(core) == (0, [], 0, [])
     assert core.state.get(keys.policy_in_force()) is not None
+
+
+def test_no_workload_names_what_a_rollback_under_way_takes_away() -> None:
+    core = GlobalCore(CoreSettings(lanes=2))
+    core.elect()
+    core.tenant()
+    core.connect(1)
+    _promote(core, _make(core, mine={"warm": 1}))
+    core.hold_commits = True
+    back = core.start(global_pb2.RollBackPolicyRequest())
+    document = workload("late")
+    document.spec.tasks[0].strategy = "mine"
+    late = core.start(global_pb2.ApplyWorkloadRequest(workload=document))
+    core.hold_commits = False
+    core.release()
+    assert isinstance(core.replies[back].answer, global_pb2.ChangePolicyResponse)
+    assert isinstance(core.replies[late].answer, Invalid)
+    core.clean()
