@@ -361,7 +361,9 @@ class Auditor:
         """Where the history before `snapshot` is gone: checks what one state can show, not how it came about."""
         self._forget()
         self._since = snapshot.revision
-        self._notes.append(f"history before revision {snapshot.revision} is compacted: began with the state there")
+        self._notes.append(
+            f"history before revision {snapshot.revision} is not read, or compacted: began with the state there"
+        )
         self._states_only = True
         self.feed(Batch(snapshot.revision, tuple(Change(item.key, item) for item in snapshot.items)))
         self._states_only = False

@@ -11,11 +11,19 @@ REPORT_EVERY_S = 1.0
 
 
 async def verify(
-    store: Store, *, follow: bool, until_revision: int | None, report: Callable[[Verdict], None]
+    store: Store,
+    *,
+    follow: bool,
+    until_revision: int | None,
+    report: Callable[[Verdict], None],
+    since_revision: int = 0,
 ) -> Verdict:
     """Checks up to `until_revision`, or else up to the store's revision now, or with `follow` until cancelled.
-    `report` gets the verdict so far once a second. Raises StoreUnavailable."""
-    auditor, end, oldest = Auditor(), until_revision, 0
+    `report` gets the verdict so far once a second. Raises StoreUnavailable.
+
+    `since_revision`: begins with the state there. What comes after the beginning etcd reads at once, and answers others
+    late meanwhile, so of a long history less is to be asked."""
+    auditor, end, oldest = Auditor(), until_revision, since_revision
 
     async def tell() -> None:
         while True:

@@ -99,4 +99,8 @@ async def get(client: "AsyncClient", workload: str, region: str, style: str) -> 
         for item in answer.items
     ]
     headers = ["REGION", "TASK", "PRIORITY", "WAITING", "POSITION", "WAITED", "REASON"]
-    output.write(output.table(headers, rows)) if rows else output.tell(f"nothing of {workload} waits")
+    if rows:
+        output.write(output.table(headers, rows))
+    else:
+        name = output.visible(workload)
+        output.tell(f"nothing of {name} waits in a region's queue\nTry   atoll why {name}")

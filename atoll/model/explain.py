@@ -66,7 +66,7 @@ SENTENCES = {
     GANG_RESERVING: "room for the gang is being reserved",
     PREEMPTING: "room is being made by stopping work of lower priorities",
     PREEMPTED: "stopped to make room for work of a higher priority",
-    BACK_OFF: "waiting before the next try after a failure",
+    BACK_OFF: "pausing before the next try, after a failure or a preemption",
     QUEUED: "waiting for its turn",
     PARALLELISM: "as many of the task run as its `parallelism` allows",
     UPSTREAM: "waiting for the tasks in its `dependsOn`",

@@ -54,7 +54,18 @@ def test_a_compacted_history_begins_with_the_state_that_is_left() -> None:
     verdict = run_verify(made)
     assert (verdict.since, verdict.revision) == (5, made.state.revision)
     assert verdict.broken == (("I5", 1),)
-    assert verdict.notes[0] == "history before revision 5 is compacted: began with the state there"
+    assert verdict.notes[0] == "history before revision 5 is not read, or compacted: began with the state there"
+
+
+def test_it_begins_where_it_is_told() -> None:
+    made = led(5)
+    made.raw(history.workload(1))
+    asked = verify(made.store(), follow=False, until_revision=None, since_revision=4, report=lambda _: None)
+    verdict = virtual_time.run(asked)
+    assert (verdict.since, verdict.revision, verdict.broken) == (4, made.state.revision, (("I5", 1),))
+    made.state.compact(5)
+    asked = verify(made.store(), follow=False, until_revision=None, since_revision=4, report=lambda _: None)
+    assert virtual_time.run(asked).since == 5, "what is left of it"
 
 
 def test_following_reports_what_is_written_later() -> None:

@@ -54,4 +54,4 @@ def test_where_a_workload_stands(atoll: Run, cluster: FakeCluster) -> None:
 def test_nothing_waits(atoll: Run, cluster: FakeCluster) -> None:
     result = atoll("queue", "list")
     assert (result.code, result.out, result.err.strip()) == (0, "", "nothing waits")
-    assert atoll("queue", "get", "web").err.strip() == "nothing of web waits"
+    assert atoll("queue", "get", "web").err.strip() == "nothing of web waits in a region's queue\nTry   atoll why web"
