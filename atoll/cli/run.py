@@ -27,7 +27,7 @@ _TASK = {  # by option: where it stands in a manifest's task
     "termination_grace": ("terminationGrace",),
     "min_ready": ("minReady",),
 }
-_SPEC = {"run_class": ("runClass",), "on_quota": ("onQuota",), "schedule": ("schedule",)}
+_SPEC = {"run_class": ("runClass",), "bounded": ("bounded",), "on_quota": ("onQuota",), "schedule": ("schedule",)}
 
 
 def _several(*names: str, **attributes: Any) -> Callable[[FC], FC]:
@@ -73,6 +73,7 @@ def _of_life(verb: FC) -> FC:
             "--termination-grace", default="", metavar="TIME", help="From being asked to stop to the kill; 10s."
         ),
         click.option("--restart", default="", metavar="WHEN", help="always, on-failure or never."),
+        click.option("--bounded", default="", metavar="TIME", help="Of class bounded: how long it runs on alone."),
         click.option("--run-class", default="", metavar="CLASS", help="keep, bounded or exclusive."),
         click.option("--on-quota", default="", metavar="WHAT", help="Beyond the quota: queue (default) or reject."),
         click.option("--priority", default="", metavar="NAME", help="best-effort, low, default, high or real-time."),

@@ -20,11 +20,11 @@ def test_run_makes_a_job(atoll: Run, cluster: FakeCluster) -> None:
 def test_run_says_what_a_manifest_says(atoll: Run, cluster: FakeCluster, home: Path) -> None:
     task = "tolerations: dedicated=db, topologySpread: 'zone,rack', colocateWith: cache, avoidColocating: a"
     task += ", prefers: zone=a, restart: never, minReady: 2s, gang: true"
-    spec = f"onQuota: reject, runClass: bounded, task: {{command: [x], {task}}}"
+    spec = f"onQuota: reject, runClass: bounded, bounded: 30s, task: {{command: [x], {task}}}"
     text = f"apiVersion: atoll/v1\nkind: Workload\nmetadata: {{name: a}}\nspec: {{{spec}}}\n"
     (home / "a.yaml").write_text(text)
     asked = json.loads(atoll("apply", "-f", "a.yaml", "--no-wait", "-o", "json").out)["spec"]
-    words = "--on-quota reject --run-class bounded --tolerate dedicated=db --topology-spread zone"
+    words = "--on-quota reject --run-class bounded --bounded 30s --tolerate dedicated=db --topology-spread zone"
     words += " --topology-spread rack --colocate-with cache --avoid-colocating a --prefers zone=a --restart never"
     words += " --min-ready 2s --gang"
     said = json.loads(atoll("run", "a", *words.split(), "--no-wait", "-o", "json", "--", "x").out)["spec"]
