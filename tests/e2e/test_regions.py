@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -126,6 +127,40 @@ async def test_a_closed_region_is_told(cluster: Cluster, client: AsyncClient) ->
     await client.regions.update("north", cordoned=False)
     await _ready(client, "only", north=1)
     await _gone(client, "only")
+
+
+def _weighing(name: str, **weights: float) -> objects_pb2.SchedulerPolicy:
+    """A policy with this strategy, its default."""
+    scores = [objects_pb2.ScoreWeight(score=score, weight=weight) for score, weight in weights.items()]
+    spec = objects_pb2.SchedulerPolicySpec(default_strategy=name)
+    spec.strategies.add(name=name, weights=scores)
+    return objects_pb2.SchedulerPolicy(metadata=objects_pb2.Metadata(name="test"), spec=spec)
+
+
+async def test_a_policy_is_tried_promoted_and_rolled_back(cluster: Cluster, client: AsyncClient) -> None:
+    async def grown(name: str, region: str, replicas: int) -> tuple[list[int], int]:
+        """How many replicas the nodes have then, and the policy of the last decision. The last index is the newest."""
+        await client.workloads.scale(name, replicas)
+        await _ready(client, name, **{region: replicas})
+        why = await client.slots.why(name)
+        counts = Counter(answer.node for answer in why)
+        return sorted(counts.values()), max(why, key=lambda answer: answer.id.index).decision.policy_revision
+
+    for name, region in (("home", "east"), ("trial", "west")):
+        await client.workloads.apply(_workload(name, 2, regions=[region]))
+        assert await grown(name, region, 2) == ([2], 0), "packed"
+    number = (await client.policies.apply(_weighing("calm", emptiness=1))).policy.metadata.generation
+    await client.policies.promote(number, regions=["west"])
+    assert await grown("trial", "west", 3) == ([1, 2], number)
+    assert await grown("home", "east", 3) == ([3], 0)
+    await client.policies.promote(number)
+    await client.workloads.apply(_workload("named", 1, regions=["north"], strategy="calm"))
+    with pytest.raises(errors.Conflict, match="lacks strategies that 1 workload name"):
+        await client.policies.promote(0)
+    assert await grown("home", "east", 4) == ([1, 3], number)
+    await client.policies.roll_back()
+    assert await grown("home", "east", 5) == ([1, 4], 0), "what ran stayed where it was"
+    await _gone(client, "home", "trial", "named")
 
 
 async def test_a_revoked_token_is_refused_by_every_region_within_5_s(cluster: Cluster, client: AsyncClient) -> None:
