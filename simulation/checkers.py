@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from simulation.node import Node
     from simulation.world import World
 
-HARD = objects_pb2.ACCOUNT_HARD
+ACCOUNTS = (objects_pb2.ACCOUNT_HARD, objects_pb2.ACCOUNT_BURST)
 BOUND = objects_pb2.SLOT_STATE_BOUND
 Place = tuple[str, SlotName]  # a slot of a region
+Purse = tuple[str, str, int]  # region, tenant, account
 
 
 class Binding(NamedTuple):
@@ -42,8 +43,8 @@ class Checkers:
         self._world = world
         self._bound: dict[tuple[Place, AttemptId], Binding] = {}  # every binding ever
         self._now_bound: dict[Place, tuple[AttemptId, str]] = {}  # attempt and uid
-        self._granted: dict[tuple[str, str], Vector] = {}  # A by region and tenant
-        self._limits: dict[tuple[str, str], Vector] = {}  # C
+        self._granted: dict[Purse, Vector] = {}  # A
+        self._limits: dict[Purse, Vector] = {}  # C
         self.jobs = JobChecks(world)
         self.seen: Counter[str] = Counter()  # what happened, and how often: that the history had it
         self.revisions = 0
@@ -90,9 +91,10 @@ class Checkers:
             self._look_at_slot(region, change)
         elif kind == b"slice" and change.item:
             slice_ = objects_pb2.RegionSlice.FromString(change.item.value)
-            limits = [vector(limit.limit) for limit in slice_.limits]
             self.seen["strict slices"] += slice_.mode == objects_pb2.QUOTA_MODE_STRICT
-            self._check_limit(self._limits, region, slice_.tenant, total(limits))
+            for account in ACCOUNTS:
+                limits = [vector(limit.limit) for limit in slice_.limits if limit.account == account]
+                self._check_limit(self._limits, (region, slice_.tenant, account), total(limits))
             if region in self._world.protection_of:
                 self._world.protection_of[region].look_at_slice(slice_)
         elif kind == b"zombie" and region in self._world.protection_of:
@@ -137,6 +139,7 @@ class Checkers:
             return
         if slot.uid in self._world.promises.forgotten:
             raise Violated(f"I9: {place} is bound though its workload was deleted and closed everywhere")
+        self.seen["bound by burst"] += slot.account == objects_pb2.ACCOUNT_BURST
         self._now_bound[place] = attempt, slot.uid
         self.bindings += 1
         binding = Binding(slot.node, slot.uid, slot.run_class == objects_pb2.RUN_CLASS_EXCLUSIVE)
@@ -146,15 +149,16 @@ class Checkers:
 
     def _look_at_grant(self, change: Change, region: str, tenant: str) -> None:
         slice_ = objects_pb2.Slice.FromString(change.item.value) if change.item else objects_pb2.Slice()
-        amounts = [vector(amount) for a in slice_.accounts for amount in (a.granted, a.recovery)]
-        self._check_limit(self._granted, region, tenant, total(amounts))
+        for account in ACCOUNTS:
+            parts = [part for part in slice_.accounts if part.account == account]
+            amounts = [vector(amount) for part in parts for amount in (part.granted, part.recovery)]
+            self._check_limit(self._granted, (region, tenant, account), total(amounts))
 
-    def _check_limit(self, changed: dict[tuple[str, str], Vector], region: str, tenant: str, amount: Vector) -> None:
-        changed[region, tenant] = amount
-        limit = self._limits.get((region, tenant), NOTHING)
-        granted = self._granted.get((region, tenant), NOTHING)
+    def _check_limit(self, changed: dict[Purse, Vector], of: Purse, amount: Vector) -> None:
+        changed[of] = amount
+        limit, granted = self._limits.get(of, NOTHING), self._granted.get(of, NOTHING)
         if not limit.fits(granted):
-            raise Violated(f"I3 (X): {tenant} in {region}: C = {limit} above A = {granted}")
+            raise Violated(f"I3 (X): {of[1]} in {of[0]}, account {of[2]}: C = {limit} above A = {granted}")
 
     def bound_of(self, uid: str) -> str:
         """A slot that is bound for this workload, or nothing."""

@@ -23,6 +23,7 @@ from global_cp.core.spread import meets
 from regional.config import CoreSettings
 from regional.core.machine import Machine
 from simulation import jobs, rules, schedules
+from simulation.quotas import Quotas, may_burst
 from simulation.rules import Ground
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 JOB = objects_pb2.WORKLOAD_TYPE_JOB
+HARD, BURST = objects_pb2.ACCOUNT_HARD, objects_pb2.ACCOUNT_BURST
 BOUND, DONE = objects_pb2.SLOT_STATE_BOUND, objects_pb2.SLOT_STATE_DONE
 NO_EXECUTE = objects_pb2.TAINT_EFFECT_NO_EXECUTE
 FEW_GPUS_MILLI = 6_000  # of so few none is left free as headroom
@@ -44,7 +46,7 @@ def converged(world: "World") -> str:
 
 def regions_converged(world: "World") -> str:
     """Of every region by itself; for this the global plane is not needed."""
-    return next((missing for region in world.regions if (missing := _RegionView(world, region).missing())), "")
+    return next((missing for region in world.regions if (missing := RegionView(world, region).missing())), "")
 
 
 def _all(state: MemoryState, prefix: bytes, kind: type[M]) -> list[M]:
@@ -56,16 +58,12 @@ def _count(share: objects_pb2.Share, task: str) -> int:
     return sum(each.replicas for each in share.spec.tasks if each.name == task)
 
 
-def _protected(tenant: objects_pb2.Tenant, region: str) -> Vector:
-    return total([vector(part.amount) for part in tenant.spec.protected if part.region == region])
-
-
 def _times(request: Vector, room: Vector) -> int:
     """How many fit into the room, which may be less than none."""
     return max(0, min(have // asked for asked, have in zip(request.amounts(), room.amounts(), strict=True) if asked))
 
 
-class _RegionView:
+class RegionView:
     def __init__(self, world: "World", region: str) -> None:
         self._headroom_percent = world.shape.headroom_percent
         root, state = keys.region_root(region), world.state_of[region]
@@ -169,6 +167,22 @@ class _RegionView:
                     found += vector(task.resources.requests) * at_once(share, task, ended)
         return found
 
+    def bursting(self, tenant: str) -> list[Vector]:
+        """What each replica asks for that waits, of work that burst may pay for."""
+        found: list[Vector] = []
+        for share in self.shares:
+            tasks = [] if share.removed or share.metadata.tenant != tenant else share.spec.tasks
+            for task in tasks:
+                if may_burst(share.spec, task):
+                    found += [vector(task.resources.requests)] * self._unbound(share, task)
+        return found
+
+    def _unbound(self, share: objects_pb2.Share, task: objects_pb2.Task) -> int:
+        bound, left = self._left(share, task)
+        if share.spec.type != JOB:
+            return max(0, task.replicas - bound)
+        return min([left, *(part.replicas - bound for part in share.parallel if part.task == task.name)])
+
     def waits(self, workload: objects_pb2.Workload, task: objects_pb2.Task, told: int) -> bool:
         """Whether fewer of the task than `told` run here."""
         of = (workload.metadata.tenant, workload.metadata.name, task.name)
@@ -184,16 +198,20 @@ class _RegionView:
         """The template that runs in the slot."""
         return next(node.runs[run].args for node in self.nodes for run in node.alive_in.get(slot, ()))
 
-    def used(self, tenant: str) -> Vector:
-        return total([vector(s.vector) for n, s in self.slots.items() if n.tenant == tenant and s.state == BOUND])
+    def used(self, tenant: str, account: int = HARD) -> Vector:
+        bound = [(n, s) for n, s in self.slots.items() if s.state == BOUND and s.account == account]
+        return total([vector(slot.vector) for name, slot in bound if name.tenant == tenant])
 
     def _room(self, share: objects_pb2.Share, task: objects_pb2.Task, count: int) -> bool:
         """The nodes that may take the task and the tenant's slice could hold so many more of it. Above its target
         nothing new is bound, though A may still be more. Not told of several at once that have rules among them."""
         of, request = (share.metadata.tenant, share.metadata.name), vector(task.resources.requests)
         slice_ = self.slices.get(of[0], objects_pb2.RegionSlice())
-        target = total([vector(limit.limit if slice_.frozen else limit.target) for limit in slice_.limits])
-        if not (self.used(of[0]) + request * count).fits(target) or not self._headroom(request * count):
+        payers = [account for account in (HARD, BURST) if account == HARD or may_burst(share.spec, task)]
+        targets = [(a, vector(p.limit if slice_.frozen else p.target)) for p in slice_.limits if (a := p.account)]
+        if not any((self.used(of[0], a) + request * count).fits(t) for a, t in targets if a in payers):
+            return False
+        if not self._headroom(request * count):
             return False
         if not self._beside_protected(of[0], request * count):
             return False
@@ -261,7 +279,7 @@ class _RegionView:
                 machine.state.check()
         for tenant, slice_ in self.slices.items():
             for limit in slice_.limits:
-                if not vector(limit.limit).fits(vector(limit.target).at_least(self.used(tenant))):
+                if not vector(limit.limit).fits(vector(limit.target).at_least(self.used(tenant, limit.account))):
                     return f"{tenant} keeps {vector(limit.limit)} of {vector(limit.target)} in {self.region}"
         return ""
 
@@ -270,7 +288,7 @@ class _GlobalView:
     def __init__(self, world: "World") -> None:
         state = world.global_state
         self.world = world
-        self.regions = [_RegionView(world, region) for region in world.regions]
+        self.regions = [RegionView(world, region) for region in world.regions]
         self.workloads = world.promises.workloads
         self.tenants = world.promises.tenants
         self.places = {region.metadata.name: region for region in _all(state, b"/g/region/", objects_pb2.Region)}
@@ -285,7 +303,7 @@ class _GlobalView:
             if missing := self._workload(path, workload):
                 return missing
         missing = schedules.missing(self.world, self.workloads) or self.world.receiver.missing()
-        return missing or self._tokens() or self._admitted() or self._budgets()
+        return missing or self._tokens() or self._admitted() or self._quotas()
 
     def _workload(self, path: Workload, workload: objects_pb2.Workload) -> str:
         if workload.metadata.deleted_ms:
@@ -365,34 +383,6 @@ class _GlobalView:
         lost = [s for s in self.shares if s.metadata.uid not in uids]
         return f"I7: {lost[0].metadata.name} has shares and no workload" if lost else ""
 
-    def _budgets(self) -> str:
-        """What is granted is needed, protected or in use; what is free is needed nowhere; a lowered quota has come down
-        to what is in use or protected, and a deleted tenant is gone."""
-        for name, tenant in sorted(self.tenants.items()):
-            if tenant.metadata.deleted_ms:
-                if not any(path[0] == name for path in self.workloads):
-                    return f"tenant {name} is deleted and not gone"
-                continue
-            budget = self.budgets[name].accounts[0]
-            kept = total([view.used(name).at_least(_protected(tenant, view.region)) for view in self.regions])
-            if not vector(budget.effective).fits(vector(tenant.spec.quota).at_least(kept)):
-                return f"{name} still has {vector(budget.effective)} of {vector(tenant.spec.quota)}"
-            for view in self.regions:
-                if missing := self._slice(view, name, vector(budget.free)):
-                    return missing
-        return ""
-
-    def _slice(self, view: _RegionView, tenant: str, free: Vector) -> str:
-        slice_ = next((s for s in self.slices if (s.tenant, s.region) == (tenant, view.region)), objects_pb2.Slice())
-        spec, told = self.tenants[tenant].spec, view.slices.get(tenant)
-        if slice_.tenant and told and (told.weight, told.mode) != (spec.weight, spec.mode):
-            return f"{view.region} has another weight or mode of {tenant}"
-        granted = total([vector(account.granted) for account in slice_.accounts])
-        protected = _protected(self.tenants[tenant], view.region)
-        if slice_.tenant and told and vector(told.protected) != protected:
-            return f"{view.region} protects {vector(told.protected)} of {tenant}, asked is {protected}"
-        needed = view.needed(tenant).at_least(protected)
-        if not granted.fits(needed.at_least(view.used(tenant))):
-            return f"{tenant} keeps {granted} in {view.region}, where it needs {needed}"
-        lacking = (needed - granted).at_least(Vector()).at_most(free)
-        return f"{tenant} lacks {lacking} in {view.region}, and that is free" if lacking else ""
+    def _quotas(self) -> str:
+        quotas = Quotas(self.tenants, self.workloads, self.budgets, self.slices, self.regions)
+        return quotas.missing()

@@ -25,6 +25,7 @@ class Features:
     flurries: bool = False  # many changes at once
     policies: bool = False  # of placement, made, promoted, tried in a region and rolled back
     notices: bool = False  # jobs whose ends are told to a web server
+    burst: bool = False  # tenants that may use more than their quota for low work, and have less quota
 
 
 NO_FEATURES = Features()

@@ -1,9 +1,10 @@
 """What must be true of preemptions at every revision, checked by code that shares nothing with the programs.
 
-A reservation names only attempts that are bound, on its own node, of a workload of a lower priority, and named by no
-other; one region of a workload at a time has the leave to preempt; no node ever has more bound to it than it has, so a
-preemptor is bound only when its victims are gone; and what is reserved there, by members of gangs too, fits when they
-are: so nobody is stopped for what finds no room then.
+A reservation names only attempts that are bound, on its own node, named by no other, and of a workload of a lower
+priority, or charged to the burst of another tenant where the reservation is charged to the hard account; what that one
+pays for is not stopped for what burst does. One region of a workload at a time has the leave to preempt; no node ever
+has more bound to it than it has, so a preemptor is bound only when its victims are gone; and what is reserved there, by
+members of gangs too, fits when they are: so nobody is stopped for what finds no room then.
 """
 
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 BOUND, RESERVED = objects_pb2.SLOT_STATE_BOUND, objects_pb2.SLOT_STATE_RESERVED
 DEFAULT = objects_pb2.PRIORITY_DEFAULT
+BURST = objects_pb2.ACCOUNT_BURST
 
 
 class Preemptions:
@@ -81,6 +83,11 @@ class Preemptions:
             bound = self._bound.get((region, victim))
             if bound is None or attempt_id(bound.attempt) != attempt or bound.node != slot.node:
                 raise Violated(f"preemption: {name} takes the room of {victim}, which is not bound on {slot.node}")
+            self._seen["burst reclaimed"] += bound.account == BURST and slot.account != BURST
+            if bound.account != BURST and slot.account == BURST:
+                raise Violated(f"preemption: {name} stops {victim}, which its tenant has the quota for, by burst")
+            if bound.account == BURST and slot.account != BURST and victim.tenant != name.tenant:
+                continue
             if self._priorities[region, victim.tenant, victim.workload] >= own:
                 raise Violated(f"preemption: {name} stops {victim}, whose priority is not lower")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CHARGED = (objects_pb2.SLOT_STATE_RESERVED, objects_pb2.SLOT_STATE_BOUND)
 BOUND = objects_pb2.SLOT_STATE_BOUND
+BURST = objects_pb2.ACCOUNT_BURST  # neither fills a part nor is kept by it
 DECIDED_MS = 15_000  # before, at most: a leader that is cut off for longer has lost its term
 CHANCE = 0.4  # of a tenant to have a part of a region protected, when it is changed
 AMOUNTS_MILLI = (500, 2_000, 4_000)  # of processors
@@ -100,6 +101,8 @@ class Protection:
 
     def _enter(self, slot: objects_pb2.Slot, name: SlotName, amount: Vector) -> None:
         self._charge(slot.node, amount)
+        if slot.account == BURST:
+            return
         self._held[name.tenant] = self._held.get(name.tenant, NOTHING) + amount
         if slot.state == BOUND:
             self._bound[name.tenant] = self._bound.get(name.tenant, NOTHING) + amount
@@ -151,13 +154,13 @@ class Protection:
         going: dict[str, Vector] = {}
         for name, attempt in named.items():
             slot = self._slots.get(name)
-            if slot is not None and slot.state == BOUND and slot.attempt == attempt:
+            if slot is not None and slot.state == BOUND and slot.attempt == attempt and slot.account != BURST:
                 going[name.tenant] = going.get(name.tenant, NOTHING) + vector(slot.vector)
         stopped = {
             (slot_name(victim.slot).tenant, name.tenant) for name, slot in new for victim in slot.reservation.victims
         }
         for owner, tenant in sorted(stopped):
-            if owner != tenant and not any(_keeps(sums, owner, going[owner]) for sums in self._sums):
+            if owner != tenant and not any(_keeps(sums, owner, going.get(owner, NOTHING)) for sums in self._sums):
                 raise Violated(f"protected: {tenant} stops {going[owner]} of {owner}, which falls below its part")
 
 

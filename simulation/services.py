@@ -18,6 +18,7 @@ MOST_REPLICAS = 12
 GANGS = 0.3  # of the workloads
 PREFERRED, EVEN = objects_pb2.SPREAD_STRATEGY_PREFERRED, objects_pb2.SPREAD_STRATEGY_EVEN
 FIXED = objects_pb2.SPREAD_STRATEGY_FIXED
+PRIORITIES = (objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_DEFAULT, objects_pb2.PRIORITY_HIGH)
 CPUS_MILLI, MEMORIES_MIB = (100, 500, 2000), (64, 512, 2048)
 LARGE_CPUS_MILLI, LARGE_MEMORIES_MIB = (500, 1000, 2000), (512, 1024, 2048)
 
@@ -35,7 +36,9 @@ def draw(world: "World", tenant: str, name: str) -> objects_pb2.Workload:
     task.restart.backoff_max_ms = 2_000
     task.termination_grace_s = 1
     spec = objects_pb2.WorkloadSpec(type=objects_pb2.WORKLOAD_TYPE_SERVICE, tasks=[task])
-    spec.priority = rng.choice([objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_DEFAULT, objects_pb2.PRIORITY_HIGH])
+    spec.priority = rng.choice(PRIORITIES)
+    if world.shape.features.burst and rng.random() < 0.6:
+        spec.priority = rng.choice([objects_pb2.PRIORITY_BEST_EFFORT, objects_pb2.PRIORITY_LOW])
     spec.run_class = rng.choice([objects_pb2.RUN_CLASS_KEEP, objects_pb2.RUN_CLASS_EXCLUSIVE])
     task = spec.tasks[0]
     task.gang = rng.random() < GANGS

@@ -23,6 +23,8 @@ QUOTAS_MILLI, LARGE_QUOTAS_MILLI = (2_000, 8_000, 40_000), (8_000, 40_000, 100_0
 GPU_QUOTA_MILLI = 4_000
 LARGEST_FLURRY = 20
 WEIGHTS = (1, 2, 10)
+BURSTS_PERCENT = (0, 20, 50, 50)
+SMALL_QUOTAS_MILLI = (2_000, 6_000, 40_000)  # where there is burst
 PATIENCE_MS = 10_000
 NOT_FINAL = {kind("").code for kind in (Busy, OutcomeUnknown, Unavailable)}
 
@@ -133,9 +135,13 @@ class Users:
     def _set_quota(self, name: str) -> None:
         rng, features = self.world.kernel.random, self.world.shape.features
         cpu = rng.choice(LARGE_QUOTAS_MILLI if features.crowded else QUOTAS_MILLI) * len(self.world.regions)
+        if features.burst:
+            cpu = rng.choice(SMALL_QUOTAS_MILLI) * len(self.world.regions)
         gpu = rng.choice([0, GPU_QUOTA_MILLI]) * len(self.world.regions) if features.gpus else 0
         quota = Vector(cpu_milli=cpu, memory_mib=2 * cpu, gpu_milli=gpu).to_proto()
-        spec = objects_pb2.TenantSpec(quota=quota, weight=1)
+        spec = objects_pb2.TenantSpec(quota=quota, weight=1, burst_percent=0)
+        if features.burst:
+            spec.burst_percent = rng.choice(BURSTS_PERCENT)
         if features.strict:
             spec.weight = rng.choice(WEIGHTS)
             spec.mode = rng.choice([objects_pb2.QUOTA_MODE_AVAILABLE, objects_pb2.QUOTA_MODE_STRICT])

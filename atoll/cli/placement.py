@@ -145,6 +145,8 @@ def _as_of_now(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[s
     state = enum(answer.state, objects_pb2.SlotState) or "waiting"
     if answer.node:
         lines = [f"{slot_text(answer.id)}  {state} on {output.visible(answer.node)}"]
+        if answer.account == objects_pb2.ACCOUNT_BURST:
+            lines[0] += ", charged to burst: who has quota for its room may get it"
     else:
         waits = f" for {output.span(answer.waiting_ms)}" if answer.waiting_ms else ""
         position = f", {answer.queue_position}. in the queue" if answer.queue_position else ""

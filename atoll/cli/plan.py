@@ -14,7 +14,8 @@ from atoll.cli.failure import EXIT_CHANGES
 from atoll.cli.session import connected
 from atoll.cli.top import demand
 from atoll.cli.workloads import located, manifests
-from atoll.model.resources import DIMENSIONS, Vector, format_quantity, vector
+from atoll.model.accounts import limits, missing
+from atoll.model.resources import total, vector
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
@@ -158,19 +159,13 @@ async def _quota_notes(
     """What would wait because the tenant asks for more than its quota."""
     notes = []
     for tenant in sorted({workload.metadata.tenant for workload in after}):
-        quota = vector((tenants.get(tenant) or await client.tenants.get(tenant)).spec.quota)
-        mine = {w.metadata.name: demand(w) for w in await client.workloads.list(tenant=tenant)}
-        mine |= {w.metadata.name: demand(w) for w in after if w.metadata.tenant == tenant}
-        asked = sum(mine.values(), Vector())
-        missing = [
-            f"{dimension.partition('_')[0]} {format_quantity(want - have, dimension)}"
-            for dimension, want, have in zip(DIMENSIONS, asked.amounts(), quota.amounts(), strict=True)
-            if want > have
-        ]
-        if missing:
-            notes.append(
-                f"quota: tenant {tenant} would ask for {', '.join(missing)} more than it has; some replicas would wait"
-            )
+        spec = (tenants.get(tenant) or await client.tenants.get(tenant)).spec
+        mine = {w.metadata.name: w for w in await client.workloads.list(tenant=tenant)}
+        mine |= {w.metadata.name: w for w in after if w.metadata.tenant == tenant}
+        asked = total([demand(workload) for workload in mine.values()])
+        firm = total([demand(workload, firm=True) for workload in mine.values()])
+        if lacking := missing(asked, firm, limits(spec)):
+            notes.append(f"quota: tenant {tenant} would ask for {lacking} more than it has; some replicas would wait")
     return notes
 
 

@@ -13,6 +13,7 @@ from atoll.cli.command import Group
 from atoll.cli.session import connected
 from atoll.cli.workloads import mutation, show
 from atoll.model import resources
+from atoll.model.accounts import BURST_PERCENT
 from atoll.model.resources import DIMENSIONS
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ def amounts(verb: FC) -> FC:
     return verb
 
 
+bursting = click.option(
+    "--burst",
+    type=click.IntRange(0, BURST_PERCENT),
+    metavar="PERCENT",
+    help=f"Of the quota, beside it, for low priorities: 0 to {BURST_PERCENT}; at first {BURST_PERCENT}.",
+)
 weighed = click.option("--weight", type=click.IntRange(1, 1_000), help="Its part when tenants compete; at first 1.")
 
 
@@ -63,17 +70,27 @@ weighed = click.option("--weight", type=click.IntRange(1, 1_000), help="Its part
 @click.argument("name")
 @amounts
 @weighed
+@bursting
 @click.option("--dry-run", is_flag=True, help="Only let the server check it.")
 @output.result
 @mutation
 @connected
 async def create(
-    client: "AsyncClient", name: str, style: str, weight: int | None, dry_run: bool, request_id: str, **quota: str
+    client: "AsyncClient",
+    name: str,
+    style: str,
+    weight: int | None,
+    burst: int | None,
+    dry_run: bool,
+    request_id: str,
+    **quota: str,
 ) -> None:
     """Create a tenant with its quota."""
     document = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name=name))
     _set(document.spec.quota, quota)
     document.spec.weight = weight or 0
+    if burst is not None:
+        document.spec.burst_percent = burst
     answer = await client.tenants.apply(document, request_id=request_id, dry_run=dry_run)
     show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)
 
@@ -138,10 +155,13 @@ async def delete(client: "AsyncClient", name: str, yes: bool, request_id: str) -
 @output.shown_as()
 @connected
 async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
-    """What a tenant may use, what is in effect, granted to regions, and used."""
+    """What a tenant may use, what is in effect, granted to regions, and used: of its quota, and of the burst beside it,
+    by which low and best-effort work runs while others leave it the room."""
     tenant = await client.tenants.get(name)
-    status = tenant.status
+    status, burst = tenant.status, tenant.status.burst
     parts = {"quota": tenant.spec.quota, "effective": status.effective, "granted": status.granted, "used": status.used}
+    parts |= {"burst": burst.limit, "burst effective": burst.effective}
+    parts |= {"burst granted": burst.granted, "burst used": burst.used}
     parts |= {f"protected in {part.region}": part.amount for part in tenant.spec.protected}
     if not output.is_table(style):
         written = {key: views.quantities(amount) for key, amount in parts.items()}
@@ -157,23 +177,33 @@ async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
   atoll quota set shop --cpu 40 --memory 128Gi
   atoll quota set shop --gpu 2
   atoll quota set shop --weight 3        its part when tenants compete
+  atoll quota set shop --burst 0         nothing beyond the quota, not even of low priority
   atoll quota set shop --cpu 10 --dry-run
 """,
 )
 @click.argument("name")
 @amounts
 @weighed
+@bursting
 @click.option("--dry-run", is_flag=True, help="Only let the server check it.")
 @output.result
 @mutation
 @connected
 async def set_(
-    client: "AsyncClient", name: str, style: str, weight: int | None, dry_run: bool, request_id: str, **quota: str
+    client: "AsyncClient",
+    name: str,
+    style: str,
+    weight: int | None,
+    burst: int | None,
+    dry_run: bool,
+    request_id: str,
+    **quota: str,
 ) -> None:
-    """Change a tenant's quota or weight; what is not given stays. A lower quota takes effect as work ends."""
+    """Change a tenant's quota, burst or weight; what is not given stays. What is lowered takes effect as work ends."""
     document = await client.tenants.get(name)
     _set(document.spec.quota, quota)
     document.spec.weight = document.spec.weight if weight is None else weight
+    document.spec.burst_percent = document.spec.burst_percent if burst is None else burst
     generation = document.metadata.generation
     answer = await client.tenants.apply(document, request_id=request_id, dry_run=dry_run, if_generation=generation)
     show(style, "Tenant", answer.tenant, answer.outcome + " (dry run)" * dry_run)

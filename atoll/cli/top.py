@@ -10,6 +10,7 @@ from atoll.cli import output, views
 from atoll.cli.command import Command
 from atoll.cli.listing import of_regions
 from atoll.cli.session import connected
+from atoll.model.accounts import may_burst
 from atoll.model.resources import DIMENSIONS, Vector, format_quantity, total, vector
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ Row = tuple[str, Vector, Vector | None, Vector]  # name, used, asked for, what t
 @output.shown_as()
 @connected
 async def top(client: "AsyncClient", subject: str | None, region: str, style: str) -> None:
-    """How full the regions, nodes and tenants are. USED is bound; ASKED is what the workloads ask for in all; OF is the
-    capacity, or a tenant's quota."""
+    """How full the regions, nodes and tenants are. USED is bound, by quota and burst; ASKED is what the workloads ask
+    for in all; OF is the capacity, or a tenant's quota without burst."""
     me = await client.tokens.whoami()
     subjects = [subject] if subject else ["regions", "tenants"]
     found = {name: await _rows(client, name, region, me.tenant) for name in subjects}
@@ -58,12 +59,21 @@ async def _rows(client: "AsyncClient", subject: str, region: str, tenant: str) -
             tenants = [await client.tenants.get(tenant)] if tenant else await client.tenants.list()
             asked = await demands(client, tenant)
             return _fullest(
-                (t.metadata.name, vector(t.status.used), asked.get(t.metadata.name, Vector()), vector(t.spec.quota))
+                (
+                    t.metadata.name,
+                    _used(t),
+                    asked.get(t.metadata.name, Vector()),
+                    vector(t.spec.quota),
+                )
                 for t in tenants
             )
     return _fullest(
         (r.metadata.name, vector(r.summary.used), None, vector(r.summary.capacity)) for r in await client.regions.list()
     )
+
+
+def _used(tenant: objects_pb2.Tenant) -> Vector:
+    return vector(tenant.status.used) + vector(tenant.status.burst.used)
 
 
 async def demands(client: "AsyncClient", tenant: str = "") -> dict[str, Vector]:
@@ -75,13 +85,15 @@ async def demands(client: "AsyncClient", tenant: str = "") -> dict[str, Vector]:
     return found
 
 
-def demand(workload: objects_pb2.Workload) -> Vector:
-    """Of all replicas; nothing once it is being deleted, of a job that has ended, and of a schedule, whose runs ask."""
+def demand(workload: objects_pb2.Workload, *, firm: bool = False) -> Vector:
+    """Of all replicas, or of those that burst may not pay for; nothing once it is being deleted, of a job that has
+    ended, and of a schedule, whose runs ask."""
     job = workload.status.job
     ended = job.ended_ms and job.generation == workload.metadata.generation
     if workload.metadata.deleted_ms or ended or workload.spec.HasField("schedule"):
         return Vector()
-    return total([vector(task.resources.requests) * task.replicas for task in workload.spec.tasks])
+    tasks = [t for t in workload.spec.tasks if not (firm and may_burst(workload.spec.priority, t.gang))]
+    return total([vector(task.resources.requests) * task.replicas for task in tasks])
 
 
 def _fullest(rows: Iterable[Row]) -> list[Row]:

@@ -187,6 +187,8 @@ TENANTS: View[objects_pb2.Tenant] = View(
     },
     more={
         "GRANTED": lambda t: str(vector(t.status.granted)),
+        "BURST": lambda t: str(vector(t.status.burst.limit)),
+        "BURST USED": lambda t: str(vector(t.status.burst.used)),
         "EFFECTIVE": lambda t: str(vector(t.status.effective)),
         "WEIGHT": lambda t: str(t.spec.weight or 1),
         "PROTECTED": lambda t: " · ".join(f"{part.region} {vector(part.amount)}" for part in t.spec.protected),

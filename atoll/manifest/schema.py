@@ -139,7 +139,7 @@ def _field(descriptor: FieldDescriptor) -> Field:
     if kind is Kind.INSTANT:
         name = INSTANTS[descriptor.name]
     else:
-        name = _camel(stem if stem and unit in ("milli", "mib", "ms", "s") else descriptor.name)
+        name = _camel(stem if stem and unit in ("milli", "mib", "ms", "s", "percent") else descriptor.name)
     return Field(name, descriptor.name, kind, descriptor.is_repeated, descriptor)
 
 

@@ -14,6 +14,7 @@ from atoll.model.resources import NOTHING, Vector, vector
 Account: TypeAlias = objects_pb2.Account.ValueType
 HARD, BURST = objects_pb2.ACCOUNT_HARD, objects_pb2.ACCOUNT_BURST
 ACCOUNTS = (HARD, BURST)
+BURST_PERCENT = 50  # of the quota, unless the tenant says less; more is not allowed
 
 _Part = TypeVar("_Part")
 
@@ -97,3 +98,14 @@ def summed(amounts: Iterable[ByAccount]) -> ByAccount:
 def may_burst(priority: int, gang: bool) -> bool:
     """Whether the burst account may pay for such work."""
     return not gang and (priority or objects_pb2.PRIORITY_DEFAULT) <= objects_pb2.PRIORITY_LOW
+
+
+def limits(spec: objects_pb2.TenantSpec) -> ByAccount:
+    """What a tenant may use of each account. One that was stored before there was a burst account has none."""
+    quota = vector(spec.quota)
+    return ByAccount(quota, Vector(*(amount * spec.burst_percent // 100 for amount in quota)))
+
+
+def missing(asked: Vector, firm: Vector, limit: ByAccount) -> Vector:
+    """What of all that is asked for no account pays for; `firm`: the part of it that burst may not pay for."""
+    return (firm - limit.hard).at_least(asked - limit.both).at_least(NOTHING)

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import Mistake
+from atoll.model.accounts import BURST_PERCENT
 from atoll.model.cron import Zones, utc_only
 from atoll.model.names import TRUSTED, mistake_in_label_key, mistake_in_label_value, mistake_in_name
 from atoll.model.resources import DIMENSIONS, LARGEST, Vector, format_quantity, vector
@@ -82,13 +83,14 @@ def mistakes_in_tenant(tenant: objects_pb2.Tenant) -> list[Mistake]:
             path = f"spec.quota.{spelled(dimension)}"
             found.append(Mistake(path, f"{amount} is not allowed: 0 to {LARGEST}"))
     found += _within(tenant.spec.weight, 1, 1_000, "spec.weight")
+    found += _within(tenant.spec.burst_percent, 0, BURST_PERCENT, "spec.burst", " %")
     return found
 
 
-def over_quota(asked: Vector, quota: Vector) -> str:
+def over_quota(asked: Vector, quota: Vector, told: str = "quota") -> str:
     """What is missing, for people; empty when all fits."""
     parts = [
-        f"{spelled(name)}: {format_quantity(wanted, name)} asked in all, quota {format_quantity(allowed, name)}, "
+        f"{spelled(name)}: {format_quantity(wanted, name)} asked in all, {told} {format_quantity(allowed, name)}, "
         f"missing {format_quantity(wanted - allowed, name)}"
         for name, wanted, allowed in zip(DIMENSIONS, asked.amounts(), quota.amounts(), strict=True)
         if wanted > allowed
@@ -99,7 +101,7 @@ def over_quota(asked: Vector, quota: Vector) -> str:
 def spelled(field: str) -> str:
     """A field's name as users write it: memory_mib → memory, start_period_ms → startPeriod."""
     words = field.split("_")
-    if len(words) > 1 and words[-1] in ("ms", "s", "mib", "milli"):
+    if len(words) > 1 and words[-1] in ("ms", "s", "mib", "milli", "percent"):
         words.pop()
     return words[0] + "".join(word.capitalize() for word in words[1:])
 

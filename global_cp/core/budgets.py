@@ -14,12 +14,12 @@ from operator import attrgetter
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.lane import Plan, Settled
-from atoll.model.accounts import NONE, ByAccount, by_account, summed
+from atoll.model.accounts import NONE, ByAccount, by_account, may_burst, summed
 from atoll.model.resources import NOTHING, Vector, vector
 from global_cp.config import CoreSettings
 from global_cp.core import transactions
 from global_cp.core.commands import Command
-from global_cp.core.entitlements import Claim, entitlements
+from global_cp.core.entitlements import AccountClaims, Claim, divided
 from global_cp.core.purse import Purse, purse
 from global_cp.core.records import Change, Records
 from global_cp.core.reports import Reports
@@ -49,6 +49,10 @@ def used_in(ack: objects_pb2.SliceAck | None) -> ByAccount:
     return by_account(ack.uses, attrgetter("bound")) + by_account(ack.uses, attrgetter("reserved")) if ack else NONE
 
 
+def _limit_in(ack: objects_pb2.SliceAck | None) -> ByAccount:
+    return acknowledged_limit(ack) if ack else NONE
+
+
 def taken_back(slice_: objects_pb2.Slice, ack: objects_pb2.SliceAck) -> ByAccount:
     """A after a current acknowledgement: C, but not below the target. It never rises."""
     return acknowledged_limit(ack).at_least(shrink_target(slice_)).at_most(granted(slice_))
@@ -71,8 +75,8 @@ class Budgets:
         self._records = records
         self._settings = settings
         self._reports = reports
-        self._idle: dict[str, dict[str, Vector]] = {}  # tenant → region → what waits there, for long, for room
-        self._claims: dict[tuple[str, str], Claim] = {}  # (tenant, region), of those that nothing has changed since
+        self._idle: dict[str, dict[str, ByAccount]] = {}  # tenant → region → what waits there, for long, for room
+        self._claims: dict[tuple[str, str], AccountClaims] = {}  # by tenant and region, while nothing changes
         self._look_again_ms = 0
         self._tenants: dict[str, None] = dict.fromkeys(name for (name,), _ in records.tenants.items())
         self._heard: dict[tuple[str, str], objects_pb2.SliceAck] = {}  # (tenant, region): the last one
@@ -156,13 +160,15 @@ class Budgets:
         if now_ms < self._look_again_ms:
             return
         self._look_again_ms = now_ms + self._settings.overflow_settle_ms
-        idle: dict[str, dict[str, Vector]] = {}
+        idle: dict[str, dict[str, ByAccount]] = {}
         for path in self._reports.with_unplaced():
             for region, share in self._records.shares_of(*path).items():
                 for task in share.spec.tasks:
                     if stuck := self._reports.stuck(share, task.name, now_ms):
                         here = idle.setdefault(path[0], {})
-                        here[region] = here.get(region, NOTHING) + vector(task.resources.requests) * stuck
+                        amount = vector(task.resources.requests) * stuck
+                        burst = amount if may_burst(share.spec.priority, task.gang) else NOTHING
+                        here[region] = here.get(region, NONE) + ByAccount(amount, burst)
         for tenant in {*idle, *self._idle}:
             if idle.get(tenant) != self._idle.get(tenant):
                 self._claim_anew(tenant)
@@ -198,14 +204,13 @@ class Budgets:
         slices = self._records.slices_of(tenant)
         money = self._records.budgets.meaning(purse, tenant)
         claims = {region: self._claim(tenant, region) for region in self._records.region_names()}
-        hard = entitlements(money.target.hard, claims)
-        entitled = {region: ByAccount(hard[region]) for region in claims}
+        entitled = divided(money.target, money.free.hard, claims)
         for (region,), of in self._records.regions.items():
             current = slices.get(region)
             if current is None and not entitled[region]:
                 continue
             proposal = self._slice_step(
-                document, of, current, entitled[region], claims[region].protected, money, now_ms
+                document, of, current, entitled[region], claims[region].hard.protected, money, now_ms
             )
             if proposal:
                 return proposal
@@ -213,20 +218,27 @@ class Budgets:
             return self._forget(tenant, sorted(slices))
         return None
 
-    def _claim(self, tenant: str, region: str) -> Claim:
+    def _claim(self, tenant: str, region: str) -> AccountClaims:
         """Remembered until something that it rests on changes."""
         claim = self._claims.get((tenant, region))
         if claim is None:
             claim = self._claims[tenant, region] = self._made_claim(tenant, region)
         return claim
 
-    def _made_claim(self, tenant: str, region: str) -> Claim:
-        needed = (self._records.needed(tenant, region) - self._reports.ended(tenant, region)).at_least(NOTHING)
-        idle = self._idle.get(tenant, {}).get(region, NOTHING)
-        used = self._records.acks.meaning(used_in, region, tenant).hard
-        beside, protected = self._records.beside(tenant, region).hard, self._records.protected(tenant, region)
-        have = self._records.slices.meaning(granted, tenant, region).hard
-        return Claim(needed.at_least(protected), have, idle, used, beside, protected)
+    def _made_claim(self, tenant: str, region: str) -> AccountClaims:
+        records = self._records
+        idle = self._idle.get(tenant, {}).get(region, NONE)
+        used = records.acks.meaning(used_in, region, tenant)
+        beside, protected = records.beside(tenant, region), records.protected(tenant, region)
+        have, wanted = records.slices.meaning(granted, tenant, region), records.wanted(tenant, region)
+        needed = records.needed(tenant, region) - self._reports.ended(tenant, region) - used.burst
+        needed = needed.at_least(protected)
+        return AccountClaims(
+            Claim(needed.at_least(NOTHING), have.hard, idle.hard, used.hard, beside.hard, protected),
+            Claim(used.burst, have.burst, idle.burst.at_most(wanted), used.burst, beside.burst),
+            wanted,
+            records.acks.meaning(_limit_in, region, tenant).hard,
+        )
 
     def _forget(self, tenant: str, regions: list[str]) -> Proposal:
         """A tenant that is being deleted and has its whole budget back. Its users' tokens go first: a later tenant of

@@ -5,6 +5,7 @@ two spellings of the same spec are equal. Only the strategy is left to the polic
 """
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.accounts import BURST_PERCENT
 from atoll.model.resources import DIMENSIONS
 
 TERMINATION_GRACE_S = 10
@@ -57,6 +58,7 @@ def complete_tenant(tenant: objects_pb2.Tenant) -> objects_pb2.Tenant:
         spec=tenant.spec,
     )
     result.spec.weight = result.spec.weight or 1
+    result.spec.burst_percent = result.spec.burst_percent if result.spec.HasField("burst_percent") else BURST_PERCENT
     result.spec.protected.sort(key=lambda part: part.region)
     result.spec.mode = result.spec.mode or objects_pb2.QUOTA_MODE_AVAILABLE
     return result

@@ -1,13 +1,19 @@
-"""How a tenant's quota is divided between regions: what each of them claims of one account, and what it should have."""
+"""How a tenant's quota is divided between regions: what each of them claims of an account, and what it should have.
+
+Of the hard account a region claims what its replicas need but what runs by burst: who is next may have that quota, for
+work of any priority. Of burst it claims what runs by it, and what it says that its hard part does not pay for, unless
+more of that is on its way; in whole replicas: parts by dimension would pay for none.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from atoll.model.accounts import ByAccount
 from atoll.model.resources import NOTHING, Vector
 
 
 class Claim(NamedTuple):
-    """What one region has of a tenant's quota, and what it could have."""
+    """What one region has of an account of a tenant, and what it could have."""
 
     needed: Vector  # by its live replicas
     granted: Vector = NOTHING
@@ -15,6 +21,31 @@ class Claim(NamedTuple):
     used: Vector = NOTHING  # of what is granted: bound or reserved, as it last said
     beside: Vector = NOTHING  # by zombies, for which strict tenants pay, and by surges
     protected: Vector = NOTHING  # of what is needed: the region has it before anybody asks for it
+
+
+class AccountClaims(NamedTuple):
+    """What one region claims of a tenant's accounts."""
+
+    hard: Claim
+    burst: Claim  # what is needed of it is in use
+    wanted: Vector  # of burst beside that, as the hard account does not pay for it
+    limit: Vector  # of the hard account, as the region enforced it when it said so
+
+    def of_burst(self, paid: Vector) -> Claim:
+        """`paid`: what the region has of the hard account, or is about to have."""
+        if not paid.fits(self.limit):
+            return self.burst
+        return self.burst._replace(needed=self.burst.needed + self.wanted)
+
+
+def divided(limit: ByAccount, free: Vector, claims: Mapping[str, AccountClaims]) -> dict[str, ByAccount]:
+    """`free`: of the hard account, not granted to any region yet."""
+    hard = entitlements(limit.hard, {region: claim.hard for region, claim in claims.items()})
+    if not limit.burst:
+        return {region: ByAccount(amount) for region, amount in hard.items()}
+    bursting = {r: claim.of_burst(hard[r].at_most(claim.hard.granted + free)) for r, claim in claims.items()}
+    burst = entitlements(limit.burst, bursting)
+    return {region: ByAccount(hard[region], burst[region]) for region in claims}
 
 
 def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector]:

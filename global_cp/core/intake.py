@@ -1,6 +1,8 @@
 """What is refused though it is valid: more than the quota, where the workload says so, and more than the regions'
 queues take. Never a change that asks for no more than before, so whoever wants less is always heard. Parts of the quota
 that are protected in regions where the workload may not go are none for it; what others have protected is contention.
+What is low and in no gang is measured against quota and burst together, beside what else asks for the quota and gets
+it.
 
 A queue is full when more replicas wait in a region than it has told to be its bound. A workload is refused when that
 is so in every region it may go to, and its tenant has its share of each: the bound, divided by the tenants that wait
@@ -12,13 +14,14 @@ from collections.abc import Mapping
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import AtollError, Busy, QuotaExceeded
-from atoll.model.resources import total, vector
+from atoll.model.accounts import ByAccount, limits
+from atoll.model.resources import NOTHING, Vector, total
 from global_cp.core.admission import over_quota
-from global_cp.core.records import Records, demand
+from global_cp.core.records import Records, demand, firm_demand
 from global_cp.core.spread_rules import allowed
 
 _Summaries = Mapping[str, objects_pb2.RegionSummary]
-_NOTHING = objects_pb2.WorkloadSpec()
+_NO_SPEC = objects_pb2.WorkloadSpec()
 QUEUES_FULL = "E5012"
 
 
@@ -29,7 +32,7 @@ def refused(
     wanted: objects_pb2.Workload,
     before: objects_pb2.Workload | None,
 ) -> AtollError | None:
-    old = before.spec if before else _NOTHING
+    old = before.spec if before else _NO_SPEC
     return _over_quota(records, wanted, old) or _queues_full(records, summaries, retry_ms, wanted, old)
 
 
@@ -37,21 +40,32 @@ def _over_quota(records: Records, wanted: objects_pb2.Workload, old: objects_pb2
     if wanted.spec.on_quota != objects_pb2.ON_QUOTA_REJECT:
         return None
     tenant = wanted.metadata.tenant
-    more = demand(wanted.spec) - demand(old)
+    more, more_firm = demand(wanted.spec) - demand(old), firm_demand(wanted.spec) - firm_demand(old)
     document = records.tenants.get(tenant)
-    if document is None or more.fits(demand(_NOTHING)):
+    if document is None or more.fits(NOTHING):
         return None
-    quota = vector(document.spec.quota)
+    limit = limits(document.spec)
     known = {region.metadata.name: region for region in records.regions}
     here = allowed(wanted.spec, known)
     elsewhere = total([records.protected(tenant, region) for region in known if region not in here])
-    missing = over_quota(records.asked(tenant) + more, quota) or over_quota(demand(wanted.spec), quota - elsewhere)
+    firm = records.firm(tenant) + more_firm
+    may_burst = records.asked(tenant) + more - firm
+    if more_firm.fits(NOTHING):
+        firm = firm.at_most(limit.hard)
+    own, own_firm = demand(wanted.spec), firm_demand(wanted.spec)
+    missing = _beyond(firm + may_burst, firm, limit)
+    missing = missing or _beyond(own, own_firm, limit._replace(hard=limit.hard - elsewhere))
     if not missing:
         return None
     return QuotaExceeded(
         f"tenant {tenant} has too little quota for {wanted.metadata.name}: {missing}",
         hint="ask for less, raise the quota, or say onQuota: queue",
     )
+
+
+def _beyond(asked: Vector, firm: Vector, limit: ByAccount) -> str:
+    told = "quota and burst" if limit.burst else "quota"
+    return over_quota(firm, limit.hard) or over_quota(asked, limit.both, told)
 
 
 def _queues_full(

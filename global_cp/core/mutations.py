@@ -12,9 +12,8 @@ from google.protobuf.message import Message
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import AtollError, Conflict, Invalid, Mistake, NotFound
 from atoll.model import explain
-from atoll.model.accounts import ByAccount
+from atoll.model.accounts import limits
 from atoll.model.names import mistake_in_name
-from atoll.model.resources import vector
 from atoll.store import keys
 from global_cp.core import (
     intake,
@@ -296,7 +295,7 @@ def _apply_tenant(world: World, request: global_pb2.ApplyTenantRequest, uid: str
         changed = before is None or before.spec != wanted.spec
         carry_on(wanted.metadata, before, changed=changed, uid=uid, now_ms=now_ms)
         answer = global_pb2.ApplyTenantResponse(tenant=wanted, outcome=UPDATED if before else CREATED)
-    money = purse(world.records.budgets.get(name)).with_target(ByAccount(vector(wanted.spec.quota)))
+    money = purse(world.records.budgets.get(name)).with_target(limits(wanted.spec))
     record = record_of(request, request.request_id, answer, now_ms)
     written, budget = (None, None) if unchanged else (wanted, money.to_proto(name))
     return Decided(transactions.tenant(world.records, written, budget, name, record), answer)

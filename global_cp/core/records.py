@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2
-from atoll.model.accounts import NONE, ByAccount, by_account
+from atoll.model.accounts import NONE, ByAccount, by_account, may_burst
 from atoll.model.resources import NOTHING, Vector, vector
 from atoll.store import keys
 from atoll.store.store import Delete, KeyValue, Put
@@ -103,6 +103,7 @@ class Records:
         self.revision = 0
         self._mods: dict[bytes, int] = {}
         self._asked: dict[str, Vector] = {}
+        self._firm: dict[str, Vector] = {}
         self._shared: dict[tuple[str, str], Vector] = {}
         self._regions_of: dict[tuple[str, str], tuple[str, ...]] = {}
         self._tables: dict[str, Table[Any]] = {
@@ -145,6 +146,10 @@ class Records:
         """What all workloads of the tenant that are not being deleted ask for."""
         return self._asked.get(tenant, NOTHING)
 
+    def firm(self, tenant: str) -> Vector:
+        """The part of it that burst may not pay for."""
+        return self._firm.get(tenant, NOTHING)
+
     def needed(self, tenant: str, region: str) -> Vector:
         """What the tenant's live shares in the region need."""
         return self._shared.get((tenant, region), NOTHING)
@@ -156,6 +161,10 @@ class Records:
     def beside(self, tenant: str, region: str) -> ByAccount:
         """What the region last said that it charges, or has to, beside what its shares need."""
         return self.acks.meaning(_surge, region, tenant) + self.zombie(tenant, region)
+
+    def wanted(self, tenant: str, region: str) -> Vector:
+        """What the region last said that it asks of the burst account, beside what it uses."""
+        return self.acks.meaning(_wanted, region, tenant).burst
 
     def protected(self, tenant: str, region: str) -> Vector:
         """What the tenant has protected there."""
@@ -200,6 +209,7 @@ class Records:
             if isinstance(document, objects_pb2.Workload) and not document.metadata.deleted_ms:
                 tenant = path[0]
                 self._asked[tenant] = self._asked.get(tenant, NOTHING) + demand(document.spec) * sign
+                self._firm[tenant] = self._firm.get(tenant, NOTHING) + firm_demand(document.spec) * sign
             if isinstance(document, objects_pb2.Share) and not document.removed:
                 place, asked = (path[1], path[0]), share_demand(document) * sign
                 self._shared[place] = self._shared.get(place, NOTHING) + asked
@@ -238,12 +248,25 @@ def _surge(ack: objects_pb2.SliceAck | None) -> ByAccount:
     return by_account(ack.uses, attrgetter("surge")) if ack else NONE
 
 
+def _wanted(ack: objects_pb2.SliceAck | None) -> ByAccount:
+    return by_account(ack.uses, attrgetter("wanted")) if ack else NONE
+
+
 def demand(spec: objects_pb2.WorkloadSpec) -> Vector:
     """What all replicas of the spec that may run at once are charged."""
+    return _demand(spec, spec.tasks)
+
+
+def firm_demand(spec: objects_pb2.WorkloadSpec) -> Vector:
+    """The part of it that burst may not pay for."""
+    return _demand(spec, [task for task in spec.tasks if not may_burst(spec.priority, task.gang)])
+
+
+def _demand(spec: objects_pb2.WorkloadSpec, tasks: Iterable[objects_pb2.Task]) -> Vector:
     result = NOTHING
     if spec.HasField("schedule"):
         return result  # its runs are
-    for task in spec.tasks:
+    for task in tasks:
         most = min(task.replicas, task.parallelism) if task.parallelism else task.replicas
         result += vector(task.resources.requests) * most
     return result

@@ -18,11 +18,12 @@ from typing import NamedTuple
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Settled
 from atoll.model import explain
+from atoll.model.accounts import limits, missing
 from atoll.model.resources import NOTHING, Vector, total, vector
 from global_cp.config import CoreSettings
 from global_cp.core.claims import is_over
 from global_cp.core.commands import Command
-from global_cp.core.records import Change, Records, demand, share_demand
+from global_cp.core.records import Change, Records, demand, firm_demand, share_demand
 from global_cp.core.reports import WorkloadPath
 from global_cp.core.spread import ACTIVE
 from global_cp.core.spread_rules import allowed
@@ -183,9 +184,8 @@ class Recovery:
             return told if _requires(spec) else SILENT
         if any(not vector(self._summary(region).largest_node) for region in here):
             return None
-        if tenant is not None and not demand(spec).fits(quota := vector(tenant.spec.quota)):
-            missing = (demand(spec) - quota).at_least(NOTHING)
-            return Verdict(False, NO_QUOTA, f"its replicas together ask for {missing} more than the tenant's quota")
+        if tenant is not None and (lacking := missing(demand(spec), firm_demand(spec), limits(tenant.spec))):
+            return Verdict(False, NO_QUOTA, f"its replicas together ask for {lacking} more than the tenant's quota")
         for lost in here:
             if verdict := self._without(lost, here, workload):
                 return verdict

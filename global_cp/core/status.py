@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Committed, Settled
-from atoll.model.resources import vector
+from atoll.model.accounts import limits, missing
+from atoll.model.resources import NOTHING
 from global_cp.config import CoreSettings
 from global_cp.core import jobs, notices, recovery, transactions
 from global_cp.core.alarms import Alarms
@@ -112,10 +113,10 @@ def pending_reasons(
             if task.phase == jobs.T_PENDING and task.reason
         ]
     document = records.tenants.get(tenant)
-    asked = records.asked(tenant)
-    if waiting and document is not None and not asked.fits(quota := vector(document.spec.quota)):
-        missing = (asked - quota).at_least(asked - asked)
-        message = f"the tenant's workloads ask for {missing} more than its quota"
+    lacking = missing(records.asked(tenant), records.firm(tenant), limits(document.spec)) if document else NOTHING
+    if waiting and document is not None and lacking:
+        burst = " and burst" if document.spec.burst_percent else ""
+        message = f"the tenant's workloads ask for {lacking} more than its quota{burst}"
         reasons.append(objects_pb2.PendingReason(code="QuotaExhausted", message=message))
     for region in sorted(reports):
         for reason in reports[region].pending:

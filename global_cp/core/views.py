@@ -57,6 +57,12 @@ def tenant(records: Records, name: str) -> objects_pb2.Tenant | None:
             granted=out.hard.to_proto(),
             used=used.hard.to_proto(),
             converging=not money.effective.fits(money.target),
+            burst=objects_pb2.BurstStatus(
+                limit=money.target.burst.to_proto(),
+                effective=money.effective.burst.to_proto(),
+                granted=out.burst.to_proto(),
+                used=used.burst.to_proto(),
+            ),
         )
     )
     return document

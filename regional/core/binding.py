@@ -204,7 +204,7 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
         return
     most = min(batch.slots_left, room, affordable, beside, state.settings.class_turn_slots)
     ran = cls.ran  # then these alone are taken
-    if unspoken := headroom.replicas(batch.new_room, cls):
+    if unspoken := headroom.replicas(batch.new_room, cls, payer):
         indices, avoid = cls.take(min(most, unspoken))
     else:
         indices, avoid = cls.take_among(most, task.entries)

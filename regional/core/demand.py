@@ -19,12 +19,14 @@ class Sums(NamedTuple):
     bound: int = 0
     waiting: int = 0
     asked: Vector = NOTHING  # by what waits
+    may_burst: int = 0  # of what waits
 
 
 class Demand:
     def __init__(self) -> None:
         self.all = Sums()
         self.waiting: dict[str, int] = {}  # by tenant
+        self.bursting: dict[str, dict[str, None]] = {}  # by tenant: workloads of which something waits that may burst
         self._counted: dict[_Place, Sums] = {}
         self._changed: dict[_Place, None] = {}
 
@@ -47,8 +49,15 @@ class Demand:
             self.all.bound + now.bound - before.bound,
             self.all.waiting + now.waiting - before.waiting,
             self.all.asked + now.asked - before.asked,
+            self.all.may_burst + now.may_burst - before.may_burst,
         )
-        tenant = place[0]
+        tenant, name = place
+        if now.may_burst and not before.may_burst:
+            self.bursting.setdefault(tenant, {})[name] = None
+        elif before.may_burst and not now.may_burst:
+            del self.bursting[tenant][name]
+            if not self.bursting[tenant]:
+                del self.bursting[tenant]
         if waiting := self.waiting.pop(tenant, 0) + now.waiting - before.waiting:
             self.waiting[tenant] = waiting
 
@@ -59,11 +68,12 @@ class Demand:
 
 
 def sums_of(workload: "WorkloadEntry") -> Sums:
-    bound, waiting, asked = 0, 0, NOTHING
+    bound, waiting, asked, may_burst = 0, 0, NOTHING, 0
     for task in workload.tasks.values():
         bound += task.tally.bound
         waits = task.replicas - task.tally.provided
         if waits > 0:
             waiting += waits
             asked += task.request.vector * waits
-    return Sums(bound, waiting, asked)
+            may_burst += waits if task.may_burst else 0
+    return Sums(bound, waiting, asked, may_burst)

@@ -3,13 +3,15 @@
 New work is a replica that has not run yet; it may use `100 - headroom_percent` of the capacity of the nodes that take
 work. One that has run and waits again (its node was lost or drained, it failed, its template changed) may use all, and
 so may work of priority high and above, which would stop others otherwise. Of GPUs whole devices are kept free, none
-where the part is less than one. How much: docs/scheduling.md.
+where the part is less than one. What burst accounts pay for gives way to what hard ones do, so that counts as free for
+these. How much: docs/scheduling.md.
 """
 
 from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
+from atoll.model.accounts import HARD, Account
 from atoll.model.resources import DIMENSIONS, NOTHING, Vector
 from regional.core.filters import Cure
 from regional.core.gpus import WHOLE_MILLI
@@ -22,20 +24,22 @@ CURES = frozenset({Cure.NODES, Cure.HEADROOM, Cure.REPAIR})
 
 
 class Room(NamedTuple):
-    """What new work may still be charged in all, below zero where repair has used what is kept; and what is kept."""
+    """What new work may still be charged in all, below zero where repair has used what is kept; what is kept; and what
+    gives way to hard accounts."""
 
     left: Vector
     kept: Vector
+    burst: Vector
 
-    def replicas(self, request: Vector) -> int:
+    def replicas(self, request: Vector, payer: Account) -> int:
         """How many new replicas headroom lets pass. It is silent where there is no room at all: filters tell why."""
-        new = _fitting(self.left, request)
+        new = _fitting(self.left + self.burst if payer == HARD else self.left, request)
         return new if new or _fitting(self.left + self.kept, request) else UNLIMITED
 
 
-def replicas(room_: Room, cls: SchedulingClass) -> int:
+def replicas(room_: Room, cls: SchedulingClass, payer: Account) -> int:
     """How many new replicas of a class may be placed, as far as headroom goes."""
-    return UNLIMITED if cls.band >= URGENT else room_.replicas(cls.request.vector)
+    return UNLIMITED if cls.band >= URGENT else room_.replicas(cls.request.vector, payer)
 
 
 def _fitting(left: Vector, request: Vector) -> int:
@@ -45,11 +49,11 @@ def _fitting(left: Vector, request: Vector) -> int:
 def room(state: State) -> Room:
     percent, table = state.settings.headroom_percent, state.table
     if not percent:
-        return Room(Vector(*(UNLIMITED for _ in DIMENSIONS)), NOTHING)
+        return Room(Vector(*(UNLIMITED for _ in DIMENSIONS)), NOTHING, NOTHING)
     capacity = Vector(*table.standing().capacity)
     kept = Vector(*(-(-amount * percent // 100) for amount in capacity))
     kept = kept._replace(gpu_milli=capacity.gpu_milli * percent // 100 // WHOLE_MILLI * WHOLE_MILLI)
-    return Room(capacity - kept - Vector(*table.open_use()), kept)
+    return Room(capacity - kept - Vector(*table.open_use()), kept, state.burst)
 
 
 def reason(state: State, room_: Room, request: Vector) -> objects_pb2.PendingReason:

@@ -18,7 +18,7 @@ from atoll.model.resources import NOTHING, Vector, vector
 
 STRICT = objects_pb2.QUOTA_MODE_STRICT
 UNLIMITED = 1 << 30
-Standing = tuple[int, int, ByAccount, ByAccount, ByAccount, ByAccount]  # epoch, seq, limit, bound, zombie, surge
+Standing = tuple[int, int, ByAccount, ByAccount, ByAccount, ByAccount, Vector]  # epoch, seq, limit … wanted
 
 
 @dataclass(slots=True)
@@ -35,6 +35,7 @@ class TenantAccount:
     charging: ByAccount = NONE  # sent and not settled
     zombie: ByAccount = NONE  # Z
     surge: ByAccount = NONE  # asked of the global plane beside what shares need: see surging.py
+    wanted: Vector = NOTHING  # of burst: see bursting.py
     wishes_since_ms: int = 0  # since when some of it is waited for, and nothing else; 0 = none is
     stamp: regional_pb2.SliceStamp | None = None  # newer than `record`, to be applied
     applying: objects_pb2.RegionSlice | None = None  # sent and not settled
@@ -91,10 +92,10 @@ class TenantAccount:
         if not self.mod_revision:
             return HARD, 0
         ceiling, in_use = self.ceiling(), self.in_use()
-        count = _fitting(ceiling.hard - in_use.hard, request)
+        count = fitting(ceiling.hard - in_use.hard, request)
         if count or not may_burst:
             return HARD, count
-        return BURST, _fitting(ceiling.burst - in_use.burst, request)
+        return BURST, fitting(ceiling.burst - in_use.burst, request)
 
     def affordable(self, request: Vector, may_burst: bool) -> int:
         """How many more of `request` may be charged now, at once to one account."""
@@ -183,16 +184,24 @@ class TenantAccount:
 
     def standing(self) -> Standing:
         """All that can change in an acknowledgement."""
-        return self.record.epoch, self.record.seq, self.limit, self.bound, self.zombie, self.surge
+        return (
+            self.record.epoch,
+            self.record.seq,
+            self.limit,
+            self.bound,
+            self.zombie,
+            self.surge,
+            self.wanted,
+        )
 
     def acknowledgement(self, region: str, term: int) -> objects_pb2.SliceAck:
         """What the global plane is told; every number in it is committed, but for what is asked for."""
         ack = objects_pb2.SliceAck(
             tenant=self.tenant, region=region, region_term=term, epoch=self.record.epoch, seq=self.record.seq
         )
-        told = (self.limit, self.bound, self.reserved, self.zombie, self.surge)
+        told = (self.limit, self.bound, self.reserved, self.zombie, self.surge, ByAccount(burst=self.wanted))
         for account, _ in summed(told).written():
-            limit, bound, reserved, zombie, surge = (amounts.of(account) for amounts in told)
+            limit, bound, reserved, zombie, surge, wanted = (amounts.of(account) for amounts in told)
             ack.uses.add(
                 account=account,
                 limit=limit.to_proto(),
@@ -200,6 +209,7 @@ class TenantAccount:
                 reserved=reserved.to_proto(),
                 zombie=zombie.to_proto(),
                 surge=surge.to_proto() if surge else None,
+                wanted=wanted.to_proto() if wanted else None,
             )
         return ack
 
@@ -231,5 +241,5 @@ def _grants(grant: objects_pb2.Slice) -> tuple[ByAccount, ByAccount]:
     return by_account(grant.accounts, attrgetter("granted")), by_account(grant.accounts, attrgetter("target"))
 
 
-def _fitting(room: Vector, request: Vector) -> int:
+def fitting(room: Vector, request: Vector) -> int:
     return max(0, min((r // a for a, r in zip(request, room, strict=True) if a), default=UNLIMITED))

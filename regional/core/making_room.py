@@ -1,17 +1,19 @@
-"""Room made by stopping bound replicas of lower priorities: on which node, and whom. Changes nothing but its own notes.
+"""Room made by stopping bound replicas of lower priorities, or charged to burst: on which node, and whom. Changes
+nothing but its own notes.
 
 Asked for one replica after the other: who is to be stopped for those before counts as gone. On a node one preemption at
-a time is under way. The cheapest node is taken of the first few that have victims, those that lack least first. Which
-victims of one node: victims.py.
+a time is under way. The cheapest node is taken of the first few that have victims, those that lack least first; those
+where what is charged to burst is enough come before all others. Which victims of one node: victims.py.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.accounts import BURST, HARD, Account
 from atoll.model.resources import NOTHING, Vector, total
 from regional.core import gpus, protection
 from regional.core.class_row import FEASIBLE
@@ -26,6 +28,9 @@ from regional.core.victims import Candidate, Cost, Lacking, choose, cost, freed_
 MOST_VICTIMS = 64  # of one replica: all are compared in one transaction
 
 
+_Known = dict[int, tuple[Candidate, ...] | None]  # victims by row; None: no way
+
+
 class Room(NamedTuple):
     """Where one replica may go when its victims are gone, and the devices that it gets then."""
 
@@ -34,26 +39,50 @@ class Room(NamedTuple):
     gpus: tuple[int, ...]
 
 
+class Asker(NamedTuple):
+    """For whom room is made."""
+
+    tenant: str
+    band: int
+    account: Account  # that is to pay for it
+
+    def may_stop(self, entry: SlotEntry) -> bool:
+        """What is of a lower priority and not of a better account; and, for what the hard account pays for, whatever
+        the burst account of another tenant does. So nothing that was stopped can stop what it was stopped for."""
+        lower = (entry.task.owner.share.spec.priority or objects_pb2.PRIORITY_DEFAULT) < self.band
+        if entry.account == HARD:
+            return lower and self.account == HARD
+        return lower or (self.account == HARD and entry.task.owner.tenant != self.tenant)
+
+
 class Search:
-    """For replicas of one priority. Whoever takes a room charges it before the next is asked for, and notes its victims
+    """For replicas of one asker. Whoever takes a room charges it before the next is asked for, and notes its victims
     in `state.victims`."""
 
-    def __init__(self, state: State, band: int, now_ms: int) -> None:
+    def __init__(self, state: State, asker: Asker, now_ms: int) -> None:
         self._state = state
-        self._band = band
+        self._asker = asker
         self._now_ms = now_ms
         self._taken = {entry.record.node for entry in state.victims.values()}  # by others
         self._guard = protection.Guard(state)
         self._freed: dict[int, Vector] = {}  # by row
         self._freed_gpus: dict[int, Counter[int]] = {}
-        self._known: dict[TaskEntry, dict[int, tuple[Candidate, ...] | None]] = {}  # victims by row; None: no way
+        self._known: dict[tuple[TaskEntry, bool], _Known] = {}  # of burst alone, or of all
 
     def next_room(self, task: TaskEntry) -> Room | None:
         """The cheapest for one more replica, which is taken then."""
+        state = self._state
+        if not state.burst:
+            return self._room(task, self._rows(task), False) if self._asker.account == HARD else None
         rows = self._rows(task)
-        while (row := self._cheapest(task, rows)) is not None:
-            known = self._known[task]
-            victims, known[row] = known[row], self._victims(row, task)
+        bursting = [row for row in rows if state.nodes[state.table.names[row]].burst or row in self._freed]
+        room = self._room(task, bursting, True)
+        return room or (self._room(task, rows, False) if self._asker.account == HARD else None)
+
+    def _room(self, task: TaskEntry, rows: list[int], burst: bool) -> Room | None:
+        while (row := self._cheapest(task, rows, burst)) is not None:
+            known = self._known[task, burst]
+            victims, known[row] = known[row], self._victims(row, task, burst)
             if victims is not None and victims == known[row]:  # others may have used up the budget of a service
                 return self._take(row, task.request, victims)
         return None
@@ -81,8 +110,8 @@ class Search:
             lacking[rows == row] -= freed
         return lacking.clip(min=0)
 
-    def _cheapest(self, task: TaskEntry, rows: list[int]) -> int | None:
-        state, known = self._state, self._known.setdefault(task, {})
+    def _cheapest(self, task: TaskEntry, rows: list[int], burst: bool) -> int | None:
+        state, known = self._state, self._known.setdefault((task, burst), {})
         best: tuple[Cost, int] | None = None
         seen = 0
         for row in rows:
@@ -90,7 +119,7 @@ class Search:
             if node.reserved or node.name in self._taken or not node.welcomed:
                 continue  # victims must hear of it
             if row not in known:
-                known[row] = self._victims(row, task)
+                known[row] = self._victims(row, task, burst)
             victims = known[row]
             if victims is None:
                 continue
@@ -101,7 +130,7 @@ class Search:
                 break
         return best[1] if best else None
 
-    def _victims(self, row: int, task: TaskEntry) -> tuple[Candidate, ...] | None:
+    def _victims(self, row: int, task: TaskEntry, burst: bool) -> tuple[Candidate, ...] | None:
         state, request = self._state, task.request
         protected = protection.lacking(state, task.owner.tenant, request.vector)
         amount = Vector(*self._lacking(np.array([row]), request)[0].tolist()).at_least(protected)._replace(gpu_milli=0)
@@ -112,8 +141,9 @@ class Search:
             lacking = Lacking(amount, request.vector.gpu_milli, devices)
         if lacking.met_by(()) and not protected.gpu_milli:
             return ()
-        lower = candidates(state, state.nodes[state.table.names[row]], self._band, self._now_ms)
-        chosen = choose(self._guard.beyond(task.owner.tenant, lower), lacking)
+        node = state.nodes[state.table.names[row]]
+        found = candidates(state, node.burst if burst else node.slots, self._asker, self._now_ms)
+        chosen = choose(self._guard.beyond(task.owner.tenant, found), lacking)
         freed = total([one.vector for one in chosen])
         return chosen if 0 < len(chosen) <= MOST_VICTIMS and protected.gpu_milli <= freed.gpu_milli else None
 
@@ -138,13 +168,13 @@ class Search:
         return Room(node, tuple(node.slots[one.key] for one in victims), numbers)
 
 
-def candidates(state: State, node: NodeEntry, band: int, now_ms: int) -> Iterator[Candidate]:
-    """What may be stopped there for a replica of this band: of each task no more than its budget allows."""
+def candidates(state: State, slots: Mapping[bytes, SlotEntry], asker: Asker, now_ms: int) -> Iterator[Candidate]:
+    """What of one node's slots may be stopped for it: of each task no more than its budget allows."""
     taken = Counter(e.task for e in state.victims.values() if e.marks & UP)
-    for key, entry in sorted(node.slots.items()):
+    for key, entry in sorted(slots.items()):
         task = entry.task
         spec = task.owner.share.spec
-        if (spec.priority or objects_pb2.PRIORITY_DEFAULT) >= band or key in state.victims:
+        if not asker.may_stop(entry) or key in state.victims:
             continue
         if entry.closing or entry.busy or key in state.releases or entry.status is None or task.gang:
             continue
@@ -157,4 +187,4 @@ def candidates(state: State, node: NodeEntry, band: int, now_ms: int) -> Iterato
         lost_ms = now_ms - started_ms if started_ms else 0
         left_ms = max(0, (spec.estimate_ms or NEVER_MS) - lost_ms) if entry.is_job else 0
         owner = (task.owner.tenant, task.owner.name)
-        yield Candidate(key, owner, entry.vector, lost_ms, tuple(entry.record.gpus), left_ms)
+        yield Candidate(key, owner, entry.vector, lost_ms, tuple(entry.record.gpus), left_ms, entry.account == BURST)

@@ -7,17 +7,19 @@ with the grace of their class; when the last one is released BIND-RESERVED binds
 late, unwanted, or on a node that gets no more work is swept. A gang's members are reserved like this all or none, and
 nobody is asked to close before all of them are: gangs.py.
 
-Only work of a lower priority, as it was asked for and not as it has aged, is stopped: so nothing that was preempted can
-preempt back, and since each preemption binds something of a higher priority, they end. A service is not brought below
+Only work of a lower priority, as it was asked for and not as it has aged, is stopped, and never work that the hard
+account pays for by work that the burst account does; for what the hard account pays for, any work of other tenants that
+a burst account does. So nothing that was preempted can preempt back, and since each preemption binds something of a
+better account, or of the same and of a higher priority, they end. A service is not brought below
 its disruption budget. Victims come back at the head of their class, after a pause. Which ones: making_room.py.
 """
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
-from atoll.model.accounts import Account, charged_to
+from atoll.model.accounts import HARD, Account, charged_to
 from regional.core import backfill, binding, decisions, gang_placing, kept_room, making_way, reservations
 from regional.core.gangs import bound_record, look, swept_record, together
-from regional.core.making_room import Room, Search
+from regional.core.making_room import Asker, Room, Search
 from regional.core.queue import MAY_PREEMPT, SchedulingClass
 from regional.core.records import RESERVED, SlotEntry, TaskEntry, WorkloadEntry
 from regional.core.reservations import BindPreempting, Preempt, SweepOne
@@ -69,7 +71,7 @@ def _preempt(state: State, lane: int, cls: SchedulingClass, turn: Turn) -> Preem
     if not affordable:
         return None
     with kept_room.passing(state, cls, workload, turn.now_ms):
-        room = Search(state, cls.band, turn.now_ms).next_room(task)
+        room = Search(state, Asker(cls.tenant, cls.band, payer), turn.now_ms).next_room(task)
     return _reserve(state, lane, task, payer, room, turn) if room else None
 
 
@@ -79,7 +81,8 @@ def _for_gang(state: State, cls: SchedulingClass, workload: WorkloadEntry, turn:
     if gang is None or gang.cls is not cls or gang.record or gang.flying or gang.planned or gang.giving_up:
         return
     members = gang_placing.waiting(gang)
-    if members and not gang_placing.place(state, gang, members, turn, Search(state, cls.band, turn.now_ms)):
+    search = Search(state, Asker(cls.tenant, cls.band, HARD), turn.now_ms)
+    if members and not gang_placing.place(state, gang, members, turn, search):
         cls.take(1)
         look(state, workload)
 

@@ -2,7 +2,8 @@
 
 Others' work is placed only as far as what is free on the nodes that take work still holds all that is protected and not
 in use; and it stops no replica by which that replica's tenant would fall below its protected part. Both go by sums over
-the region, per dimension: on which node the room is, nobody promises. What is lost with its node is lost to all.
+the region, per dimension: on which node the room is, nobody promises. What is lost with its node is lost to all. A part
+is of the quota: what a burst account pays for neither fills it nor is kept by it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ import numpy as np
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
+from atoll.model.accounts import HARD
 from atoll.model.resources import NOTHING, Vector, total
 from regional.core.filters import Cure
 from regional.core.ledger import UNLIMITED, TenantAccount
@@ -65,7 +67,7 @@ class Guard:
         for one in candidates:
             owner = one.workload[0]
             account = self._state.protected.get(owner)
-            if account is None or owner == tenant:
+            if account is None or owner == tenant or one.burst:
                 yield one
                 continue
             left = spare[owner] if owner in spare else self._spare(account)
@@ -80,7 +82,7 @@ class Guard:
         count, spare = self._known.get(account.tenant, (-1, NOTHING))
         if count != len(victims):
             owned = [w for (tenant, _), w in self._state.workloads.items() if tenant == account.tenant]
-            entries = (e for workload in owned for e in workload.entries() if e.bound)
+            entries = (e for workload in owned for e in workload.entries() if e.bound and e.account == HARD)
             stay = total([e.vector for e in entries if not e.closing and e.key not in victims])
             spare = (stay - account.protected).at_least(NOTHING)
             self._known[account.tenant] = len(victims), spare

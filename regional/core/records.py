@@ -323,6 +323,7 @@ class NodeEntry:
     rests: int = 0  # in a row
     misses: int = 0  # plans refused because of its record, since it last rested
     slots: dict[bytes, SlotEntry] = field(default_factory=dict)  # bound to it
+    burst: dict[bytes, SlotEntry] = field(default_factory=dict)  # of these, charged to burst accounts
     reserved: dict[bytes, SlotEntry] = field(default_factory=dict)
     zombies: dict[bytes, ZombieEntry] = field(default_factory=dict)
 

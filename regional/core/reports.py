@@ -8,7 +8,7 @@ import numpy as np
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import NOTHING, Vector
-from regional.core import ailing, gangs, headroom, slices
+from regional.core import ailing, bursting, gangs, headroom, slices
 from regional.core.binding import announce
 from regional.core.commands import SendUp
 from regional.core.filters import Cure
@@ -57,6 +57,7 @@ class Reporter:
                 message = regional_pb2.UplinkMessage(summary=bare)
                 message.summary.revision = state.revision
                 turn.do(SendUp(message))
+        bursting.look(state)
         for account in state.accounts.values():
             if account.mod_revision and account.standing() != account.reported:
                 slices.acknowledge(state, account, turn)

@@ -2,7 +2,7 @@
 when the global plane has not renewed them in time."""
 
 from atoll.api.v1 import objects_pb2, regional_pb2
-from regional.core import transactions
+from regional.core import bursting, transactions
 from regional.core.commands import SendUp
 from regional.core.ledger import STRICT, TenantAccount, is_newer
 from regional.core.state import State, Turn
@@ -57,6 +57,7 @@ def slice_committed(state: State, operation: ApplySlice, revision: int, turn: Tu
     account = operation.account
     account.applying = None
     adopt(state, account, operation.record, revision)
+    bursting.look_at(state, account)  # what waited for a higher limit has it now
     acknowledge(state, account, turn)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.lane import Authority, Plan
-from atoll.model.accounts import Account, charged_to
+from atoll.model.accounts import BURST, Account, charged_to
 from atoll.model.lifecycle import SLOT, step
-from atoll.model.resources import Vector, vector
+from atoll.model.resources import NOTHING, Vector, vector
 from atoll.store import keys
 from regional.config import CoreSettings
 from regional.core import overcommit
@@ -73,6 +73,7 @@ class State:
         self.workloads: dict[tuple[str, str], WorkloadEntry] = {}
         self.accounts: dict[str, TenantAccount] = {}
         self.protected: dict[str, TenantAccount] = {}  # those with a protected part
+        self.burst = NOTHING  # bound or reserved by burst accounts: hard ones may have its room
         self.zombies: dict[bytes, ZombieEntry] = {}
         self.queue = Queue(settings.ageing_ms, settings.overdue_turn)
         self.rows = ClassRows(self.table, settings.cached_classes)
@@ -264,12 +265,15 @@ class State:
     def _enter_node(self, entry: SlotEntry) -> _Held:
         node = self.node(entry.record.node)
         (node.reserved if entry.reserved else node.slots)[entry.key] = entry
+        if entry.bound and entry.account == BURST:
+            node.burst[entry.key] = entry
         return node, entry.task, entry.vector, entry.reserved, entry.account
 
     def _leave_node(self, entry: SlotEntry, freed: _Alike) -> None:
         if entry.placed:
             node = self.nodes[entry.record.node]
             del (node.reserved if entry.reserved else node.slots)[entry.key]
+            node.burst.pop(entry.key, None)
             self.preempting.update(node.reserved)  # perhaps for one of them
             if entry.vector.gpu_milli and entry.record.gpus:
                 self.table.credit_gpus(node.row, entry.record.gpus, entry.vector.gpu_milli)
@@ -283,6 +287,8 @@ class State:
             tenant.reserved += held
         else:
             tenant.bound += held
+        if account == BURST:
+            self.burst += amount
 
     def _free(self, freed: _Alike) -> None:
         for (node, task, one, reserved, account), count in freed.items():

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from atoll.errors import require
-from atoll.model.accounts import summed
+from atoll.model.accounts import BURST, summed
 from atoll.model.resources import Vector, vector
 from regional.core.gpus import WHOLE_MILLI
 
@@ -40,8 +40,14 @@ def check_sums(state: "State") -> None:
         require(on_gpus == used.gpu_milli, f"I3: the GPUs of node {node.name} are charged for what it holds")
         for number, milli in _on_devices(node).items():
             require(milli <= WHOLE_MILLI, f"I3: GPU {number} of node {node.name} gives at most {WHOLE_MILLI} milli")
+    burst = Vector()
     for tenant, account in state.accounts.items():
         slots = [e for (t, _), w in state.workloads.items() if t == tenant for e in w.entries()]
         bound, reserved = (summed(e.charge for e in slots if getattr(e, x)) for x in ("bound", "reserved"))
+        burst += (bound + reserved).burst
         require((bound, reserved) == (account.bound, account.reserved), f"I3: U and V of {tenant}")
         account.check()
+    require(burst == state.burst, "I3: what burst accounts pay for")
+    for node in state.nodes.values():
+        bursting = {key: entry for key, entry in node.slots.items() if entry.account == BURST}
+        require(bursting == node.burst, f"I3: what node {node.name} holds of burst accounts")

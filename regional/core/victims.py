@@ -1,6 +1,7 @@
 """Which bound replicas give their room to one of a higher priority: values in, values out.
 
-Victims are of lower classes only, on one node. The best choice disrupts the fewest workloads, then stops the fewest
+Victims are on one node. The best choice disrupts the fewest workloads that the hard account pays for, then the fewest
+workloads, then stops the fewest
 replicas, then loses the least work, in whole minutes, then has the least left to run by its estimates. Exact among the
 few most useful candidates of a node; where those do not make enough room, greedy over all of them. GPUs are looked at
 one by one: whole ones must become idle, a part needs enough of one and the same device.
@@ -27,11 +28,13 @@ class Candidate(NamedTuple):
     lost_ms: int  # work that is done again
     gpus: tuple[int, ...] = ()  # the devices it holds, each with an equal part of the vector's `gpu_milli`
     left_ms: int = 0  # that it has still to run, by its estimate
+    burst: bool = False  # charged to a burst account: such room is reclaimed first
 
 
 class Cost(NamedTuple):
     """The order of choices: less is better."""
 
+    hard_workloads: int
     workloads: int
     victims: int
     lost_min: int
@@ -68,14 +71,17 @@ def freed_gpus(victims: Iterable[Candidate]) -> Counter[int]:
 
 def cost(victims: Sequence[Candidate]) -> Cost:
     lost_min = sum(v.lost_ms for v in victims) // _MINUTE_MS
-    return Cost(len({v.workload for v in victims}), len(victims), lost_min, sum(v.left_ms for v in victims))
+    hard = len({v.workload for v in victims if not v.burst})
+    return Cost(hard, len({v.workload for v in victims}), len(victims), lost_min, sum(v.left_ms for v in victims))
 
 
 def choose(candidates: Iterable[Candidate], lacking: Lacking) -> tuple[Candidate, ...]:
     """Victims that free at least what is lacking; empty when all of them would not."""
     found = list(candidates)
     ranks = _ranks(found, lacking)
-    useful = sorted(found, key=lambda c: (ranks.get(c.key, 0), -_part(c.vector, lacking.amount), *cost((c,)), c.key))
+    useful = sorted(
+        found, key=lambda c: (not c.burst, ranks.get(c.key, 0), -_part(c.vector, lacking.amount), *cost((c,)), c.key)
+    )
     if not lacking.met_by(useful):
         return ()
     few = useful[:EXACT]
@@ -122,4 +128,4 @@ def _by_workload(useful: Sequence[Candidate], missing: Vector) -> list[Candidate
     for one in useful:
         sums[one.workload] = sums.get(one.workload, NOTHING) + one.vector
     order = sorted(sums, key=lambda workload: (-_part(sums[workload], missing), workload))
-    return sorted(useful, key=lambda c: order.index(c.workload))
+    return sorted(useful, key=lambda c: (not c.burst, order.index(c.workload)))

@@ -157,9 +157,9 @@ def _why(state: State, task: TaskEntry, index: int, common: regional_pb2.SlotWhy
     if entry := task.ailing.get(index):
         answer.reasons.append(ailment(entry))
     if record.state == objects_pb2.SLOT_STATE_BOUND:
-        answer.node = record.node
+        answer.node, answer.account = record.node, task.entries[index].account
     elif record.state == objects_pb2.SLOT_STATE_RESERVED:
-        answer.node = record.node
+        answer.node, answer.account = record.node, task.entries[index].account
         answer.reasons.append(_reserved(state, task, index))
     elif record.not_before_ms > now_ms:
         preempted = record.exit.reason == STOPPED and record.exit.message
@@ -194,13 +194,14 @@ def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReaso
         cls = gangs.stands_as(task)
         return list(cls.reasons) if cls and cls.parked else [explain.reason(explain.QUEUED)]
     account = state.account(task.owner.tenant)
-    if not account.affordable(task.request.vector, task.may_burst):
+    payer, affordable = account.payer(task.request.vector, task.may_burst)
+    if not affordable:
         return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector, task.may_burst))]
     if not protection.replicas(state, account.tenant, task.request.vector):
         return [protection.reason(state, account.tenant, task.request.vector)]
     room = headroom.room(state)
     fresh = task.cls is not None and all(index not in task.entries for index in task.cls.indices())
-    if fresh and task.cls and not headroom.replicas(room, task.cls):
+    if fresh and task.cls and not headroom.replicas(room, task.cls, payer):
         return [headroom.reason(state, room, task.request.vector)]
     row = state.class_row(task)
     refusals = explain_refusals(row, task.around)

@@ -80,7 +80,8 @@ class _Room:
                 return self._state.account(cls.tenant).affordable(cls.request.vector, cls.may_burst)
             case Cure.HEADROOM:
                 self._headroom = self._headroom or headroom.room(self._state)
-                return headroom.replicas(self._headroom, cls)
+                payer, _ = self._state.account(cls.tenant).payer(cls.request.vector, cls.may_burst)
+                return headroom.replicas(self._headroom, cls, payer)
             case Cure.PROTECTED:
                 return protection.replicas(self._state, cls.tenant, cls.request.vector)
             case _:

@@ -174,3 +174,43 @@ async def test_room_is_made_and_a_gang_starts_whole_though_the_leader_dies(
     assert (await client.workloads.get("low")).status.counts.bound == 1, "one was stopped, and no more"
     verdict = await cluster.verdict()
     assert not verdict.broken, "\n".join(map(str, verdict.violations))
+
+
+async def test_low_work_ends_at_burst_default_work_at_quota_and_quota_gets_the_room_of_burst(
+    cluster: Cluster, client: AsyncClient
+) -> None:
+    """In the region that the others have left: a tenant with the quota for 4 replicas, and burst for 2."""
+    node = next(node for node in await client.nodes.list() if node.metadata.name.startswith("r2-"))
+    percent = node.capacity.cpu_milli // 100
+    small = objects_pb2.Tenant(metadata=objects_pb2.Metadata(name="small"))
+    small.spec.quota.CopyFrom(objects_pb2.Resources(cpu_milli=49 * percent, memory_mib=4_096))
+    await client.tenants.apply(small)
+
+    async def apply(name: str, tenant: str, priority: str, count: int, cpu_percent: int) -> None:
+        task = f"{{count: {count}, command: [sleep, '1000'], terminationGrace: 1s"
+        task += f", resources: {{cpu: {cpu_percent * percent}m, memory: 16Mi}}}}"
+        spec = f"{{type: job, priority: {priority}, regions: [r2], task: {task}}}"
+        text = f"apiVersion: atoll/v1\nkind: Workload\nmetadata: {{name: {name}, tenant: {tenant}}}\nspec: {spec}"
+        await _apply(client, text)
+
+    async def until(name: str, tenant: str, bound: int, code: str) -> None:
+        async with asyncio.timeout(60):
+            while True:
+                status = (await client.workloads.get(name, tenant=tenant)).status
+                if status.counts.bound == bound and (not code or code in {reason.code for reason in status.pending}):
+                    return
+                await asyncio.sleep(0.1)
+
+    await apply("low", "small", "low", 10, 10)
+    await until("low", "small", 6, "QuotaExhausted")
+    status = (await client.tenants.get("small")).status
+    assert status.burst.limit.cpu_milli == 49 * percent // 2
+    await apply("web", "small", "default", 1, 10)
+    await apply("idle", "default", "best-effort", 1, 42)  # 40 % of the node are free
+    await until("idle", "default", 1, "")
+    await until("low", "small", 5, "")
+    await until("web", "small", 0, "QuotaExhausted")
+    for name, tenant in (("low", "small"), ("web", "small"), ("idle", "default")):
+        await client.workloads.delete(name, tenant=tenant)
+    verdict = await cluster.verdict()
+    assert not verdict.broken, "\n".join(map(str, verdict.violations))

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from atoll.api.v1 import objects_pb2
+from atoll.model.accounts import ByAccount
 from atoll.model.resources import NOTHING
 from global_cp.core.budgets import Budgets
+from global_cp.core.entitlements import AccountClaims
 from global_cp.core.events import Notified
 from global_cp.core.notices import Notices
 from global_cp.core.policy_rollout import PolicyRollout
 from regional.core import filters, neighbours, protection, removal, scores
-from regional.core.ledger import UNLIMITED
+from regional.core.ledger import UNLIMITED, TenantAccount
 from regional.core.state import State
 from simulation.features import Features
 from tests.simulation.mutants import mutant
@@ -20,6 +22,7 @@ from tests.simulation.reservation_mutants import MUTANTS as MUTANTS
 
 RULES, GPUS = Features(rules=True), Features(gpus=True)
 PROTECTED = Features(protected=True, crowded=True)
+BURST = Features(burst=True, crowded=True)
 
 
 @mutant("weight or mode", events=2_000, features=Features(strict=True))
@@ -88,3 +91,31 @@ def a_region_goes_on_by_the_weights_that_are_built_in(patch: pytest.MonkeyPatch)
 def what_was_sent_has_arrived(patch: pytest.MonkeyPatch) -> None:
     heard = Notices.heard
     patch.setattr(Notices, "heard", lambda self, event, now_ms: heard(self, Notified(event.number), now_ms))
+
+
+@mutant("I3", features=BURST, events=6_000)
+def burst_pays_for_default_work(patch: pytest.MonkeyPatch) -> None:
+    payer = TenantAccount.payer
+    patch.setattr(TenantAccount, "payer", lambda self, request, may_burst: payer(self, request, True))
+
+
+@mutant("I3", features=BURST, events=6_000)
+def quota_and_burst_are_one_limit(patch: pytest.MonkeyPatch) -> None:
+    ceiling = TenantAccount.ceiling
+
+    def of_both(self: TenantAccount) -> ByAccount:
+        both = ceiling(self)
+        return both._replace(hard=both.both)
+
+    patch.setattr(TenantAccount, "ceiling", of_both)
+
+
+@mutant("of burst", features=BURST, events=4_000, regions=2)
+def burst_that_nobody_uses_never_comes_back(patch: pytest.MonkeyPatch) -> None:
+    of_burst = AccountClaims.of_burst
+
+    def at_least_as_now(self: AccountClaims, paid: Any) -> Any:
+        claim = of_burst(self, paid)
+        return claim._replace(needed=claim.needed.at_least(claim.granted))
+
+    patch.setattr(AccountClaims, "of_burst", at_least_as_now)

@@ -11,7 +11,7 @@ import pytest
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Committed, Plan, Rejected, Settled
 from atoll.model.resources import Vector
-from global_cp.core import budgets, events, mutations, spread, transactions
+from global_cp.core import budgets, entitlements, events, mutations, spread, transactions
 from global_cp.core.budgets import Budgets
 from global_cp.core.purse import Purse
 from global_cp.core.records import Records, Table
@@ -126,12 +126,12 @@ def a_shrink_takes_back_at_once(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("keeps", regions=2)
 def idle_slices_never_come_back(patch: pytest.MonkeyPatch) -> None:
-    entitlements = budgets.entitlements
+    divided = entitlements.entitlements
 
     def at_least_as_now(quota: Vector, claims: Any) -> Any:
-        return entitlements(quota, {r: c._replace(needed=c.needed.at_least(c.granted)) for r, c in claims.items()})
+        return divided(quota, {r: c._replace(needed=c.needed.at_least(c.granted)) for r, c in claims.items()})
 
-    patch.setattr(budgets, "entitlements", at_least_as_now)
+    patch.setattr(entitlements, "entitlements", at_least_as_now)
 
 
 # ---- a region and its global plane

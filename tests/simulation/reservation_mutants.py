@@ -62,8 +62,8 @@ def a_new_leader_sweeps_every_reservation(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("preemption", events=8_000)
 def equals_are_stopped_too(patch: pytest.MonkeyPatch) -> None:
-    candidates = making_room.candidates
-    patch.setattr(making_room, "candidates", lambda state, node, band, now: candidates(state, node, band + 1, now))
+    may_stop = making_room.Asker.may_stop
+    patch.setattr(making_room.Asker, "may_stop", lambda self, entry: may_stop(self._replace(band=self.band + 1), entry))
 
 
 @mutant("capacity", events=8_000)

@@ -32,6 +32,15 @@ def test_what_is_drawn_happens() -> None:
     assert SEEN - seen.keys() == set()
 
 
+def test_burst_is_used() -> None:
+    seen: Counter[str] = Counter()
+    for seed in (2, 4, 6):
+        outcome = run(seed, 4_000, features=Features(burst=True))
+        assert not outcome.failure, outcome.failure
+        seen.update(dict(outcome.seen))
+    assert seen["bound by burst"]
+
+
 def test_features_are_drawn_in_every_combination() -> None:
     drawn = [draw(seed) for seed in range(1, 301)]
     assert len(set(drawn)) > 100

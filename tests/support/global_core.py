@@ -24,7 +24,7 @@ from global_cp.core.commands import Command
 from global_cp.core.machine import Machine
 from global_cp.core.records import Records
 
-HARD = objects_pb2.ACCOUNT_HARD
+HARD, BURST = objects_pb2.ACCOUNT_HARD, objects_pb2.ACCOUNT_BURST
 QUOTA, UNIT, NOTHING = Vector(10_000, 10_000), Vector(500, 256), Vector()
 DEFAULTS = CoreSettings()
 
@@ -260,11 +260,27 @@ def policy(name: str = "weights", /, **strategies: Mapping[str, float]) -> objec
     return objects_pb2.SchedulerPolicy(metadata=objects_pb2.Metadata(name=name), spec=spec)
 
 
-def ack(slice_: objects_pb2.Slice, limit: Vector, bound: Vector = NOTHING, term: int = 1) -> objects_pb2.SliceAck:
-    """What a region that applied `slice_` says."""
+def ack(
+    slice_: objects_pb2.Slice,
+    limit: Vector,
+    bound: Vector = NOTHING,
+    term: int = 1,
+    burst: Vector = NOTHING,
+    bursting: Vector = NOTHING,
+    wanted: Vector = NOTHING,
+) -> objects_pb2.SliceAck:
+    """What a region that applied `slice_` says; `burst`: its limit of that account."""
     use = objects_pb2.AccountUse(account=HARD, limit=limit.to_proto(), bound=bound.to_proto())
+    of_burst = objects_pb2.AccountUse(
+        account=BURST, limit=burst.to_proto(), bound=bursting.to_proto(), wanted=wanted.to_proto()
+    )
     return objects_pb2.SliceAck(
-        tenant=slice_.tenant, region=slice_.region, region_term=term, epoch=slice_.epoch, seq=slice_.seq, uses=[use]
+        tenant=slice_.tenant,
+        region=slice_.region,
+        region_term=term,
+        epoch=slice_.epoch,
+        seq=slice_.seq,
+        uses=[use, of_burst],
     )
 
 

@@ -187,6 +187,8 @@ class RegionalWorld:
         valid_until_ms: int = 0,
         weight: int = 1,
         protected: Vector = NOTHING,
+        burst: Vector = NOTHING,
+        burst_target: Vector | None = None,
     ) -> None:
         self._global_revision += 1
         account = objects_pb2.AccountSlice(
@@ -194,12 +196,17 @@ class RegionalWorld:
             granted=limit.to_proto(),
             target=(limit if target is None else target).to_proto(),
         )
+        of_burst = objects_pb2.AccountSlice(
+            account=objects_pb2.ACCOUNT_BURST,
+            granted=burst.to_proto(),
+            target=(burst if burst_target is None else burst_target).to_proto(),
+        )
         slice_ = objects_pb2.Slice(
             tenant=tenant,
             region=REGION,
             epoch=1,
             seq=seq,
-            accounts=[account],
+            accounts=[account, *([of_burst] if burst else [])],
             mode=objects_pb2.QuotaMode.ValueType(mode),
             valid_until_ms=valid_until_ms,
             weight=weight,

@@ -871,9 +871,12 @@ class TenantSpec(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     PROTECTED_FIELD_NUMBER: _builtins.int
+    BURST_PERCENT_FIELD_NUMBER: _builtins.int
     weight: _builtins.int
     """share in fairness, 1..1000, default 1"""
     mode: Global___QuotaMode.ValueType
+    burst_percent: _builtins.int
+    """of the quota, beside it, for priority low and below: 0 to 50, default 50"""
     @_builtins.property
     def quota(self) -> Global___Resources: ...
     @_builtins.property
@@ -887,12 +890,15 @@ class TenantSpec(_message.Message):
         weight: _builtins.int = ...,
         mode: Global___QuotaMode.ValueType = ...,
         protected: _abc.Iterable[Global___RegionAmount] | None = ...,
+        burst_percent: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_burst_percent", b"_burst_percent", "burst_percent", b"burst_percent", "quota", b"quota"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "protected", b"protected", "quota", b"quota", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_burst_percent", b"_burst_percent", "burst_percent", b"burst_percent", "mode", b"mode", "protected", b"protected", "quota", b"quota", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__burst_percent: _TypeAlias = _typing.Literal["burst_percent"]  # noqa: Y015
+    _WhichOneofArgType__burst_percent: _TypeAlias = _typing.Literal["_burst_percent", b"_burst_percent"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__burst_percent) -> _WhichOneofReturnType__burst_percent | None: ...
 
 Global___TenantSpec: _TypeAlias = TenantSpec  # noqa: Y015
 
@@ -927,8 +933,9 @@ class TenantStatus(_message.Message):
     GRANTED_FIELD_NUMBER: _builtins.int
     USED_FIELD_NUMBER: _builtins.int
     CONVERGING_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
     converging: _builtins.bool
-    """effective is still above the quota"""
+    """effective is still above the quota, or burst above its limit"""
     @_builtins.property
     def effective(self) -> Global___Resources:
         """L_effective: falls to the quota as budget returns"""
@@ -941,6 +948,10 @@ class TenantStatus(_message.Message):
     def used(self) -> Global___Resources:
         """sum of U + V as last acknowledged by the regions"""
 
+    @_builtins.property
+    def burst(self) -> Global___BurstStatus:
+        """the amounts above are of the hard account"""
+
     def __init__(
         self,
         *,
@@ -948,14 +959,49 @@ class TenantStatus(_message.Message):
         granted: Global___Resources | None = ...,
         used: Global___Resources | None = ...,
         converging: _builtins.bool = ...,
+        burst: Global___BurstStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "granted", b"granted", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "effective", b"effective", "granted", b"granted", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["converging", b"converging", "effective", b"effective", "granted", b"granted", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "converging", b"converging", "effective", b"effective", "granted", b"granted", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TenantStatus: _TypeAlias = TenantStatus  # noqa: Y015
+
+@_typing.final
+class BurstStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limit(self) -> Global___Resources:
+        """the tenant's percentage of its quota"""
+
+    @_builtins.property
+    def effective(self) -> Global___Resources: ...
+    @_builtins.property
+    def granted(self) -> Global___Resources: ...
+    @_builtins.property
+    def used(self) -> Global___Resources: ...
+    def __init__(
+        self,
+        *,
+        limit: Global___Resources | None = ...,
+        effective: Global___Resources | None = ...,
+        granted: Global___Resources | None = ...,
+        used: Global___Resources | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "granted", b"granted", "limit", b"limit", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "granted", b"granted", "limit", b"limit", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BurstStatus: _TypeAlias = BurstStatus  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
@@ -1285,6 +1331,7 @@ class AccountUse(_message.Message):
     RESERVED_FIELD_NUMBER: _builtins.int
     ZOMBIE_FIELD_NUMBER: _builtins.int
     SURGE_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
     account: Global___Account.ValueType
     @_builtins.property
     def limit(self) -> Global___Resources:
@@ -1306,6 +1353,10 @@ class AccountUse(_message.Message):
     def surge(self) -> Global___Resources:
         """asked for, to have successors beside the replicas that leave their nodes"""
 
+    @_builtins.property
+    def wanted(self) -> Global___Resources:
+        """of burst: by replicas that wait, and that the hard account does not pay for"""
+
     def __init__(
         self,
         *,
@@ -1315,10 +1366,11 @@ class AccountUse(_message.Message):
         reserved: Global___Resources | None = ...,
         zombie: Global___Resources | None = ...,
         surge: Global___Resources | None = ...,
+        wanted: Global___Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "limit", b"limit", "reserved", b"reserved", "surge", b"surge", "zombie", b"zombie"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "limit", b"limit", "reserved", b"reserved", "surge", b"surge", "wanted", b"wanted", "zombie", b"zombie"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bound", b"bound", "limit", b"limit", "reserved", b"reserved", "surge", b"surge", "zombie", b"zombie"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bound", b"bound", "limit", b"limit", "reserved", b"reserved", "surge", b"surge", "wanted", b"wanted", "zombie", b"zombie"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

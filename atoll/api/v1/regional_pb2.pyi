@@ -269,12 +269,15 @@ class SlotWhy(_message.Message):
     ON_NODE_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     state: _objects_pb2.SlotState.ValueType
     node: _builtins.str
     waiting_ms: _builtins.int
     queue_position: _builtins.int
     """0 = not queued"""
     region: _builtins.str
+    account: _objects_pb2.Account.ValueType
+    """that it is charged to, while it is reserved or bound"""
     @_builtins.property
     def id(self) -> _objects_pb2.SlotId: ...
     @_builtins.property
@@ -306,10 +309,11 @@ class SlotWhy(_message.Message):
         on_node: _abc.Iterable[_objects_pb2.PendingReason] | None = ...,
         region: _builtins.str = ...,
         next: Global___NextAct | None = ...,
+        account: _objects_pb2.Account.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "id", b"id", "next", b"next", "node", b"node", "on_node", b"on_node", "queue_position", b"queue_position", "reasons", b"reasons", "region", b"region", "state", b"state", "waiting_ms", b"waiting_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "decision", b"decision", "id", b"id", "next", b"next", "node", b"node", "on_node", b"on_node", "queue_position", b"queue_position", "reasons", b"reasons", "region", b"region", "state", b"state", "waiting_ms", b"waiting_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

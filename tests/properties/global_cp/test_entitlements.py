@@ -3,8 +3,9 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
+from atoll.model.accounts import ByAccount, summed
 from atoll.model.resources import Vector, total
-from global_cp.core.entitlements import Claim, entitlements
+from global_cp.core.entitlements import AccountClaims, Claim, divided, entitlements
 
 vectors = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda amounts: Vector(*amounts))
 NONE = st.just(Vector())
@@ -58,3 +59,30 @@ def test_what_is_protected_is_there_whatever_others_use(quota: Vector, claims: d
     assert total(list(shares.values())).fits(quota)
     if total([claim.protected for claim in claims.values()]).fits(quota):
         assert all(claim.protected.fits(shares[name]) for name, claim in claims.items())
+
+
+bursting = st.dictionaries(
+    st.sampled_from("abc"),
+    st.builds(
+        AccountClaims,
+        st.builds(Claim, vectors, vectors, vectors, vectors, vectors, NONE),
+        vectors.flatmap(lambda used: st.builds(Claim, st.just(used), vectors, NONE, st.just(used), vectors, NONE)),
+        vectors,
+        vectors,
+    ),
+)
+
+
+@given(limit=st.builds(ByAccount, vectors, vectors), free=vectors, claims=bursting)
+def test_accounts_are_divided_apart_and_burst_is_for_what_quota_does_not_pay_for(
+    limit: ByAccount, free: Vector, claims: dict[str, AccountClaims]
+) -> None:
+    shares = divided(limit, free, claims)
+    assert summed(shares.values()).fits(limit)
+    hard = entitlements(limit.hard, {name: claim.hard for name, claim in claims.items()})
+    assert {name: share.hard for name, share in shares.items()} == hard, "burst changes nothing of the quota"
+    for name, claim in claims.items():
+        most = claim.burst.needed + claim.burst.beside + claim.wanted
+        assert shares[name].burst.fits(most)
+        if not hard[name].at_most(claim.hard.granted + free).fits(claim.limit):
+            assert shares[name].burst.fits(claim.burst.needed + claim.burst.beside), "hard may pay for what waits"

@@ -94,9 +94,9 @@ def test_more_candidates_than_are_tried_together_free_one_device_and_no_more() -
     """Twelve halves on six devices, and a whole one is asked for."""
     halves = [Candidate(b"%02d" % i, ("t", f"w{i}"), Vector(gpu_milli=500), 0, (i // 2,)) for i in range(12)]
     chosen = choose(halves, Lacking(Vector(), 3_000, tuple((number, 0) for number in range(6))))
-    assert cost(chosen) == Cost(6, 6, 0, 0)
+    assert cost(chosen) == Cost(6, 6, 6, 0, 0)
     chosen = choose(halves, Lacking(Vector(), 5_000, tuple((number, 0) for number in range(6))))
-    assert cost(chosen) == Cost(10, 10, 0, 0)
+    assert cost(chosen) == Cost(10, 10, 10, 0, 0)
 
 
 def test_of_those_that_have_run_as_long_the_one_with_the_least_left_goes() -> None:
