@@ -215,7 +215,8 @@ class RegionView:
             return False
         if not self._beside_protected(of[0], request * count):
             return False
-        open_ = [name for name, record in self.records.items() if not rules.refusal(record, task)]
+        kept = rules.kept([each for each in self.machines if isinstance(each, Machine)], share)
+        open_ = [name for name, record in self.records.items() if name not in kept and not rules.refusal(record, task)]
         if count > 1 and (rules.is_ruled(task) or self._kept_away(of)):
             return False
         ground = self._ground()

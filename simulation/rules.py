@@ -11,6 +11,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.model.selectors import matches, tolerates
 
 if TYPE_CHECKING:
+    from regional.core.machine import Machine
     from simulation.world import World
 
 ZONES, DISKS, MODELS = ("a", "b", "c"), ("ssd", "hdd"), ("T4", "A100")
@@ -20,6 +21,15 @@ WHOLE_MILLI = 1000
 IN, NOT_IN = objects_pb2.SELECTOR_OPERATOR_IN, objects_pb2.SELECTOR_OPERATOR_NOT_IN
 KEEPS_OFF = (objects_pb2.TAINT_EFFECT_NO_SCHEDULE, objects_pb2.TAINT_EFFECT_NO_EXECUTE)
 Named = tuple[str, str]  # tenant and workload
+
+
+def kept(machines: Iterable["Machine"], share: objects_pb2.Share) -> set[str]:
+    """Nodes whose room a leader keeps for what has waited longer (docs/scheduling.md#backfill) and is of no lower
+    priority than this: so it may wait though there is room."""
+    band = share.spec.priority or objects_pb2.PRIORITY_DEFAULT
+    leading = [machine.state for machine in machines if machine.state]
+    holds = [(state.table.names, state.hold) for state in leading if state.hold]
+    return {names[row] for names, hold in holds if band <= hold.cls.band for row in hold.rows}
 
 
 def labels(world: "World") -> tuple[objects_pb2.Label, ...]:
