@@ -19,6 +19,7 @@ Event_contra = TypeVar("Event_contra", contravariant=True)
 Command_co = TypeVar("Command_co", covariant=True)
 
 BATCH_EVENTS = 256  # then the asyncio loop gets its turn, so that I/O is never starved by a flood of events
+BATCH_MS = 50  # nor by a few that take long: the renewal of a lease waits for its turn too
 LONGEST_SLEEP_S = 1.0  # asyncio's timers stand still while the machine is suspended; the clock does not
 
 
@@ -73,10 +74,12 @@ class CoreLoop(Generic[Event, Command]):
 
     def _drain(self) -> None:
         """Handles one batch, and `wake` first if it is due: a flood of events cannot hold up a deadline."""
-        due_ms = self._machine.next_deadline()
-        if due_ms is not None and due_ms <= self._clock.now_ms():
+        due_ms, began_ms = self._machine.next_deadline(), self._clock.now_ms()
+        if due_ms is not None and due_ms <= began_ms:
             self._handle(self._wake)
         for _ in range(min(BATCH_EVENTS, len(self._events))):
+            if self._clock.now_ms() >= began_ms + BATCH_MS:
+                break
             self._handle(self._events.popleft())
 
     def _handle(self, event: Event) -> None:

@@ -20,6 +20,8 @@ class CoreSettings:
     busy_retry_ms: int = 500
     status_interval_ms: int = 200  # between two batches of status records
     status_batch: int = 40
+    looks_at_once: int = 50  # at workloads that may want something, before other events are handled
+    welcome_batch: int = 500  # shares told to a region that is back, likewise
     ack_batch: int = 30
     request_keep_ms: int = 24 * 3_600_000
     sweep_interval_ms: int = 60_000

@@ -47,10 +47,11 @@ class _Session:
         self.forwards: dict[int, asyncio.Queue[Answer]] = {}
         self._queue: deque[Down] = deque()
         self._queue_limit = queue_limit
+        self._listing = True  # all that the region has to know is on its way, however much that is
         self._news = asyncio.Event()
 
     def send(self, message: Down) -> None:
-        if len(self._queue) >= self._queue_limit:
+        if len(self._queue) >= self._queue_limit and not self._listing:
             self.close("the region does not read fast enough")
             return
         self._queue.append(message)
@@ -65,7 +66,9 @@ class _Session:
         """Until closed."""
         while True:
             while self._queue:
-                yield self._queue.popleft()
+                message = self._queue.popleft()
+                self._listing = self._listing and message.WhichOneof("body") != "listed"
+                yield message
             if self.closed:
                 return
             self._news.clear()

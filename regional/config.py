@@ -79,11 +79,14 @@ class CoreSettings:
 
     # upwards
     report_period_ms: int = 250
+    report_batch: int = 500  # workloads reported before other events are handled,
+    report_more_ms: int = 50  # and the next ones so long after
     summary_period_ms: int = 1_000
 
     # order
     queue_slots: int = 200_000  # replicas that wait; above it the global plane takes in no more for this region
     ageing_ms: int = 600_000  # what has waited so long stands one priority higher; and so on
+    round_looks: int = 1_000  # at classes, before other events are handled
     round_evaluations: int = 2_000_000  # of a class by a node before other events are handled: a fifth of a second
     overdue_turn: int = 8  # one turn in so many is for what has waited past the highest priority
 
@@ -186,7 +189,7 @@ class Settings(CoreSettings):
     uplink_backoff_ms: int = 200
     uplink_backoff_max_ms: int = 2_000
     uplink_standby_ms: int = 500  # the longest pause while a standby answers: somebody leads soon
-    uplink_queue_messages: int = 20_000
+    uplink_queue_messages: int = 100_000
     uplink_forwards: int = 256  # forwarded calls in progress
 
     # what this server takes from its callers (atoll/rpc.py)

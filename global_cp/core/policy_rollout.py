@@ -5,6 +5,8 @@ a rollback or the end of a canary reaches all regions without holding up anythin
 and so does its generation: no replica that runs or starts is touched (I9).
 """
 
+import itertools
+
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Committed, Settled
 from global_cp.config import CoreSettings
@@ -15,6 +17,7 @@ from global_cp.core.topics import Proposal
 
 Path = tuple[str, ...]
 _BATCH_BYTES = 256 * 1024
+_LOOKS = 10  # at a share, for one at all that a workload may want
 
 
 class PolicyRollout:
@@ -27,8 +30,9 @@ class PolicyRollout:
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         batch: dict[Path, objects_pb2.Share] = {}
         size = 0
-        while self._unsure and len(batch) < self._settings.policy_batch and size < _BATCH_BYTES:
-            path = next(iter(self._unsure))
+        for path in list(itertools.islice(self._unsure, _LOOKS * self._settings.looks_at_once)):
+            if len(batch) == self._settings.policy_batch or size >= _BATCH_BYTES:
+                break
             del self._unsure[path]
             if share := self._stamped(path):
                 batch[path] = share
@@ -46,7 +50,7 @@ class PolicyRollout:
             self._unsure[change.path] = None  # it may have been planned by an earlier policy
 
     def deadline(self) -> int | None:
-        return None
+        return 0 if self._unsure else None
 
     def _mark_all(self) -> None:
         self._unsure.update(dict.fromkeys(path for path, _ in self._records.shares.items()))

@@ -8,7 +8,8 @@ that these were all rids it of what a deposed leader told. Keeps I6: a welcome c
 that has heard a newer leader gets none: it knows better, and this one has to prove to itself that it still leads.
 """
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.lane import Authority, Committed, Settled
@@ -31,13 +32,17 @@ class Session:
     term: int
     labels: list[objects_pb2.Label]  # as the region is configured
     welcomed: bool = False
+    untold: deque[tuple[str, ...]] = field(default_factory=deque)  # shares, of those that there were at its welcome
 
 
 class Regions:
     """The topic: sessions, and regions that are not registered yet."""
 
-    def __init__(self, records: Records, authority: Authority) -> None:
+    def __init__(self, records: Records, authority: Authority, welcome_batch: int) -> None:
+        """`welcome_batch`: so many shares are told to a region that is back before other events are handled."""
         self._records = records
+        self._batch = welcome_batch
+        self._telling: dict[str, None] = {}  # regions that have not been told all yet
         self._authority = authority
         self._sessions: dict[str, Session] = {}
         self._names: dict[int, str] = {}
@@ -79,12 +84,15 @@ class Regions:
     def gone(self, session: int) -> None:
         if region := self._names.pop(session, None):
             del self._sessions[region]
+            self._telling.pop(region, None)
 
     def lost(self, out: list[Command]) -> None:
         """Leadership is lost: the regions look for the new leader."""
         out.extend(CloseSession(session, "leadership was lost") for session in self._names)
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        for region in list(self._telling):
+            self._tell(region, out)
         if self._doubted:
             return Proposal(transactions.prove(), _PROOF)
         for name in sorted(self._unsettled):
@@ -116,7 +124,7 @@ class Regions:
                     self._send(region, self._tokens(), out)
 
     def deadline(self) -> int | None:
-        return None
+        return 0 if self._telling else None
 
     def is_connected(self, region: str) -> bool:
         return self.session_of(region) is not None
@@ -131,11 +139,23 @@ class Regions:
         for (_, owner), slice_ in self._records.slices.items():
             if owner == region:
                 self._send(region, self._stamp(slice_), out)
-        for path, share in self._records.shares.items():
-            if path[0] == region:
+        self._sessions[region].untold.extend(path for path, _ in self._records.shares.items() if path[0] == region)
+        self._tell(region, out)
+
+    def _tell(self, region: str, out: list[Command]) -> None:
+        """The next part of what the region is told when it is back. What changes meanwhile is told at once, so all has
+        been told at the end, as of then."""
+        session = self._sessions[region]
+        for _ in range(min(len(session.untold), self._batch)):
+            share = self._records.shares.get(*session.untold.popleft())
+            if share is not None:
                 self._send(region, self._stamped(share), out)
+        if session.untold:
+            self._telling[region] = None
+            return
+        self._telling.pop(region, None)
         listed = regional_pb2.GlobalListed(
-            store_life=authority.store_life, term=authority.term, revision=self._records.revision
+            store_life=self._authority.store_life, term=self._authority.term, revision=self._records.revision
         )
         self._send(region, Down(listed=listed), out)
 

@@ -44,7 +44,7 @@ class Reign:
     def __init__(self, authority: Authority, records: Records, settings: CoreSettings, zones: Zones) -> None:
         self.authority = authority
         self.records = records
-        self.regions = Regions(records, authority)
+        self.regions = Regions(records, authority, settings.welcome_batch)
         self.reports = Reports(settings.overflow_settle_ms)
         self.rooms = Rooms(self.regions.summaries)
         self.shares = Shares(records, settings, self.reports, self.rooms)

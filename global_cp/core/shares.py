@@ -67,15 +67,11 @@ def share(workload: objects_pb2.Workload, region: objects_pb2.Region, wanted: Wa
     for task in result.spec.tasks:
         task.replicas = told.get(task.name, 0)
     if told != plan:
-        result.targets.extend(_targets(plan))
+        result.targets.extend(objects_pb2.TaskTarget(task=name, replicas=plan[name]) for name in sorted(plan))
     result.parallel.extend(parallelism.stored(parts))
     if told:
         result.stopped.extend(wanted.stopped)
     return result
-
-
-def _targets(counts: Mapping[str, int]) -> list[objects_pb2.TaskTarget]:
-    return [objects_pb2.TaskTarget(task=name, replicas=counts[name]) for name in sorted(counts)]
 
 
 def planned(share: objects_pb2.Share, task: str) -> int:
@@ -102,8 +98,9 @@ class Shares:
         self._workloads: dict[WorkloadPath, None] = {}
         self._moving: dict[WorkloadPath, dict[str, moves.Stride]] = {}  # of its tasks that move without quota
         self._closed: dict[tuple[str, str, str], tuple[str, int]] = {}  # share → (uid, generation)
+        self._goes_on = False  # more than may be looked at before other events are handled
         self._mark_all()
-        for share in records.shares:
+        for share in (share for share in records.shares if share.targets):
             self._note_move((share.metadata.tenant, share.metadata.name))
 
     def reported(self, region: str, report: regional_pb2.WorkloadReport) -> None:
@@ -120,12 +117,12 @@ class Shares:
             self._look_again_ms = now_ms + self._settings.overflow_settle_ms
             self._workloads.update(dict.fromkeys(self._reports.with_unplaced()))
             self._workloads.update(dict.fromkeys(path for path in self._moving if _is_short(self._spare(path[0]))))
-        while self._workloads:
-            path = next(iter(self._workloads))
+        for path in list(itertools.islice(self._workloads, self._settings.looks_at_once)):
             workload = self._records.workloads.get(*path)
             if workload is not None and (step := self._step(workload, now_ms)):
                 return self._with_others(step, now_ms) if step.fresh else Proposal(step.plan, ())
             del self._workloads[path]
+        self._goes_on = bool(self._workloads)
         return None
 
     def _with_others(self, first: Step, now_ms: int) -> Proposal:
@@ -165,6 +162,8 @@ class Shares:
                 self._mark_all()
 
     def deadline(self) -> int | None:
+        if self._goes_on:
+            return 0
         return self._look_again_ms if self._moving or self._reports.with_unplaced() else None
 
     def _note_move(self, path: WorkloadPath) -> None:

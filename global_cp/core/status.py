@@ -5,6 +5,7 @@ count; `observed_generation` follows when every live share has one. Status is a 
 After a takeover a region's counts are those of the stored status until it reports again, so nothing flaps.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -184,8 +185,9 @@ class Statuses:
             return None
         batch: dict[WorkloadPath, tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]] = {}
         news: list[objects_pb2.Notice] = []
-        while self._dirty and len(batch) + len(news) < self._settings.status_batch:
-            path = next(iter(self._dirty))
+        for path in list(itertools.islice(self._dirty, self._settings.looks_at_once)):
+            if len(batch) + len(news) >= self._settings.status_batch:
+                break
             del self._dirty[path]
             workload = self._records.workloads.get(*path)
             if workload is not None:

@@ -3,6 +3,8 @@
 All absolute, sent when changed and at most once a period, and all of it again when the uplink is back.
 """
 
+import itertools
+
 import numpy as np
 
 from atoll.api.v1 import objects_pb2, regional_pb2
@@ -37,13 +39,17 @@ class Reporter:
             return
         self._stale = self._stale or bool(state.changed)
         if state.changed and turn.now_ms >= self._workloads_due_ms:
-            self._workloads_due_ms = turn.now_ms + state.settings.report_period_ms
-            unproven = {key: w for key, w in state.changed.items() if _unproven(state, w)}
-            for key, workload in state.changed.items():
-                if key not in unproven:
+            settings, unproven = state.settings, {}
+            batch = list(itertools.islice(state.changed.items(), settings.report_batch))
+            for key, workload in batch:
+                del state.changed[key]
+                if _unproven(state, workload):
+                    unproven[key] = workload
+                else:
                     _report(state, workload, turn)
-            state.changed.clear()
+            more = bool(state.changed) and len(unproven) < len(batch)
             state.changed.update(unproven)
+            self._workloads_due_ms = turn.now_ms + (settings.report_more_ms if more else settings.report_period_ms)
         if turn.now_ms >= self._summary_due_ms:
             self._summary_due_ms = turn.now_ms + state.settings.summary_period_ms
             self._summarize(state, turn)

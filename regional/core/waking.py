@@ -19,7 +19,8 @@ def begin_round(state: State, turn: Turn) -> None:
     """Of decisions: offers again what something since may have cured, and says at how many classes it may look."""
     goes_on = not state.looks_left
     if turn.woken or state.looks_left < 0:
-        state.looks_left = max(1, state.settings.round_evaluations // max(1, state.table.size))
+        looks = state.settings.round_evaluations // max(1, state.table.size)
+        state.looks_left = max(1, min(looks, state.settings.round_looks))
         turn.woken = False
     if not state.looks_left:
         return

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from atoll.errors import InvariantBroken, require
-from atoll.loop import BATCH_EVENTS, CoreLoop
+from atoll.loop import BATCH_EVENTS, BATCH_MS, CoreLoop
 
 WAIT_S = 10.0
 
@@ -128,6 +128,22 @@ async def test_a_flood_of_events_holds_up_neither_a_deadline_nor_other_tasks() -
     assert running.loop.backlog > 0, "the flood was handled in one turn: other tasks were starved"
     await running.until("wake.1")
     assert running.loop.backlog > 0, "the deadline had to wait for the whole flood"
+    await running.end()
+
+
+async def test_a_few_events_that_take_long_do_not_starve_other_tasks() -> None:
+    running = Running()
+
+    def slow(event: str, now_ms: int) -> Sequence[str]:
+        running.clock.ms += BATCH_MS
+        return [event]
+
+    running.machine.handle = slow  # type: ignore[method-assign]
+    for _ in range(3):
+        running.loop.post("slow")
+    for left in (2, 1, 0):
+        await asyncio.sleep(0)
+        assert running.loop.backlog == left
     await running.end()
 
 

@@ -47,9 +47,25 @@ async def test_a_session_delivers_in_order_and_ends_after_what_was_queued() -> N
     assert [m.not_leader.address async for m in session.messages()] == ["a", "b", "c"]
 
 
+LISTED = regional_pb2.DownlinkMessage(listed=regional_pb2.GlobalListed(term=1))
+
+
 async def test_a_region_that_does_not_read_loses_its_session_and_nothing_is_skipped() -> None:
     session = _Session(1, "north", queue_limit=2)
+    session.send(LISTED)
+    messages = session.messages()
+    assert await anext(messages) == LISTED
     for name in "abcd":
         session.send(_message(name))
     assert "fast enough" in session.closed
-    assert [m.not_leader.address async for m in session.messages()] == ["a", "b"]
+    assert [m.not_leader.address async for m in messages] == ["a", "b"]
+
+
+async def test_a_region_may_be_told_more_than_the_queue_takes_when_it_is_back() -> None:
+    session = _Session(1, "north", queue_limit=2)
+    for name in "abcdef":
+        session.send(_message(name))
+    session.send(LISTED)
+    assert not session.closed
+    session.close("enough")
+    assert [m.not_leader.address async for m in session.messages()] == [*"abcdef", ""]

@@ -42,3 +42,18 @@ def test_a_summary_is_sent_with_the_revision_up_to_which_it_is_true() -> None:
     sent = [m.summary for m in world.up if m.HasField("summary")]
     assert sent
     assert (sent[-1].nodes_ready, sent[-1].revision > 0) == (1, True)
+
+
+def test_many_workloads_are_reported_in_parts_and_all_of_them() -> None:
+    world = RegionalWorld(report_batch=10)
+    world.win()
+    for index in range(25):
+        world.share(f"w{index}", task())
+    world.uplink()
+    first = [m.workload.workload for m in world.up if m.HasField("workload")]
+    assert len(first) == 10
+    for _ in range(2):
+        world.advance(world.settings.report_more_ms)
+    told = [m.workload.workload for m in world.up if m.HasField("workload")]
+    assert sorted(set(told)) == sorted(f"w{index}" for index in range(25))
+    world.check()

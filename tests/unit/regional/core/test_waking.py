@@ -45,3 +45,13 @@ def test_what_comes_last_in_a_long_round_is_reached_though_nodes_change_all_the_
         world.tell(events.Woke())
     assert [s.id.workload for s in world.slots()] == ["last"]
     world.check()
+
+
+def test_a_round_is_bounded_however_few_the_nodes_are() -> None:
+    world = parked_for_a_zone(10, round_looks=4)
+    world.join("n2", labels={"zone": "b"})  # might have cured all
+    assert len(world.state.queue.parked) == 4
+    for parked in (8, 10):
+        world.tell(events.Woke())
+        assert len(world.state.queue.parked) == parked
+    world.check()

@@ -1,0 +1,103 @@
+"""A leader of many workloads: what it does in one go is bounded, and all of it is done in the end."""
+
+from dataclasses import replace
+
+import pytest
+
+from atoll.api.v1 import objects_pb2
+from global_cp.core.shares import Shares
+from global_cp.core.status import Statuses
+from tests.support.global_core import DEFAULTS, UNIT, GlobalCore, report, workload
+
+MANY = 60
+SETTINGS = replace(DEFAULTS, looks_at_once=5, welcome_batch=7)
+
+
+def core_of_many() -> GlobalCore:
+    """A new leader that has yet to look at everything."""
+    core = GlobalCore(SETTINGS)
+    core.elect()
+    core.connect(1)
+    core.say(1, summary=objects_pb2.RegionSummary(nodes_ready=1, largest_node=UNIT.to_proto(), free=UNIT.to_proto()))
+    core.tenant(quota=UNIT * MANY)
+    for index in range(MANY):
+        core.apply(workload(f"w{index}", replicas=1))
+    core.pass_time(5_000)
+    core.machine = type(core.machine)(SETTINGS)
+    core.down.clear()
+    return core
+
+
+def looks_of(monkeypatch: pytest.MonkeyPatch, topic: type, look: str) -> list[int]:
+    """How many workloads each turn of the topic looks at."""
+    looks, propose, one = [0], topic.propose, getattr(topic, look)
+
+    def counted(self: object, *args: object) -> object:
+        looks[-1] += 1
+        return one(self, *args)
+
+    def turn(self: object, *args: object) -> object:
+        looks.append(0)
+        return propose(self, *args)
+
+    monkeypatch.setattr(topic, look, counted)
+    monkeypatch.setattr(topic, "propose", turn)
+    return looks
+
+
+@pytest.mark.parametrize(("topic", "look"), [(Shares, "_step"), (Statuses, "_status")])
+def test_a_new_leader_looks_at_a_few_workloads_between_two_events(
+    monkeypatch: pytest.MonkeyPatch, topic: type, look: str
+) -> None:
+    core = core_of_many()
+    looks = looks_of(monkeypatch, topic, look)
+    core.elect()
+    core.tenant(quota=UNIT * 2 * MANY)
+    core.pass_time(5_000)
+    assert max(looks) <= SETTINGS.looks_at_once and sum(looks) >= MANY
+    core.clean()
+
+
+def test_a_region_that_is_back_is_told_all_in_parts_and_then_that_it_was_all() -> None:
+    core = core_of_many()
+    core.elect()
+    core.hold_commits = True
+    core.connect(2)
+    assert len(core.sent(2, "share")) <= 2 * SETTINGS.welcome_batch and not core.sent(2, "listed")
+    core.hold_commits = False
+    core.release()
+    core.pass_time(1_000)
+    told = [message.WhichOneof("body") for message in core.down[2]]
+    assert told.count("listed") == 1
+    assert told[: told.index("listed")].count("share") == MANY
+    core.clean()
+
+
+def test_what_changes_while_a_region_is_told_everything_is_told_at_once() -> None:
+    core = core_of_many()
+    core.elect()
+    core.hold_commits = True
+    core.connect(2)
+    core.hold_commits = False
+    core.apply(workload("w3", replicas=4))
+    core.release()
+    core.pass_time(1_000)
+    last = {share.metadata.name: share for share in core.sent(2, "share")}  # type: ignore[attr-defined]
+    assert len(last) == MANY and last["w3"].spec.tasks[0].replicas == 4  # type: ignore[attr-defined]
+    assert len(core.sent(2, "listed")) == 1
+
+
+def test_a_session_that_ends_while_it_is_told_everything_is_told_no_more() -> None:
+    core = core_of_many()
+    core.elect()
+    core.hold_commits = True
+    core.connect(2)
+    core.connect(3)
+    before = len(core.down[2])
+    core.hold_commits = False
+    core.release()
+    core.pass_time(1_000)
+    assert len(core.down[2]) == before and len(core.sent(3, "share")) >= MANY
+    share = core.records.shares.get("north", "acme", "w0")
+    assert share is not None
+    core.say(3, workload=report(share, desired=1, bound=1))
