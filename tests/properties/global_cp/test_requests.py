@@ -34,7 +34,7 @@ class Intake(RuleBasedStateMachine):
         replicas=st.integers(0, 2),
     )
     def ask(self, request_id: str, what: str, name: str, replicas: int) -> None:
-        body = (what, name, replicas)
+        body = (what, name, replicas if what != "delete" else 0)
         self.asked[self.core.start(_request(request_id, body))] = (request_id, body)
         self.read_answers()
 
