@@ -106,7 +106,8 @@ class GlobalCore:
     def release(self, count: int = 1_000_000) -> None:
         """Carries out held commits, the oldest first."""
         for _ in range(min(count, len(self.held))):
-            self._commit(self.held.popleft())
+            if self.held:  # what follows from one may have carried out the others
+                self._commit(self.held.popleft())
 
     def _do(self, issued: Sequence[Command]) -> None:
         for command in issued:
