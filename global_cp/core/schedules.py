@@ -218,6 +218,7 @@ def run_of(parent: objects_pb2.Workload, due_ms: int, now_ms: int) -> objects_pb
     metadata = parent.metadata
     run = objects_pb2.Workload(spec=parent.spec)
     run.spec.ClearField("schedule")
+    run.spec.ClearField("resumed")  # the job was, when it had no schedule yet; a run begins anew
     run.metadata.CopyFrom(
         objects_pb2.Metadata(
             name=f"{metadata.name}-{compact_utc(due_ms)}",

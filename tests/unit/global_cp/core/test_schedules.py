@@ -6,7 +6,9 @@ import pytest
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Invalid
+from global_cp.core import jobs
 from global_cp.core.jobs import DONE, FAILED
+from global_cp.core.schedules import run_of
 from tests.support.global_core import GlobalCore, report, workload
 from tests.unit.global_cp.core.test_jobs import Region
 
@@ -93,6 +95,17 @@ def test_each_time_has_a_run_of_its_own(core: GlobalCore, north: Nights) -> None
     north.finish(first)
     _next_time(core)
     assert len(_runs(core)) == 2 and _status(core).missed == 0
+
+
+def test_a_run_of_a_job_that_was_resumed_before_it_had_a_schedule_ends_once() -> None:
+    nightly = _nightly()
+    nightly.spec.resumed = 3
+    run = run_of(nightly, 60_000, 60_000)
+    assert run.spec.resumed == 0 and run.metadata.generation == 1
+    succeeded = {"main": jobs.Ended(succeeded=1)}
+    done = jobs.follow(run, jobs.follow(run, jobs.NO_STATUS, {}, 60_000), succeeded, 60_001)
+    assert done.phase == DONE
+    assert jobs.follow(run, done, succeeded, 60_002) == done
 
 
 @pytest.mark.parametrize("applied", [0, 1])
