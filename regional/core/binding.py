@@ -115,9 +115,10 @@ class _Batch:
         )
 
 
-def due_ms(state: State) -> int:
-    """When something may be bound that the last round did not look at."""
-    return state.queue.next_due_ms() if state.looks_left else 0
+def due_ms(state: State, handled_ms: int) -> int:
+    """When to go on with what was not looked at, so that other events are handled; `handled_ms`: when the last was."""
+    due_ms = state.queue.next_due_ms() if state.looks_left else 0
+    return min(due_ms, handled_ms + 1) if state.forgettable or state.roomless else due_ms
 
 
 def next_prompt_bind(state: State, lane: int, turn: Turn) -> Bind | None:

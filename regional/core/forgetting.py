@@ -1,5 +1,7 @@
 """What is deleted: zombies whose certificate has come (CLEAR), and records nobody wants any more (FORGET). Keeps I7."""
 
+import itertools
+
 from regional.core import closing, gangs, interactive, transactions
 from regional.core.records import WorkloadEntry
 from regional.core.state import State, Turn
@@ -34,12 +36,13 @@ def clear_rejected(state: State, operation: Clear, turn: Turn) -> None:
 
 
 def next_forget(state: State, lane: int, turn: Turn) -> Forget | None:
-    """Records nobody wants, of as many workloads as one transaction takes. One that is doubted goes alone: its refusal
-    holds up no other."""
+    """Records nobody wants, of as many workloads as one transaction takes, or as may be looked at before other events
+    are handled. One that is doubted goes alone: its refusal holds up no other."""
     forgotten: list[Forgotten] = []
     operations, slots = transactions.COMPARES, state.settings.forget_batch_slots
-    while state.forgettable and operations >= _FEWEST and slots > 0:
-        key, workload = next(iter(state.forgettable.items()))
+    for key, workload in list(itertools.islice(state.forgettable.items(), state.settings.round_looks)):
+        if operations < _FEWEST or slots <= 0:
+            break
         if forgotten and (workload.doubted or forgotten[0].workload.doubted):
             break
         del state.forgettable[key]

@@ -90,7 +90,7 @@ class Machine:
         if (state := self.state) is None:
             return None
         due_ms = min(self._checked_ms + self.settings.node_check_ms, self._reporter.next_due_ms(state))
-        work_ms = max(min(authority.touch_due_ms(state), binding.due_ms(state)), self._handled_ms)
+        work_ms = max(min(authority.touch_due_ms(state), binding.due_ms(state, self._handled_ms)), self._handled_ms)
         for plan, paused_ms in zip(self._lanes, self._paused_ms, strict=True):
             if not plan:
                 due_ms = min(due_ms, paused_ms if paused_ms > self._handled_ms else work_ms)

@@ -14,6 +14,8 @@ better account, or of the same and of a higher priority, they end. A service is 
 its disruption budget. Victims come back at the head of their class, after a pause. Which ones: making_room.py.
 """
 
+import itertools
+
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
 from atoll.model.accounts import HARD, Account, charged_to
@@ -26,6 +28,8 @@ from regional.core.reservations import BindPreempting, Preempt, SweepOne
 from regional.core.state import Handlers, State, Turn
 from regional.core.transactions import Binding, Operation
 
+_LOOKS = 50  # for room for a class, before other events are handled
+
 
 def next_preemption(state: State, lane: int, turn: Turn) -> Operation | None:
     """First what is under way, then a class that found no room."""
@@ -34,8 +38,7 @@ def next_preemption(state: State, lane: int, turn: Turn) -> Operation | None:
         entry = state.preempting.pop(key)
         if operation := _step(state, lane, entry, turn):
             return operation
-    while state.roomless:
-        cls = next(iter(state.roomless))
+    for cls in list(itertools.islice(state.roomless, _LOOKS)):
         del state.roomless[cls]
         if operation := _preempt(state, lane, cls, turn):
             return operation

@@ -56,3 +56,19 @@ def test_a_refused_forget_is_tried_again_one_workload_at_a_time_and_slot_by_slot
     assert len(lost.plan.writes) == 10
     assert [len(one.plan.writes) for one in again] == [3] * 5, "its two slots and its own record"
     assert not world.slots() and not world.state.workloads
+
+
+def test_a_new_leader_looks_for_what_is_to_be_forgotten_a_few_workloads_at_a_time() -> None:
+    world = RegionalWorld(round_looks=2)
+    world.win()
+    for index in range(6):
+        world.share(f"w{index}", task())
+    world.take_over()
+    left = len(world.state.forgettable)
+    assert 0 < left < 6
+    while left:
+        assert (world.machine.next_deadline() or 0) <= world.now_ms + 1
+        world.advance(1)
+        assert len(world.state.forgettable) < left
+        left = len(world.state.forgettable)
+    world.check()
