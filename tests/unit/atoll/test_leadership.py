@@ -1,6 +1,7 @@
 """A win is told in parts, so that the lease is kept while a core reads many records; or it is not told at all."""
 
 import asyncio
+import gc
 
 from atoll.leadership import RECORDS_AT_ONCE, Leadership
 from atoll.reign import LeadershipLost, LeadershipWon, PlanSettled, RecordsRead
@@ -75,6 +76,23 @@ def test_the_lease_is_kept_while_the_core_reads() -> None:
         assert [item.key for item in (*read, *won.records)] == listed
 
     state = full()
+    virtual_time.run(main())
+
+
+def test_the_collector_of_cycles_leaves_out_the_records_of_a_reign_until_it_ends() -> None:
+    async def main() -> None:
+        core = Core(state)
+        running = asyncio.create_task(core.leadership.run("a:1"))
+        await core.reading.wait()
+        assert not gc.isenabled()
+        await core.won.wait()
+        assert gc.isenabled() and gc.get_freeze_count() > 0
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert gc.isenabled() and gc.get_freeze_count() == 0
+
+    state = full()
+    gc.unfreeze()
     virtual_time.run(main())
 
 
