@@ -53,6 +53,7 @@ class ScheduleChecks:
         wanted = objects_pb2.WorkloadSpec()
         wanted.CopyFrom(parent.spec)
         wanted.ClearField("schedule")
+        wanted.ClearField("resumed")
         schedule = parent.spec.schedule
         if schedule.concurrency in (FORBID, REPLACE) and (other := self._active(run, workloads)):
             raise Violated(f"schedules: {metadata.name} begins while {other} has not ended")
