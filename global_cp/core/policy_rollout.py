@@ -11,12 +11,12 @@ from atoll.api.v1 import objects_pb2
 from atoll.lane import Committed, Settled
 from global_cp.config import CoreSettings
 from global_cp.core import policies, transactions
+from global_cp.core.bundles import MOST_BYTES
 from global_cp.core.commands import Command
 from global_cp.core.records import Change, Records
 from global_cp.core.topics import Proposal
 
 Path = tuple[str, ...]
-_BATCH_BYTES = 256 * 1024
 _LOOKS = 10  # at a share, for one at all that a workload may want
 
 
@@ -31,7 +31,7 @@ class PolicyRollout:
         batch: dict[Path, objects_pb2.Share] = {}
         size = 0
         for path in list(itertools.islice(self._unsure, _LOOKS * self._settings.looks_at_once)):
-            if len(batch) == self._settings.policy_batch or size >= _BATCH_BYTES:
+            if len(batch) == self._settings.policy_batch or size >= MOST_BYTES:
                 break
             del self._unsure[path]
             if share := self._stamped(path):
