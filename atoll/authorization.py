@@ -73,6 +73,7 @@ RULES: dict[str, Rule] = {
     _GLOBAL + "ListPolicies": Rule(READERS, Scope.ANY),
     _GLOBAL + "PromotePolicy": Rule(ADMINS, Scope.ANY),
     _GLOBAL + "RollBackPolicy": Rule(ADMINS, Scope.ANY),
+    _GLOBAL + "ListGlobalEvents": Rule(READERS, Scope.OWN_TENANT, "tenant"),
     _GLOBAL + "CreateUserToken": Rule(ADMINS, Scope.ANY),
     _GLOBAL + "ListUserTokens": Rule(ADMINS, Scope.ANY),
     _GLOBAL + "RevokeUserToken": Rule(ADMINS, Scope.ANY),

@@ -15,6 +15,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.errors import require
 from atoll.store import keys
 from atoll.store.store import (
+    MAX_OPERATIONS,
     Applied,
     Compare,
     Delete,
@@ -30,6 +31,9 @@ from atoll.store.store import (
     created_at,
     mod_is,
 )
+
+MOST_COMPARES = MAX_OPERATIONS - 3  # of a plan: the lane and the two guards are compared beside it
+MOST_WRITES = MAX_OPERATIONS - 1  # of a plan: the lane is written beside it
 
 
 @dataclass(frozen=True, slots=True)

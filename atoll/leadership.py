@@ -54,6 +54,13 @@ def _long_lived() -> Iterator[None]:
         gc.enable()
 
 
+def _forget_long_lived() -> None:
+    """Collected at once, while there is no lease to renew: else the records of one reign would be left out with those
+    of the next, for ever."""
+    gc.unfreeze()
+    gc.collect()
+
+
 @dataclass(frozen=True, slots=True)
 class _Reign:
     """The shell's part of one won election."""
@@ -101,6 +108,7 @@ class Leadership:
             self._reign = self._reigns.pop(event.authority.term)
         else:
             self._reign = None
+            _forget_long_lived()
         self.leading = self._reign is not None
         LEADING.set(self.leading)
 
@@ -188,6 +196,7 @@ class Leadership:
                     return reason
                 reign = self._reigns[authority.term] = _Reign(committer)
                 self._post(LeadershipWon(authority, (), records.revision))
+                del records  # the core has its own
                 async with self._beside(authority):
                     done, _ = await asyncio.wait({holding, reign.resigned}, return_when=asyncio.FIRST_COMPLETED)
                     reason = done.pop().result()
@@ -196,7 +205,6 @@ class Leadership:
                 if compacting:
                     compacting.cancel()
                 self._post(LeadershipLost(reason))
-                gc.unfreeze()
         return reason
 
     async def _hand_over(self, authority: Authority, records: Sequence[KeyValue], holding: asyncio.Task[str]) -> None:

@@ -73,14 +73,15 @@ class CoreLoop(Generic[Event, Command]):
             raise
 
     def _drain(self) -> None:
-        """Handles one batch, and `wake` first if it is due: a flood of events cannot hold up a deadline."""
+        """Handles one batch, and `wake` first if it is due: a flood of events cannot hold up a deadline, nor deadlines
+        that are always due the events: one at least is handled."""
         due_ms, began_ms = self._machine.next_deadline(), self._clock.now_ms()
         if due_ms is not None and due_ms <= began_ms:
             self._handle(self._wake)
         for _ in range(min(BATCH_EVENTS, len(self._events))):
+            self._handle(self._events.popleft())
             if self._clock.now_ms() >= began_ms + BATCH_MS:
                 break
-            self._handle(self._events.popleft())
 
     def _handle(self, event: Event) -> None:
         for command in self._machine.handle(event, self._clock.now_ms()):

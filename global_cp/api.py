@@ -18,6 +18,7 @@ from atoll.authorization import mistake_in_grant
 from atoll.errors import AtollError, Busy, Conflict, Invalid, Mistake, NotFound, OutcomeUnknown, Unavailable
 from atoll.model.selectors import mistake_in_requirement
 from atoll.rpc import Context, identity_of
+from atoll.timeline import Timeline
 from global_cp.config import Settings
 from global_cp.core import policies, user_tokens, views
 from global_cp.core.commands import Reply
@@ -37,6 +38,7 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
         post: Callable[[MutationAsked], None],
         backlog: Callable[[], int],
         ring: Callable[[], WatchRing | None],
+        timeline: Timeline,
     ) -> None:
         self._settings = settings
         self._seat = seat
@@ -44,6 +46,7 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
         self._post = post
         self._backlog = backlog
         self._ring = ring
+        self._timeline = timeline
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._asked = 0
 
@@ -77,13 +80,13 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
         return (await self._change(request)).answer
 
     async def ApplyPolicy(self, request: pb.ApplyPolicyRequest, context: Context) -> Any:
-        return (await self._change(request)).answer
+        return (await self._change(request, by=identity_of(context).name)).answer
 
     async def PromotePolicy(self, request: pb.PromotePolicyRequest, context: Context) -> Any:
-        return (await self._change(request)).answer
+        return (await self._change(request, by=identity_of(context).name)).answer
 
     async def RollBackPolicy(self, request: pb.RollBackPolicyRequest, context: Context) -> Any:
-        return (await self._change(request)).answer
+        return (await self._change(request, by=identity_of(context).name)).answer
 
     async def CreateUserToken(self, request: pb.CreateUserTokenRequest, context: Context) -> Any:
         """The secret is made here and shown once; the core and the store only ever see its hash."""
@@ -104,7 +107,7 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
         records = await self._records()
         return pb.ListUserTokensResponse(tokens=map(user_tokens.shown, records.tokens), revision=records.revision)
 
-    async def _change(self, request: Any, token: objects_pb2.UserToken | None = None) -> Reply:
+    async def _change(self, request: Any, token: objects_pb2.UserToken | None = None, by: str = "") -> Reply:
         await self._seat.leading()
         if self._backlog() > self._settings.backlog_events:
             raise Busy("the global plane is busy", retry_after_ms=self._settings.busy_retry_ms)
@@ -112,7 +115,7 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
         reply_to = self._asked
         waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[reply_to] = waiting
-        self._post(MutationAsked(reply_to, request, token))
+        self._post(MutationAsked(reply_to, request, token, by))
         try:
             async with asyncio.timeout(self._settings.mutation_timeout_s):
                 reply = await waiting
@@ -195,6 +198,19 @@ class GlobalApi(global_pb2_grpc.GlobalServicer):
         records = await self._records()
         found, force = policies.all_shown(records), policies.in_force(records)
         return pb.ListPoliciesResponse(policies=found, in_force=force, revision=records.revision)
+
+    async def ListGlobalEvents(
+        self, request: pb.ListGlobalEventsRequest, context: Context
+    ) -> pb.ListGlobalEventsResponse:
+        await self._seat.leading()
+
+        def wanted(event: objects_pb2.Event) -> bool:
+            return request.tenant in ("", event.tenant) and event.object.startswith(request.object)
+
+        limit = min(request.limit, self._settings.timeline_events)
+        limit = limit if limit > 0 else self._settings.page_size
+        found = self._timeline.select(wanted, after_seq=request.after_seq, limit=limit)
+        return pb.ListGlobalEventsResponse(events=found)
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.WhoAmIResponse:
         caller = identity_of(context)

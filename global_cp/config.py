@@ -76,6 +76,7 @@ class Settings(CoreSettings):
     mutation_timeout_s: float = 30.0  # from arrival to answer; beyond: OutcomeUnknown
     backlog_events: int = 10_000  # events not yet handled; beyond: users hear Busy, regions wait
     page_size: int = 500
+    timeline_events: int = 5_000  # for people, in memory
     hello_timeout_s: float = 10.0
     downlink_queue: int = 50_000  # messages to one region; overflow closes its session
     forward_timeout_s: float = 10.0  # without an answer from the region

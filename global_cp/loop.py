@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 
+from prometheus_client import Counter
+
 from atoll import zones
 from atoll.clock import Clock
 from atoll.leadership import Leadership
 from atoll.loop import CoreLoop
 from atoll.store import keys
 from atoll.store.store import Store
+from atoll.timeline import Timeline
 from global_cp.api import GlobalApi
 from global_cp.config import Settings
 from global_cp.core import commands
@@ -22,6 +25,8 @@ from global_cp.users import Users
 from global_cp.watches import WatchRing
 from global_cp.webhooks import Webhooks
 
+EVENTS = Counter("atoll_global_events", "Events for people, by type: PolicyPromoted, NotifyFailed and so on.", ["type"])
+
 
 class GlobalPlane:
     """The pieces of one process. `api`, `link` and `proxy` are the servicers; `users` knows people's tokens."""
@@ -29,6 +34,7 @@ class GlobalPlane:
     def __init__(self, settings: Settings, store: Store, clock: Clock, cluster: str) -> None:
         self._settings = settings
         self._ring: WatchRing | None = None
+        self._timeline = Timeline(settings.timeline_events, EVENTS)
         self.machine = Machine(settings, zones.offset_ms)
         self.core: CoreLoop[Event, Command] = CoreLoop(self, clock, self._execute, Woke())
         self._leadership = Leadership(
@@ -53,6 +59,7 @@ class GlobalPlane:
             post=self.core.post,
             backlog=lambda: self.core.backlog,
             ring=lambda: self._ring,
+            timeline=self._timeline,
         )
 
     async def run(self, programs: str, people: str = "") -> None:
@@ -107,5 +114,7 @@ class GlobalPlane:
                 self.api.reply(command)
             case commands.Notify():
                 self.webhooks.send(command)
+            case commands.Announce():
+                self._timeline.announce(command.event)
             case commands.Resign():
                 self._leadership.resign(command.reason)

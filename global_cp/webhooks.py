@@ -10,7 +10,6 @@ The headers are those of Standard Webhooks: webhook-id, webhook-timestamp and, f
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -35,6 +34,8 @@ _STATUS_LINE_BYTES = 1_024
 _PREFIX = "whsec_"  # of secrets in base64
 _log = structlog.get_logger()
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_IPV6_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
 class Refused(Exception):
@@ -83,6 +84,7 @@ class Webhooks:
         if refused := why_not(command.url, self._settings.webhooks):
             raise Refused(refused)
         url = parse_url(command.url)
+        request = self._request(command, url)
         address = await self._address(url)
         secure = url.scheme == "https"
         reader, writer = await asyncio.open_connection(
@@ -93,7 +95,7 @@ class Webhooks:
             server_hostname=url.host if secure else None,
         )
         try:
-            writer.write(self._request(command, url))
+            writer.write(request)
             await writer.drain()
             _judge(await reader.readline())
         finally:
@@ -115,10 +117,8 @@ class Webhooks:
         raise Refused(f"{url.host} is {told}: not public, and not of the setting webhook_networks")
 
     def _may_dial(self, address: Address) -> bool:
-        plain = getattr(address, "ipv4_mapped", None) or address
-        if any(plain in network for network in self._networks):
-            return True
-        return plain.is_global and not plain.is_multicast
+        plain = _reached(address)
+        return _is_public(plain) or any(one in network for network in self._networks for one in (plain, address))
 
     def _request(self, command: Notify, url: Url) -> bytes:
         at = self._clock.now_ms() // 1_000
@@ -142,17 +142,37 @@ class Webhooks:
         return secret_in(folder / tenant) if folder is not None else b""
 
 
+def _reached(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, which is where gateways and kernels take it; else itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _is_public(address: Address) -> bool:
+    """Of IPv6 only what is allotted to the Internet: `is_global` takes what no table mentions for global."""
+    allotted = address.version == 4 or address in _IPV6_UNICAST
+    return allotted and address.is_global and not address.is_multicast
+
+
 def secret_in(file: Path) -> bytes:
+    """Empty when there is no such file. What is wrong with one is told without its path and its content."""
     try:
         text = file.read_text(encoding="utf-8").strip()
+        secret = (
+            base64.b64decode(text.removeprefix(_PREFIX), validate=True) if text.startswith(_PREFIX) else text.encode()
+        )
     except FileNotFoundError:
         return b""
-    if not text.startswith(_PREFIX):
-        return text.encode()
-    try:
-        return base64.b64decode(text.removeprefix(_PREFIX), validate=True)
-    except binascii.Error:
+    except (OSError, UnicodeDecodeError):
+        raise Refused(f"the secret in {file.name} cannot be read") from None
+    except ValueError:
         raise Refused(f"the secret in {file.name} begins with {_PREFIX} and is not base64") from None
+    if not secret:
+        raise Refused(f"the secret in {file.name} is empty")
+    return secret
 
 
 def signature(secret: bytes, notice_id: str, at_s: int, body: bytes) -> str:

@@ -18,6 +18,7 @@ from atoll.errors import Invalid, Mistake, NotFound, NotPlaced, Unavailable
 from atoll.leadership import Leadership
 from atoll.model.slots import SlotName, slot_name
 from atoll.rpc import Context
+from atoll.timeline import Timeline
 from regional.config import Settings
 from regional.core import node_changes, views
 from regional.core.machine import Machine
@@ -26,7 +27,6 @@ from regional.core.state import State
 from regional.dispatcher import Dispatcher
 from regional.join import Enrolment
 from regional.journal import Journal
-from regional.timeline import Timeline
 from regional.writes import GuardedWrites
 
 _Unary = Callable[[Any], Awaitable[Message]]

@@ -86,7 +86,7 @@ class CoreSettings:
     # order
     queue_slots: int = 200_000  # replicas that wait; above it the global plane takes in no more for this region
     ageing_ms: int = 600_000  # what has waited so long stands one priority higher; and so on
-    round_looks: int = 1_000  # at classes, before other events are handled
+    round_looks: int = 240  # at classes, before other events are handled: two batches of them on one replica each
     round_evaluations: int = 2_000_000  # of a class by a node before other events are handled: a fifth of a second
     overdue_turn: int = 8  # one turn in so many is for what has waited past the highest priority
 

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+from prometheus_client import Counter
+
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.clock import Clock
 from atoll.identity import RegionIssuer, TlsFiles
@@ -12,6 +14,7 @@ from atoll.leadership import Leadership
 from atoll.loop import CoreLoop
 from atoll.store import keys
 from atoll.store.store import Store
+from atoll.timeline import Timeline
 from regional.api import RegionalApi
 from regional.config import Settings
 from regional.core import commands
@@ -21,13 +24,16 @@ from regional.core.machine import Machine
 from regional.dispatcher import Dispatcher
 from regional.join import Enrolment
 from regional.journal import Journal
-from regional.timeline import Timeline
 from regional.uplink import Uplink
+from regional.usage import Usage, told_while_running
 from regional.users import Users
 from regional.workers.crew import Crew
 from regional.writes import GuardedWrites
 
 _MIB = 1024 * 1024
+EVENTS = Counter(
+    "atoll_region_events", "Events of the timeline, by type: Preempts, Preempted, GangBound and so on.", ["type"]
+)
 
 
 class Region:
@@ -35,7 +41,7 @@ class Region:
 
     def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
         self._settings, self._people = settings, ""
-        self._timeline = Timeline(settings.timeline_events)
+        self._timeline = Timeline(settings.timeline_events, EVENTS)
         self._crew = Crew(settings.workers, settings.worker_silence_ms / 1000) if settings.workers > 1 else None
         self.machine = Machine(settings.region, settings, self._crew)
         self.core: CoreLoop[Event, Command] = CoreLoop(self, clock, self._execute, Woke())
@@ -88,6 +94,7 @@ class Region:
         """Runs until cancelled. The addresses are where others reach this process."""
         self._people = people
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(told_while_running(Usage(lambda: self.machine.state)))
             tasks.create_task(self.core.run())
             tasks.create_task(self._journal.run())
             if self._crew:

@@ -20,8 +20,8 @@ from atoll.cli.failure import EXIT_FAILED
 )
 @output.shown_as()
 def doctor(style: str) -> None:
-    """Look at Python, etcd, Docker, cgroup, file descriptors, clock and ports, and say why they are good enough or not.
-    Exit code 1 when something that is needed is missing."""
+    """Look at Python, etcd, Docker, cgroup, file descriptors, clock, cores and ports, and say why they are good enough
+    or not. Exit code 1 when something that is needed is missing."""
     found = findings.look()
     words = {True: "good", False: "BAD", None: "note"}
     if output.is_table(style):

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
 LOOK_AGAIN_S = 1.0
+_GLOBAL = ""  # beside the names of regions
 WIDEST = 40  # of the column of objects
 
 
@@ -38,22 +39,26 @@ WIDEST = 40  # of the column of objects
 async def events(
     client: "AsyncClient", prefix: str, limit: int, region: str, everywhere: bool, follow: bool, style: str
 ) -> None:
-    """What happened, as far back as the regions remember. `-f -o json` writes a line each, as jsonl does."""
-    regions = [region] if region else [known.metadata.name for known in await client.regions.list()]
+    """What happened, as far back as the leaders of regions and of the global plane remember. `-f -o json` writes a line
+    each, as jsonl does."""
+    regions = [region] if region else [_GLOBAL, *(known.metadata.name for known in await client.regions.list())]
     after = dict.fromkeys(regions, 0)
     away: set[str] = set()
     style = "jsonl" if follow and style == "json" else style
     while True:
-        found = []
+        found: list[objects_pb2.Event] = []
         for name in regions:
             try:
-                heard = await client.events.list(
-                    object=prefix, limit=limit, after=after[name], everywhere=everywhere, region=name
-                )
+                asked: dict[str, Any] = {"object": prefix, "limit": limit, "after": after[name]}
+                if name == _GLOBAL:
+                    heard = await client.events.list_global(**asked, everywhere=everywhere)
+                else:
+                    heard = await client.events.list(**asked, everywhere=everywhere, region=name)
             except errors.Unavailable:
                 if len(regions) == 1:
                     raise
-                output.tell_unreachable({name} - away)
+                if name not in away:
+                    output.tell(f"{_called(name)} cannot be asked: what it has is not shown")
                 away.add(name)
                 continue
             away.discard(name)
@@ -65,6 +70,10 @@ async def events(
                 output.tell("no events")
             return
         await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def _called(name: str) -> str:
+    return f"region {output.visible(name)}" if name else "the global plane"
 
 
 def _show(found: list[objects_pb2.Event], style: str) -> None:

@@ -4,6 +4,7 @@ Each finding says why it is good enough, or what follows when it is not. Looks, 
 """
 
 import ctypes
+import mmap
 import os
 import platform
 import re
@@ -19,6 +20,8 @@ DOCKER_SOCKET = "/var/run/docker.sock"
 PORTS = {7070: "global, people", 7071: "global, programs", 7170: "region, people", 7171: "region, programs"}
 OLDEST_PYTHON = (3, 11)
 LOOK_S = 2.0
+LEAST_CORES, MOST_WORKERS = 3, 8  # for a region, its etcd and one worker at least
+SHARED_BYTES = 64 << 20  # more than a region of 50,000 nodes takes
 FEW_DESCRIPTORS = 4_096
 OWN_DESCRIPTORS = 256  # of a program, beside one for each node
 CGROUP = Path("/sys/fs/cgroup")
@@ -37,7 +40,7 @@ class Finding:
 
 
 def look() -> list[Finding]:
-    return [python(), etcd(), docker(), cgroup(), descriptors(), clock(), *ports()]
+    return [python(), etcd(), docker(), cgroup(), descriptors(), clock(), workers(), *ports()]
 
 
 def python() -> Finding:
@@ -113,6 +116,34 @@ def clock() -> Finding:
             "clock", None, "not synchronized", "certificates and tokens end by it; on several machines run chrony"
         )
     return Finding("clock", True, "synchronized", "certificates and tokens end when they should")
+
+
+def workers() -> Finding:
+    """Whether scheduler workers could run: they share memory without a name, and take a core each while they work."""
+    cores = len(os.sched_getaffinity(0))
+    if refused := _why_not_shared():
+        advice = "leave `workers` of a region at 1, the default: it schedules in its own process"
+        return Finding("workers", None, f"no memory can be shared ({refused})", advice)
+    found = f"{cores} {'core' if cores == 1 else 'cores'}, memory can be shared"
+    if cores < LEAST_CORES:
+        advice = f"leave `workers` of a region at 1, the default: they help from {LEAST_CORES} cores on"
+        return Finding("workers", None, found, advice)
+    most = min(cores - 1, MOST_WORKERS)
+    return Finding("workers", True, found, f"a region of thousands of nodes may have `workers = {most}`; default 1")
+
+
+def _why_not_shared() -> str:
+    """As a region shares it with its workers; empty when it can."""
+    try:
+        file = os.memfd_create("atoll-doctor", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(file, SHARED_BYTES)
+            mmap.mmap(file, SHARED_BYTES).close()
+        finally:
+            os.close(file)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def ports() -> list[Finding]:

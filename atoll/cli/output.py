@@ -138,4 +138,4 @@ def span(milliseconds: int) -> str:
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
-    return f"{seconds}s" if seconds >= 10 else f"{milliseconds / 1000:.1f}s"
+    return f"{seconds}s" if seconds >= 10 else f"{milliseconds // 100 / 10:.1f}s"

@@ -45,7 +45,7 @@ async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, regi
         output.write(output.documents([manifest.tree(answer) for answer in answers], style, names=names))
     else:
         several = len({answer.region for answer in answers}) > 1
-        output.write("".join(line + "\n" for line in _grouped(answers, several)))
+        output.write("".join(line + "\n" for line in _grouped(answers, several, node)))
 
 
 async def _answers(
@@ -85,11 +85,11 @@ def _not_open(workload: objects_pb2.Workload, task: objects_pb2.TaskStatus) -> r
     return regional_pb2.SlotWhy(id=slot, reasons=[reason], next=act)
 
 
-def _grouped(answers: Sequence[regional_pb2.SlotWhy], several: bool) -> Iterator[str]:
+def _grouped(answers: Sequence[regional_pb2.SlotWhy], several: bool, node: str) -> Iterator[str]:
     """Replicas of which the same is to be said are told together, as `hello/0-5`; a decision about several, once."""
     alike: dict[tuple[str, ...], list[regional_pb2.SlotWhy]] = {}
     for answer in answers:
-        first, *rest = _as_of_now(answer, several=several)
+        first, *rest = _as_of_now(answer, several=several, node=node)
         slot = slot_text(answer.id)
         name = slot.rpartition("/")[0] if answer.id.index >= 0 else ""
         alike.setdefault((name, answer.decision.id, first.removeprefix(slot), *rest), []).append(answer)
@@ -136,8 +136,8 @@ def explain(answer: regional_pb2.SlotWhy) -> list[str]:
     return _as_of_now(answer) + (_decision(answer.decision) if answer.HasField("decision") else [])
 
 
-def _as_of_now(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[str]:
-    """Without the last decision; with its region where there are several."""
+def _as_of_now(answer: regional_pb2.SlotWhy, *, several: bool = False, node: str = "") -> list[str]:
+    """Without the last decision; with its region where there are several; `node`: that was asked about."""
     if answer.id.index < 0:
         name = "/".join(part for part in (answer.id.workload, answer.id.task) if part)
         where = output.visible(f"{name} in {answer.region or 'no region'}")
@@ -154,7 +154,7 @@ def _as_of_now(answer: regional_pb2.SlotWhy, *, several: bool = False) -> list[s
     lines[0] += f", region {output.visible(answer.region)}" if several else ""
     lines += [f"  {_reason(reason)}" for reason in answer.reasons]
     if answer.on_node:
-        lines.append("  the node asked about: " + " · ".join(map(_reason, answer.on_node)))
+        lines.append(f"  node {output.visible(node)}: " + " · ".join(map(_reason, answer.on_node)))
     return lines + _next(answer)
 
 
@@ -178,7 +178,7 @@ def _decision(decision: objects_pb2.Decision) -> list[str]:
         names = [term.name for term in decision.scores[0].terms]
         rows = []
         for score in decision.scores:
-            values = {term.name: f"{term.value:.3f} x {term.weight:g}" for term in score.terms}
+            values = {term.name: f"{term.value:.3f} x {term.weight:.3g}" for term in score.terms}
             rows.append([score.node, f"{score.total:.3f}", *(values.get(name, "") for name in names)])
         table = output.table(["NODE", "SCORE", *(name.upper() for name in names)], rows)
         lines += ["    " + line for line in table.splitlines()]

@@ -13,7 +13,7 @@ from atoll.cli.command import Command
 from atoll.cli.failure import EXIT_CHANGES
 from atoll.cli.session import connected
 from atoll.cli.top import demand
-from atoll.cli.workloads import located, manifests
+from atoll.cli.workloads import located, manifests, try_workloads
 from atoll.model.accounts import limits, missing
 from atoll.model.resources import total, vector
 
@@ -43,6 +43,8 @@ async def plan(client: "AsyncClient", documents: list[manifest.Document], style:
     after: list[objects_pb2.Workload] = []
     tenants: dict[str, objects_pb2.Tenant] = {}
     warnings: list[str] = []
+    if len(documents) > 1:
+        await try_workloads(client, documents)
     for document in sorted(documents, key=lambda document: document.kind != "Tenant"):
         with located(document):
             if isinstance(document.message, objects_pb2.Workload):
@@ -137,7 +139,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _driver_notes(planned: list[Planned]) -> list[str]:

@@ -149,14 +149,15 @@ async def delete(client: "AsyncClient", name: str, yes: bool, request_id: str) -
 
 
 @quota.command(
-    "get", examples="  atoll quota get shop\n  atoll quota get shop -o json\n  atoll top tenants     all of them\n"
+    "get", examples="  atoll quota get\n  atoll quota get shop -o json\n  atoll top tenants     all of them\n"
 )
-@click.argument("name")
+@click.argument("name", default="")
 @output.shown_as()
 @connected
 async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
-    """What a tenant may use, what is in effect, granted to regions, and used: of its quota, and of the burst beside it,
-    by which low and best-effort work runs while others leave it the room."""
+    """What a tenant, that of the context if none is named, may use, what is in effect, granted to regions, and used: of
+    its quota, and of the burst beside it, by which low and best-effort work runs while others leave it the room."""
+    name = name or client.connection.tenant
     tenant = await client.tenants.get(name)
     status, burst = tenant.status, tenant.status.burst
     parts = {"quota": tenant.spec.quota, "effective": status.effective, "granted": status.granted, "used": status.used}

@@ -120,7 +120,7 @@ async def apply_documents(
     one that it finds in any of several documents is told before the first of them is sent."""
     applied: list[Applied] = []
     if len(documents) > 1:
-        await _try_workloads(client, documents)
+        await try_workloads(client, documents)
     for number, document in enumerate(sorted(documents, key=lambda document: document.kind != "Tenant")):
         numbered = f"{request_id}.{number}" if request_id and number else request_id
         with located(document):
@@ -148,7 +148,7 @@ def located(document: manifest.Document) -> Iterator[None]:
         raise manifest.ManifestError(_marks(document, error)) from None
 
 
-async def _try_workloads(client: "AsyncClient", documents: list[manifest.Document]) -> None:
+async def try_workloads(client: "AsyncClient", documents: list[manifest.Document]) -> None:
     """Lets the server check each workload, but those of tenants that are among the documents. Raises all mistakes."""
     tenants = {d.message.metadata.name for d in documents if isinstance(d.message, objects_pb2.Tenant)}
     marks: list[manifest.Mark] = []

@@ -64,7 +64,7 @@ SENTENCES = {
     SLICE_AWAITED: "none of the tenant's quota has come to this region yet",
     GANG_ROOM: "all replicas of the gang need room at once",
     GANG_RESERVING: "room for the gang is being reserved",
-    PREEMPTING: "room is being made by stopping work of lower priorities",
+    PREEMPTING: "room is being made by stopping what gives way: lower priorities, or burst",
     PREEMPTED: "stopped to make room for work of a higher priority",
     BACK_OFF: "pausing before the next try, after a failure or a preemption",
     QUEUED: "waiting for its turn",

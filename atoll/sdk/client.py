@@ -65,7 +65,7 @@ class AsyncClient:
         self.nodes = Nodes(caller, region)
         self.slots = Slots(caller, region, chosen.tenant)
         self.queue = Queue(caller, region, chosen.tenant)
-        self.events = Events(caller, region, chosen.tenant)
+        self.events = Events(caller, everywhere, region, chosen.tenant)
         self.tokens = Tokens(caller, everywhere, region)
 
     async def __aenter__(self) -> Self:

@@ -165,8 +165,15 @@ class Queue:
 
 
 class Events:
-    def __init__(self, caller: Caller, stub: "regional_pb2_grpc.RegionalAsyncStub", tenant: str) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        everywhere: "global_pb2_grpc.GlobalAsyncStub",
+        stub: "regional_pb2_grpc.RegionalAsyncStub",
+        tenant: str,
+    ) -> None:
         self._caller = caller
+        self._everywhere = everywhere
         self._stub = stub
         self._tenant = tenant
 
@@ -187,6 +194,16 @@ class Events:
             region=region, tenant=tenant, object=object, limit=limit, after_seq=after
         )
         return list((await self._caller.read(self._stub.ListEvents, request, deadline_s=DEADLINE_S)).events)
+
+    async def list_global(
+        self, *, object: str = "", limit: int = 0, after: int = 0, tenant: str = "", everywhere: bool = False
+    ) -> Sequence[objects_pb2.Event]:
+        """What happened at the global plane itself, likewise: notices that were given up and, with `everywhere`,
+        changes of the policy."""
+        tenant = "" if everywhere else tenant or self._tenant
+        request = global_pb2.ListGlobalEventsRequest(tenant=tenant, object=object, limit=limit, after_seq=after)
+        answer = await self._caller.read(self._everywhere.ListGlobalEvents, request, deadline_s=DEADLINE_S)
+        return answer.events
 
 
 class Tokens:

@@ -78,10 +78,13 @@ class Budgets:
         self._idle: dict[str, dict[str, ByAccount]] = {}  # tenant → region → what waits there, for long, for room
         self._claims: dict[tuple[str, str], AccountClaims] = {}  # by tenant and region, while nothing changes
         self._look_again_ms = 0
-        self._tenants: dict[str, None] = dict.fromkeys(name for (name,), _ in records.tenants.items())
+        self._tenants: dict[str, None] = {}
         self._heard: dict[tuple[str, str], objects_pb2.SliceAck] = {}  # (tenant, region): the last one
         self._acks: dict[tuple[str, str], None] = {}  # those of them to be looked at
         self._renewal_ms = 0
+
+    def read(self, change: Change) -> None:
+        self._tenants[change.path[0]] = None
 
     def acknowledged(self, ack: objects_pb2.SliceAck) -> str:
         """A region's SliceAck. Returns what is wrong with it: (X) is broken by the region."""

@@ -1,14 +1,15 @@
 """Several plans as one transaction: what a lane gives a second is bounded by its transactions, not by their size.
 
 Decides what fits together: plans of one operation, each of which was planned from the committed records as if it were
-alone, and none of which writes what another compares or writes. So all of them are as right together as they would be
-one after the other. They apply or are refused as one; who bundles them plans them anew then.
+alone, none of which writes what another compares or writes, and no more than a store takes at once. So all of them are
+as right together as they would be one after the other. They apply or are refused as one; who bundles them plans them
+anew then.
 """
 
-from atoll.lane import Plan
+from atoll.lane import MOST_COMPARES, MOST_WRITES, Plan
 from atoll.store.store import Put
 
-MOST_PLANS = 20  # ADMIT has three compares of its own, and etcd takes 128 of them by default
+MOST_PLANS = 20
 MOST_BYTES = 256 * 1024  # of values, a sixth of what etcd takes by default
 
 
@@ -29,14 +30,14 @@ class Bundle:
         """Adds the plan, or says that it has to wait."""
         written = {write.key for write in plan.writes}
         compared = {compare.key for compare in plan.compares}
-        size = self._bytes + _size(plan)
-        clash = not written.isdisjoint(self._written | self._compared) or not compared.isdisjoint(self._written)
-        if self.is_full or clash or size > MOST_BYTES or plan.operation != self._plans[0].operation:
+        if not written.isdisjoint(self._written | self._compared) or not compared.isdisjoint(self._written):
+            return False
+        written, compared, size = self._written | written, self._compared | compared, self._bytes + _size(plan)
+        too_large = len(written) > MOST_WRITES or len(compared) > MOST_COMPARES or size > MOST_BYTES
+        if self.is_full or too_large or plan.operation != self._plans[0].operation:
             return False
         self._plans.append(plan)
-        self._written |= written
-        self._compared |= compared
-        self._bytes = size
+        self._written, self._compared, self._bytes = written, compared, size
         return True
 
     def plan(self) -> Plan:

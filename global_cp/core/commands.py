@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
-from atoll.api.v1 import global_pb2, regional_pb2
+from atoll.api.v1 import global_pb2, objects_pb2, regional_pb2
 from atoll.errors import AtollError
 from atoll.reign import Commit as Commit
 from atoll.reign import Resign as Resign
@@ -56,4 +56,11 @@ class Notify:
     body: bytes  # JSON
 
 
-Command = Commit | SendDown | CloseSession | Publish | Reply | Notify | Resign
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """To be kept for people, in memory."""
+
+    event: objects_pb2.Event
+
+
+Command = Commit | SendDown | CloseSession | Publish | Reply | Notify | Announce | Resign

@@ -22,6 +22,7 @@ CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
 class Decided:
     plan: Plan
     answer: Message  # without the revisions
+    event: objects_pb2.Event | None = None  # for people, once it is committed
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,11 +64,11 @@ def entitlements(quota: Vector, claims: Mapping[str, Claim]) -> dict[str, Vector
 def _divided(left: int, claims: Sequence[Sequence[int]]) -> Sequence[int]:
     """One dimension of `entitlements`; of each claim its amounts in the order of the fields of Claim."""
     charged = [needed + beside for needed, _, _, _, beside, _ in claims]
-    if sum(charged) <= left:
+    used = [used for _, _, _, used, *_ in claims]  # perhaps more than is needed: until its successors are in its place
+    if sum(map(max, charged, used)) <= left:
         return charged
     had = [granted for _, granted, *_ in claims]
     protected = [min(protected, needed) for needed, *_, protected in claims]
-    used = [min(used, needed) for needed, _, _, used, *_ in claims]
     usable = [max(needed - idle, 0) for needed, _, idle, *_ in claims]
     needed = [needed for needed, *_ in claims]
     shares = [0] * len(claims)
@@ -78,4 +78,4 @@ def _divided(left: int, claims: Sequence[Sequence[int]]) -> Sequence[int]:
                 if (more := min(goal - shares[at], left)) > 0:
                     shares[at] += more
                     left -= more
-    return shares
+    return list(map(min, shares, charged))

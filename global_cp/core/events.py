@@ -44,6 +44,7 @@ class MutationAsked:
     reply_to: int
     request: Message
     token: objects_pb2.UserToken | None = None
+    by: str = ""  # who asks, for people
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ class JobLife:
         self._records = records
         self._alarms = Alarms()
         self._over: dict[WorkloadPath, None] = {}
-        for (tenant, name), status in records.statuses.items():
-            if status.HasField("job"):
-                self._look((tenant, name))
+
+    def read(self, change: Change) -> None:
+        self._look((change.path[0], change.path[1]))
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         self._over.update(dict.fromkeys(self._alarms.due(now_ms)))

@@ -15,7 +15,7 @@ from atoll.model.cron import Zones, utc_only
 from global_cp.config import CoreSettings
 from global_cp.core import events
 from global_cp.core.commands import CloseSession, Command, Reply, Resign, SendDown
-from global_cp.core.records import Change, Records
+from global_cp.core.records import Change
 from global_cp.core.reign import Reign
 from global_cp.core.topics import refusal_of_form
 from global_cp.core.views import workload_events
@@ -28,7 +28,7 @@ class Machine:
         """`zones`: the time zones that schedules are in."""
         self._settings, self._zones = settings, zones
         self._reign: Reign | None = None
-        self._read: tuple[Authority, Records] | None = None  # before the win is told
+        self._making: Reign | None = None  # before the win is told
         self._plans = 0
         self._now_ms = 0
         self._table: dict[type, Callable[[Any, list[Command]], None]] = {
@@ -66,25 +66,25 @@ class Machine:
         return min([at for topic in reign.topics if (at := topic.deadline()) is not None], default=None)
 
     def _won(self, event: events.LeadershipWon, out: list[Command]) -> None:
-        records = self._records_of(event.authority)
+        reign = self._reign_of(event.authority)
         self._lose(out)
-        records.load(event.records, event.revision)
-        self._reign = Reign(event.authority, records, self._settings, self._zones)
+        reign.read(event.records, event.revision)
+        self._reign = reign
 
     def _records_read(self, event: events.RecordsRead, out: list[Command]) -> None:
-        self._records_of(event.authority).load(event.records, 0)
+        self._reign_of(event.authority).read(event.records, 0)
 
-    def _records_of(self, authority: Authority) -> Records:
-        """What was read of this reign's list so far."""
-        if self._read is None or self._read[0] != authority:
-            self._read = authority, Records()
-        return self._read[1]
+    def _reign_of(self, authority: Authority) -> Reign:
+        """With what was read of its list so far."""
+        if self._making is None or self._making.authority != authority:
+            self._making = Reign(authority, self._settings, self._zones)
+        return self._making
 
     def _lose(self, out: list[Command]) -> None:
         if self._reign:
             self._reign.requests.lost(out)
             self._reign.regions.lost(out)
-        self._reign = self._read = None
+        self._reign = self._making = None
 
     def _connected(self, event: events.RegionConnected, out: list[Command]) -> None:
         if self._reign:

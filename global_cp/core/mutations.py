@@ -82,11 +82,11 @@ def decide(world: World, asked: MutationAsked, uid: str, now_ms: int) -> Decided
         case global_pb2.UpdateRegionRequest():
             return _update_region(world, request, now_ms)
         case global_pb2.ApplyPolicyRequest():
-            return policy_changes.apply(world, request, now_ms)
+            return policy_changes.apply(world, request, asked.by, now_ms)
         case global_pb2.PromotePolicyRequest():
-            return policy_changes.promote(world, request, now_ms)
+            return policy_changes.promote(world, request, asked.by, now_ms)
         case global_pb2.RollBackPolicyRequest():
-            return policy_changes.roll_back(world, request, now_ms)
+            return policy_changes.roll_back(world, request, asked.by, now_ms)
     raise TypeError(f"{type(request).__name__} is no mutation")
 
 
@@ -142,7 +142,7 @@ def _apply_workload(
     mistakes = mistakes_in_workload(wanted, regions, world.summaries, world.zones)
     mistakes += [
         *_tenant_mistakes(world, metadata.tenant, "metadata.tenant"),
-        *_strategy_mistakes(world, wanted.spec),
+        *_strategy_mistakes(world, wanted.spec, before.spec if before else None),
         *mistakes_in_notify(wanted.spec, world.webhooks),
     ]
     if before is None or times(before.spec) != times(wanted.spec):  # what was feasible may be applied again
@@ -248,10 +248,16 @@ def _tenant_mistakes(world: World, tenant: str, path: str) -> list[Mistake]:
     return []
 
 
-def _strategy_mistakes(world: World, spec: objects_pb2.WorkloadSpec) -> list[Mistake]:
+def _strategy_mistakes(
+    world: World, spec: objects_pb2.WorkloadSpec, before: objects_pb2.WorkloadSpec | None
+) -> list[Mistake]:
+    """What a rollback took from a workload is no reason to refuse a change of it."""
     found: dict[int, Mistake] = {}
     force = policies.in_force(world.records)
+    lost = {name for _, name, _ in policies.unknown_strategies(world.records, force, before)} if before else set()
     for index, name, number in policies.unknown_strategies(world.records, force, spec):
+        if name in lost:
+            continue
         known = ", ".join(sorted(policies.of(world.records, number).known))
         text = f"{name[:40]!r} is not a strategy of policy {number}; known are: {known}"
         found.setdefault(index, Mistake(f"spec.tasks[{index}].strategy", text))

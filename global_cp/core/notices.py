@@ -18,7 +18,7 @@ from atoll.model.pauses import doubled_ms
 from global_cp.config import CoreSettings
 from global_cp.core import jobs, transactions
 from global_cp.core.alarms import Alarms
-from global_cp.core.commands import Command, Notify
+from global_cp.core.commands import Announce, Command, Notify
 from global_cp.core.events import Notified
 from global_cp.core.records import Change, Records
 from global_cp.core.reports import WorkloadPath
@@ -94,15 +94,16 @@ class Notices:
         self._reign = reign
         self._numbers = 0
         self._alarms = Alarms()
-        self._ready: dict[NoticePath, None] = {}
+        self._ready: dict[str, dict[NoticePath, None]] = {}  # by tenant; the one whose turn is next comes first
         self._tries: Counter[NoticePath] = Counter()  # that failed, of this leader
         self._errors: dict[NoticePath, str] = {}  # of the last of them
         self._under_way: dict[str, NoticePath] = {}  # by number
         self._of_tenant: Counter[str] = Counter()  # of these
         self._ended: dict[NoticePath, objects_pb2.Notice | None] = {}  # to be written: given up, or (None) deleted
         self._failed: dict[WorkloadPath, dict[str, objects_pb2.Notice]] = {}  # by workload, then id
-        for notice in records.notices:
-            self._note(notice)
+
+    def read(self, change: Change) -> None:
+        self.changed(change, [])
 
     def failed(self, path: WorkloadPath, uid: str) -> list[objects_pb2.Notice]:
         """Of a workload: what was given up."""
@@ -135,7 +136,7 @@ class Notices:
             if (notice := self._records.notices.get(*path)) and notice.failed_ms:
                 self._ended[path] = None  # kept long enough
             elif notice:
-                self._ready[path] = None
+                self._ready.setdefault(path[0], {})[path] = None
         self._send(now_ms, out)
         if not self._ended:
             return None
@@ -157,6 +158,8 @@ class Notices:
             self._forget(change.before)
         if isinstance(change.after, objects_pb2.Notice):
             self._note(change.after)
+            if change.after.failed_ms:
+                out.append(Announce(_given_up(change.after)))
 
     def deadline(self) -> int | None:
         return 0 if self._ended else self._alarms.next_ms()
@@ -171,27 +174,37 @@ class Notices:
     def _forget(self, notice: objects_pb2.Notice) -> None:
         path, of = (notice.tenant, notice.id), (notice.tenant, notice.workload)
         self._alarms.set(path, None)
-        self._ready.pop(path, None)
+        self._ready.get(path[0], {}).pop(path, None)
         self._tries.pop(path, None)
         self._errors.pop(path, None)
         if self._failed.get(of, {}).pop(notice.id, None) and not self._failed[of]:
             del self._failed[of]
 
     def _send(self, now_ms: int, out: list[Command]) -> None:
-        for path in list(self._ready) if len(self._under_way) < self._settings.notify_at_once else ():
+        """Tenants take turns, so that dead addresses of some hold up no other's."""
+        for tenant in list(self._ready) if len(self._under_way) < self._settings.notify_at_once else ():
+            waiting, before = self._ready[tenant], self._of_tenant[tenant]
+            while waiting and self._may_try(tenant):
+                path = next(iter(waiting))
+                del waiting[path]
+                if notice := self._records.notices.get(*path):
+                    self._try(path, notice, out)
+            if not waiting or self._of_tenant[tenant] > before:
+                del self._ready[tenant]
+                self._ready |= {tenant: waiting} if waiting else {}
             if len(self._under_way) == self._settings.notify_at_once:
                 break
-            if self._of_tenant[path[0]] >= self._settings.notify_of_tenant:
-                continue
-            del self._ready[path]
-            notice = self._records.notices.get(*path)
-            if notice is None:
-                continue
-            self._numbers += 1
-            number = f"{self._reign}.{self._numbers}"
-            self._under_way[number] = path
-            self._of_tenant[path[0]] += 1
-            out.append(Notify(number, notice.tenant, notice.id, notice.url, body(notice)))
+
+    def _may_try(self, tenant: str) -> bool:
+        settings = self._settings
+        return len(self._under_way) < settings.notify_at_once and self._of_tenant[tenant] < settings.notify_of_tenant
+
+    def _try(self, path: NoticePath, notice: objects_pb2.Notice, out: list[Command]) -> None:
+        self._numbers += 1
+        number = f"{self._reign}.{self._numbers}"
+        self._under_way[number] = path
+        self._of_tenant[path[0]] += 1
+        out.append(Notify(number, notice.tenant, notice.id, notice.url, body(notice)))
 
     def _give_up(self, path: NoticePath, notice: objects_pb2.Notice, now_ms: int) -> None:
         failed = objects_pb2.Notice()
@@ -199,6 +212,16 @@ class Notices:
         failed.failed_ms = now_ms
         failed.error = self._errors[path]
         self._ended[path] = failed
+
+
+def _given_up(notice: objects_pb2.Notice) -> objects_pb2.Event:
+    return objects_pb2.Event(
+        at_ms=notice.failed_ms,
+        type="NotifyFailed",
+        object=f"workload/{notice.tenant}/{notice.workload}",
+        tenant=notice.tenant,
+        message=f"{notice.url} was not told of its end: {notice.error}",
+    )
 
 
 def body(notice: objects_pb2.Notice) -> bytes:

@@ -20,7 +20,7 @@ MOST_EARLIER = 20
 _SHOWN = 5
 
 
-def apply(world: World, request: global_pb2.ApplyPolicyRequest, now_ms: int) -> Decided | AtollError:
+def apply(world: World, request: global_pb2.ApplyPolicyRequest, by: str, now_ms: int) -> Decided | AtollError:
     records = world.records
     if mistakes := mistakes_in_policy(request.policy):
         return Invalid(f"policy {request.policy.metadata.name[:63]!r} is not valid", mistakes=tuple(mistakes))
@@ -35,10 +35,11 @@ def apply(world: World, request: global_pb2.ApplyPolicyRequest, now_ms: int) -> 
     wanted.metadata.created_ms = now_ms
     answer = global_pb2.ApplyPolicyResponse(policy=wanted, outcome=CREATED)
     gone = _outlived(records, numbers)
-    return Decided(transactions.policy(records, wanted, gone, _kept(request, answer, now_ms)), answer)
+    event = _event("PolicyCreated", wanted.metadata.generation, wanted.metadata.name, by, now_ms)
+    return Decided(transactions.policy(records, wanted, gone, _kept(request, answer, now_ms)), answer, event)
 
 
-def promote(world: World, request: global_pb2.PromotePolicyRequest, now_ms: int) -> Decided | AtollError:
+def promote(world: World, request: global_pb2.PromotePolicyRequest, by: str, now_ms: int) -> Decided | AtollError:
     records, number = world.records, request.policy_revision
     if error := _missing(records, number):
         return error
@@ -54,10 +55,12 @@ def promote(world: World, request: global_pb2.PromotePolicyRequest, now_ms: int)
         _put_in_force(after, number, [*before.earlier, before.policy_revision])
     if lacking := _lacking(records, before, after):
         return _in_use(number, lacking)
-    return _decided(world, request, before, after, [], now_ms)
+    kind = "PolicyCanary" if request.regions else "PolicyPromoted"
+    event = _event(kind, number, _said(before, after), by, now_ms)
+    return _decided(world, request, before, after, [], event)
 
 
-def roll_back(world: World, request: global_pb2.RollBackPolicyRequest, now_ms: int) -> Decided | AtollError:
+def roll_back(world: World, request: global_pb2.RollBackPolicyRequest, by: str, now_ms: int) -> Decided | AtollError:
     records = world.records
     before, after = policies.in_force(records), objects_pb2.PolicyInForce()
     after.CopyFrom(before)
@@ -74,7 +77,8 @@ def roll_back(world: World, request: global_pb2.RollBackPolicyRequest, now_ms: i
         _put_in_force(after, earlier[-1], earlier[:-1])
     else:
         return Conflict("no other policy was in force before", hint="atoll policy list", code=NOTHING_BEFORE)
-    return _decided(world, request, before, after, _lacking(records, before, after), now_ms)
+    event = _event("PolicyRolledBack", after.policy_revision, _said(before, after), by, now_ms)
+    return _decided(world, request, before, after, _lacking(records, before, after), event)
 
 
 def _put_in_force(force: objects_pb2.PolicyInForce, number: int, earlier: list[int]) -> None:
@@ -92,14 +96,30 @@ def _decided(
     before: objects_pb2.PolicyInForce,
     after: objects_pb2.PolicyInForce,
     lacking: list[str],
-    now_ms: int,
+    event: objects_pb2.Event,
 ) -> Decided:
     outcome = UNCHANGED if after == before else UPDATED
     answer = global_pb2.ChangePolicyResponse(in_force=after, outcome=outcome, without_strategy=lacking)
-    kept = record_of(request, request.request_id, answer, now_ms)
+    kept = record_of(request, request.request_id, answer, event.at_ms)
     numbers = (after.policy_revision, *([after.canary_revision] if after.canary_regions else ()))
-    written = None if outcome == UNCHANGED else after
-    return Decided(transactions.policy_in_force(world.records, written, numbers, kept), answer)
+    written, told = (None, None) if outcome == UNCHANGED else (after, event)
+    return Decided(transactions.policy_in_force(world.records, written, numbers, kept), answer, told)
+
+
+def _event(kind: str, number: int, what: str, by: str, now_ms: int) -> objects_pb2.Event:
+    who = f", by {by}" if by else ""
+    return objects_pb2.Event(at_ms=now_ms, type=kind, object=f"policy/{number}", message=what + who)
+
+
+def _said(before: objects_pb2.PolicyInForce, after: objects_pb2.PolicyInForce) -> str:
+    """For people."""
+    return f"{_in_words(after)}; before: {_in_words(before)}"
+
+
+def _in_words(force: objects_pb2.PolicyInForce) -> str:
+    if not force.canary_regions:
+        return f"{force.policy_revision} everywhere"
+    return f"{force.canary_revision} on trial in {', '.join(force.canary_regions)}, else {force.policy_revision}"
 
 
 def _lacking(records: Records, before: objects_pb2.PolicyInForce, after: objects_pb2.PolicyInForce) -> list[str]:

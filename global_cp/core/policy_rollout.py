@@ -25,7 +25,9 @@ class PolicyRollout:
         self._records = records
         self._settings = settings
         self._unsure: dict[Path, None] = {}  # shares that are to be looked at
-        self._mark_all()
+
+    def read(self, change: Change) -> None:
+        self._unsure[change.path] = None
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         batch: dict[Path, objects_pb2.Share] = {}

@@ -122,12 +122,6 @@ class Records:
             "notice": self.notices,
         }
 
-    def load(self, items: Iterable[KeyValue], revision: int) -> None:
-        """The list after an election."""
-        for item in items:
-            self.adopt(item.key, item)
-        self.revision = revision
-
     def adopt(self, key: bytes, item: KeyValue | None) -> Change | None:
         """What the store was seen to hold under `key`."""
         return self._set(key, item.value if item else None, item.mod_revision if item else 0)

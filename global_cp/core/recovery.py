@@ -69,14 +69,23 @@ class Recovery:
         self._stale = True  # something that any verdict may rest on changed
         self._seen: list[object] = []  # of the summaries, then
         self._leaving: dict[str, dict[Leaver, Vector]] = {}  # by region that would be lost
+        self._coming: dict[WorkloadPath, tuple[Leaver, Vector]] = {}  # admitted, and in no region's share yet
         self._claims: dict[tuple[str, int], Mapping[str, Vector]] = {}  # until one changes
         self._floor = max(objects_pb2.Priority.values()) + 1  # the least priority that a verdict was given to
-        self._regions = self._known()
-        self._protecting = self._protectors()
-        self._count_all()
-        for workload in records.workloads:
-            if asks(workload):
+        self._regions: dict[str, objects_pb2.Region] = {}
+        self._protecting: list[str] = []
+
+    def read(self, change: Change) -> None:
+        match change.after:
+            case objects_pb2.Region():
+                self._regions = self._known()
+            case objects_pb2.Share() as share:
+                self._count(share, 1)
+            case objects_pb2.Tenant() as tenant if tenant.spec.protected:
+                self._protecting.append(tenant.metadata.name)
+            case objects_pb2.Workload() as workload if asks(workload):
                 self._verdicts[workload.metadata.tenant, workload.metadata.name] = None
+                self._note_coming((workload.metadata.tenant, workload.metadata.name))
 
     # ---- the verdicts kept
 
@@ -116,7 +125,9 @@ class Recovery:
                 elif path in self._verdicts:
                     del self._verdicts[path]
                     self._due.pop(path, None)
+                self._note_coming(path)
             case "share":
+                self._note_coming((change.path[1], change.path[2]))
                 for document, sign in ((change.before, -1), (change.after, 1)):
                     if isinstance(document, objects_pb2.Share) and document.spec.priority >= self._floor:
                         self._rests_on_another()
@@ -135,6 +146,8 @@ class Recovery:
             case "region":
                 self._regions = self._known()
                 self._count_all()
+                for path in list(self._coming):
+                    self._note_coming(path)
                 self._rests_on_another()
 
     def deadline(self) -> int | None:
@@ -165,6 +178,15 @@ class Recovery:
         if left := groups.pop(leaver, NOTHING) + share_demand(share) * sign:
             groups[leaver] = left
 
+    def _note_coming(self, path: WorkloadPath) -> None:
+        self._coming.pop(path, None)
+        workload = self._records.workloads.get(*path)
+        if path in self._verdicts and workload is not None:
+            shares = [share for share in self._records.shares_of(*path).values() if not share.removed]
+            left = demand(workload.spec) - total([share_demand(share) for share in shares])
+            if left := left.at_least(NOTHING):
+                self._coming[path] = self._leaver(workload.spec), left
+
     def _leaver(self, spec: objects_pb2.WorkloadSpec) -> Leaver:
         return Leaver(tuple(sorted(allowed(spec, self._regions))), spec.priority)
 
@@ -182,8 +204,8 @@ class Recovery:
         if len(here) < 2:
             told = Verdict(False, ONE_REGION, f"it may run in one region only: {''.join(here) or 'none'}")
             return told if _requires(spec) else SILENT
-        if any(not vector(self._summary(region).largest_node) for region in here):
-            return None
+        if not all(self._summary(region).HasField("open_capacity") for region in here if self._takes(region)):
+            return None  # a region that takes nothing has no room, whatever it would say
         if tenant is not None and (lacking := missing(demand(spec), firm_demand(spec), limits(tenant.spec))):
             return Verdict(False, NO_QUOTA, f"its replicas together ask for {lacking} more than the tenant's quota")
         for lost in here:
@@ -231,6 +253,9 @@ class Recovery:
         groups = {key: asked for key, asked in self._leaving.get(lost, {}).items() if key.priority >= priority}
         if own is not None and (mine := self._leaver(own.spec)) in groups:
             groups[mine] -= share_demand(own)
+        for path, (key, asked) in self._coming.items():
+            if key.priority >= priority and path != (tenant, workload.metadata.name):
+                groups[key] = groups.get(key, NOTHING) + asked
         worst = NOTHING
         for together in self._sets(lost, left, groups):
             need = leaving + total([asked for key, asked in groups.items() if self._go(key, lost) <= together])

@@ -1,13 +1,16 @@
 """All that a leader has: the records it listed, the topics over them, and its lanes.
 
-Decides nothing. A new election means a new Reign, made from a new list; nothing is carried over.
+Decides nothing. A new election means a new Reign, made from a new list; nothing is carried over. The list comes in
+parts, and the topics follow it record by record: so the win itself costs nothing that grows with what is stored.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Authority, Plan
 from atoll.model.cron import Zones
+from atoll.store.store import KeyValue
 from global_cp.config import CoreSettings
 from global_cp.core.budgets import Budgets
 from global_cp.core.commands import Commit, Publish
@@ -23,7 +26,7 @@ from global_cp.core.rooms import Rooms
 from global_cp.core.schedules import Schedules
 from global_cp.core.shares import Shares
 from global_cp.core.status import Statuses
-from global_cp.core.topics import Proposal, Topic
+from global_cp.core.topics import Proposal, Reader, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,9 @@ class InFlight:
 class Reign:
     """`topics` are in the order in which they are asked next."""
 
-    def __init__(self, authority: Authority, records: Records, settings: CoreSettings, zones: Zones) -> None:
+    def __init__(self, authority: Authority, settings: CoreSettings, zones: Zones) -> None:
         self.authority = authority
-        self.records = records
+        self.records = records = Records()
         self.regions = Regions(records, authority, settings.welcome_batch)
         self.reports = Reports(settings.overflow_settle_ms)
         self.rooms = Rooms(self.regions.summaries)
@@ -54,6 +57,16 @@ class Reign:
         self.notices = Notices(records, settings, name)
         self.statuses = Statuses(records, settings, self.reports, recovery, self.notices)
         self.requests = Requests(records, settings, self.regions.summaries, name, zones, recovery)
+        life, schedules = JobLife(records), Schedules(records, zones)
+        rollout, sweep = PolicyRollout(records, settings), Sweep(records, settings)
+        self._readers: dict[str, tuple[Reader, ...]] = {
+            "notice": (self.notices,),
+            "region": (recovery,),
+            "request": (sweep,),
+            "share": (self.shares, recovery, rollout),
+            "tenant": (self.budgets, recovery),
+            "workload": (self.shares, recovery, self.statuses, life, schedules),
+        }
         self.topics: list[Topic] = [
             self.requests,
             self.regions,
@@ -62,16 +75,24 @@ class Reign:
             recovery,
             self.statuses,
             self.notices,
-            JobLife(records),
-            Schedules(records, zones),
-            PolicyRollout(records, settings),
-            Sweep(records, settings),
+            life,
+            schedules,
+            rollout,
+            sweep,
         ]
         self.free_lanes = list(range(settings.lanes))
         self.busy_keys: set[bytes] = set()  # of the plans in flight
         self.pause_until_ms = 0
         self.unpublished: list[Publish] = []
         self._in_flight: dict[int, InFlight] = {}
+
+    def read(self, items: Sequence[KeyValue], revision: int) -> None:
+        """A part of the list after the election."""
+        for item in items:
+            if change := self.records.adopt(item.key, item):
+                for reader in self._readers.get(change.kind, ()):
+                    reader.read(change)
+        self.records.revision = revision
 
     def learn(self, change: Change) -> None:
         """A record changed: what is known of the regions beside the records follows."""

@@ -1,12 +1,13 @@
 """Users' changes on their way to a transaction, and the memory that makes each happen once.
 
-Decides the order (first come, first served), the bound (Busy), and what a request id means: the same id and body get
-the same answer, also while the first is on its way and after a takeover; the same id with another body is refused.
-The record of a request is written by the mutation's own transaction and kept for a day. Workloads that come or go one
-after the other share a transaction, as far as none is decided by what another asks for.
+Decides the order (first come, first served), the bound (Busy), of which each tenant has its share, and what a request
+id means: the same id and body get the same answer, also while the first is on its way and after a takeover; the same id
+with another body is refused. The record of a request is written by the mutation's own transaction and kept for a day.
+Workloads that come or go one after the other share a transaction, as far as none is decided by what another asks for.
 """
 
-from collections import deque
+import heapq
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from atoll.store import keys
 from global_cp.config import CoreSettings
 from global_cp.core import transactions
 from global_cp.core.bundles import Bundle
-from global_cp.core.commands import Command, Reply
+from global_cp.core.commands import Announce, Command, Reply
 from global_cp.core.decided import Decided, World, digest
 from global_cp.core.events import MutationAsked
 from global_cp.core.mutations import REQUEST_REUSED, decide, stored_answer, tenant_of, with_revision
@@ -70,6 +71,7 @@ class Requests:
         self._reign = reign
         self._queue: deque[Pending] = deque()
         self._pending: dict[tuple[str, str], Pending] = {}
+        self._of_tenant: Counter[str] = Counter()  # of these
         self._uids = 0
         self._alone = (
             0  # so many of the queue go alone: one of them is refused by the store, and has to be told from the others
@@ -94,12 +96,20 @@ class Requests:
                 out.append(Reply(asked.reply_to, _reused(path[1])))
         elif record := self._records.requests.get(*path):
             out.append(self._replay(asked.reply_to, record, path, body))
-        elif len(self._pending) >= self._settings.intake_limit:
+        elif self._is_full(path[0]):
             error_ = Busy("too many changes are waiting", retry_after_ms=self._settings.busy_retry_ms)
             out.append(Reply(asked.reply_to, error_))
         else:
             self._pending[path] = Pending(asked, path, body, [asked.reply_to])
             self._queue.append(self._pending[path])
+            self._of_tenant[path[0]] += 1
+
+    def _is_full(self, tenant: str) -> bool:
+        """At the bound a tenant is heard while it has less than its share of it, so that nobody's flood keeps others
+        out; there are never more than twice as many."""
+        if len(self._pending) < self._settings.intake_limit:
+            return False
+        return self._of_tenant[tenant] >= self._settings.intake_limit // len(self._of_tenant)
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         first = self._decided(now_ms, out)
@@ -140,6 +150,8 @@ class Requests:
             for pending in item:
                 assert pending.decided is not None
                 self._answer(pending, with_revision(pending.decided.answer, settled.revision), out)
+                if pending.decided.event is not None:
+                    out.append(Announce(pending.decided.event))
         elif reason and len(item) == 1:
             self._answer(item[0], Unavailable(f"the store refused the change: {reason}", code="E5009"), out)
         else:
@@ -166,6 +178,10 @@ class Requests:
 
     def _answer(self, pending: Pending, answer: AtollError | Message, out: list[Command]) -> None:
         del self._pending[pending.path]
+        tenant = pending.path[0]
+        self._of_tenant[tenant] -= 1
+        if not self._of_tenant[tenant]:
+            del self._of_tenant[tenant]
         for index, reply_to in enumerate(pending.askers):
             out.append(Reply(reply_to, answer, replayed=index > 0))
 
@@ -182,8 +198,11 @@ class Sweep:
     def __init__(self, records: Records, settings: CoreSettings) -> None:
         self._records = records
         self._settings = settings
-        self._oldest = deque(sorted((record.at_ms, path) for path, record in records.requests.items()))
+        self._oldest: list[tuple[int, tuple[str, ...]]] = []  # a heap
         self._next_ms = 0
+
+    def read(self, change: Change) -> None:
+        self.changed(change, [])
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         if now_ms < self._next_ms:
@@ -192,7 +211,7 @@ class Sweep:
         while self._oldest and self._oldest[0][0] < now_ms - self._settings.request_keep_ms:
             if len(batch) == self._settings.sweep_batch:
                 break
-            batch.append(self._oldest.popleft())
+            batch.append(heapq.heappop(self._oldest))
         else:
             self._next_ms = now_ms + self._settings.sweep_interval_ms
         if not batch:
@@ -201,11 +220,12 @@ class Sweep:
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
         if isinstance(item, list) and not isinstance(settled, Committed):
-            self._oldest.extendleft(reversed(item))
+            for one in item:
+                heapq.heappush(self._oldest, one)
 
     def changed(self, change: Change, out: list[Command]) -> None:
         if isinstance(change.after, objects_pb2.RequestRecord):
-            self._oldest.append((change.after.at_ms, change.path))
+            heapq.heappush(self._oldest, (change.after.at_ms, change.path))
 
     def deadline(self) -> int | None:
         return self._next_ms

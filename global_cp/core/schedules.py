@@ -34,8 +34,10 @@ class Schedules:
         self._alarms = Alarms()
         self._dirty: dict[WorkloadPath, None] = {}  # schedules to be looked at
         self._runs: dict[WorkloadPath, dict[str, None]] = {}  # by schedule, the names of its runs
-        for workload in records.workloads:
-            self._note(workload)
+
+    def read(self, change: Change) -> None:
+        assert isinstance(change.after, objects_pb2.Workload)
+        self._note(change.after)
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
         self._dirty.update(dict.fromkeys(self._alarms.due(now_ms)))

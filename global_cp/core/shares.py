@@ -99,9 +99,9 @@ class Shares:
         self._moving: dict[WorkloadPath, dict[str, moves.Stride]] = {}  # of its tasks that move without quota
         self._closed: dict[tuple[str, str, str], tuple[str, int]] = {}  # share → (uid, generation)
         self._goes_on = False  # more than may be looked at before other events are handled
-        self._mark_all()
-        for share in (share for share in records.shares if share.targets):
-            self._note_move((share.metadata.tenant, share.metadata.name))
+
+    def read(self, change: Change) -> None:
+        self.changed(change, [])
 
     def reported(self, region: str, report: regional_pb2.WorkloadReport) -> None:
         share = self._records.shares.get(region, report.tenant, report.workload)
@@ -154,7 +154,7 @@ class Shares:
             case "share":
                 self._workloads[change.path[1], change.path[2]] = None
                 self._note_move((change.path[1], change.path[2]))
-                if change.after is None:
+                if not isinstance(change.after, objects_pb2.Share) or not change.after.removed:
                     self._closed.pop((change.path[0], change.path[1], change.path[2]), None)
             case "status" if isinstance(change.after, objects_pb2.WorkloadStatus) and change.after.HasField("job"):
                 self._workloads[change.path[0], change.path[1]] = None  # another task may be opened, or is over

@@ -18,6 +18,7 @@ from atoll.model.resources import NOTHING
 from global_cp.config import CoreSettings
 from global_cp.core import jobs, notices, recovery, transactions
 from global_cp.core.alarms import Alarms
+from global_cp.core.bundles import MOST_BYTES
 from global_cp.core.commands import Command
 from global_cp.core.records import Change, Records
 from global_cp.core.reports import Reports, WorkloadPath
@@ -114,11 +115,12 @@ def pending_reasons(
             if task.phase == jobs.T_PENDING and task.reason
         ]
     document = records.tenants.get(tenant)
-    lacking = missing(records.asked(tenant), records.firm(tenant), limits(document.spec)) if document else NOTHING
-    if waiting and document is not None and lacking:
-        burst = " and burst" if document.spec.burst_percent else ""
-        message = f"the tenant's workloads ask for {lacking} more than its quota{burst}"
-        reasons.append(objects_pb2.PendingReason(code="QuotaExhausted", message=message))
+    if waiting and document is not None:
+        firm, limit = records.firm(tenant), limits(document.spec)
+        if lacking := missing(records.asked(tenant), firm, limit):
+            burst = " and burst" if limit.burst and not lacking.fits((firm - limit.hard).at_least(NOTHING)) else ""
+            message = f"the tenant's workloads ask for {lacking} more than its quota{burst}"
+            reasons.append(objects_pb2.PendingReason(code="QuotaExhausted", message=message))
     for region in sorted(reports):
         for reason in reports[region].pending:
             here = objects_pb2.PendingReason(region=region)
@@ -165,13 +167,15 @@ class Statuses:
         self._flying: dict[WorkloadPath, bool] = {}  # in a plan in flight; whether they changed since
         self._alarms = Alarms()  # of jobs whose status time alone changes
         self._not_before_ms = 0
-        for workload in records.workloads:
-            path = (workload.metadata.tenant, workload.metadata.name)
-            status = records.statuses.get(*path)
-            if status is None or not records.shares_of(*path):
-                self._dirty[path] = None  # of all others the regions tell again
-            if status is not None and status.HasField("job"):
-                self._alarms.set(path, jobs.next_look_ms(workload.spec, status.job))
+
+    def read(self, change: Change) -> None:
+        path, workload = (change.path[0], change.path[1]), change.after
+        assert isinstance(workload, objects_pb2.Workload)
+        status = self._records.statuses.get(*path)
+        if status is None or not self._records.shares_of(*path):
+            self._dirty[path] = None  # of all others the regions tell again
+        if status is not None and status.HasField("job"):
+            self._alarms.set(path, jobs.next_look_ms(workload.spec, status.job))
 
     def reported(self, report: regional_pb2.WorkloadReport) -> None:
         self._mark((report.tenant, report.workload))
@@ -185,8 +189,9 @@ class Statuses:
             return None
         batch: dict[WorkloadPath, tuple[objects_pb2.Workload, objects_pb2.WorkloadStatus]] = {}
         news: list[objects_pb2.Notice] = []
+        size = 0
         for path in list(itertools.islice(self._dirty, self._settings.looks_at_once)):
-            if len(batch) + len(news) >= self._settings.status_batch:
+            if len(batch) + len(news) >= self._settings.status_batch or size >= MOST_BYTES:
                 break
             del self._dirty[path]
             workload = self._records.workloads.get(*path)
@@ -195,7 +200,9 @@ class Statuses:
                 if status != self._records.statuses.get(*path):
                     batch[path] = workload, status
                     before = self._records.statuses.get(*path)
-                    news += notices.of_end(workload, before.job if before else jobs.NO_STATUS, status.job)
+                    told = notices.of_end(workload, before.job if before else jobs.NO_STATUS, status.job)
+                    news += told
+                    size += sum(record.ByteSize() for record in (status, *told))
         if not batch:
             return None
         self._not_before_ms = now_ms + self._settings.status_interval_ms
@@ -273,7 +280,7 @@ class Statuses:
         job = self._job(workload, before.job, reports, now_ms)
         more = [*self._recoverable(workload, before), *self._undelivered(workload)]
         set_conditions(result, workload, counts, observed, before.conditions, now_ms, job, more)
-        waits = counts.bound + counts.succeeded < counts.desired
+        waits = counts.bound + counts.succeeded < counts.desired and not (job and job.phase in jobs.OVER)
         result.pending.extend(pending_reasons(self._records, workload, reports, waits, job))
         if job is not None:
             result.job.CopyFrom(job)

@@ -34,6 +34,12 @@ class Topic(Protocol):
         """When to ask `propose` again though nothing happened."""
 
 
+class Reader(Protocol):
+    def read(self, change: Change) -> None:
+        """A record of the list after an election, in the order of keys: what comes before it is known. A workload comes
+        after all else that is its own."""
+
+
 def refusal_of_form(settled: Settled) -> str:
     """Why the store refused the plan itself (too large, not permitted): the same plan would be refused again."""
     if isinstance(settled, Rejected) and not settled.stale and settled.message != "sealed":

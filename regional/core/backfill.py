@@ -56,7 +56,8 @@ def _hold_for(state: State, cls: SchedulingClass, now_ms: int) -> Hold | None:
 
 
 def _asked(state: State, cls: SchedulingClass) -> _Asked:
-    """What is to be placed at once; nothing where quota is lacking, or it is not a matter of room alone."""
+    """What is to be placed at once; nothing where quota is lacking, or it is not a matter of room alone. Burst keeps
+    nothing free."""
     workload = state.workloads.get((cls.tenant, cls.workload))
     if workload is None:
         return []
@@ -71,7 +72,7 @@ def _asked(state: State, cls: SchedulingClass) -> _Asked:
         if any(task.request.topology or task.around.terms for task, _ in asked):
             return []
     amount = total([task.request.vector * count for task, count in asked])
-    return asked if state.account(cls.tenant).affordable(amount, cls.may_burst) else []
+    return asked if state.account(cls.tenant).affordable(amount, may_burst=False) else []
 
 
 def _rows(state: State, asked: _Asked) -> list[int]:
@@ -152,7 +153,7 @@ def _fitting(state: State, asked: _Asked, rows: Sequence[int], ended: Sequence[_
             found.add(rows[place])
             free[place] -= request.vector * here
             for _ in range(here if request.vector.gpu_milli else 0):
-                numbers = gpus.choose(np.where(may_have[place], left[place], 0), request.vector.gpu_milli)
+                numbers = gpus.choose(np.where(may_have[place], left[place], 0).tolist(), request.vector.gpu_milli)
                 left[place, list(numbers)] -= request.vector.gpu_milli // len(numbers)
         if count:
             return None

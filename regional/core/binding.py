@@ -6,7 +6,7 @@ back and its replicas wait again; what the refusal read has been adopted before.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
@@ -27,6 +27,7 @@ from regional.core.announcing import announce as announce
 from regional.core.classes import together
 from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
+from regional.core.gpus import Devices
 from regional.core.ledger import TenantAccount
 from regional.core.node_table import NOWHERE
 from regional.core.placement import Filling
@@ -258,10 +259,13 @@ def _bind(
     """Charges the places and adds their records to be."""
     amount = task.request.vector
     counts = Counter(row for _, row in places)
-    if not amount.gpu_milli:
-        state.table.charge_all(list(counts), [amount * count for count in counts.values()])
+    state.table.charge_all(list(counts), [amount * count for count in counts.values()])
+    devices: dict[int, Iterator[Devices]] = {}  # of each row's replicas, in their order
     for row, count in counts.items():
         task.move_copies(row, count)
+        if amount.gpu_milli:
+            devices[row] = iter(gpu_scores.take_all(state.table, task.request, row, count))
+    state.demand.mark(task.owner.place)
     tenant, workload = task.owner.tenant, task.owner
     charge = charged_to(payer, amount * len(places))
     state.account(tenant).charging += charge
@@ -279,9 +283,8 @@ def _bind(
         record.node, record.node_incarnation = node.name, node.record.incarnation
         record.attempt.n = state.next_attempt()
         record.tries = tries(task, index)
-        if amount.gpu_milli:  # which devices the next one gets depends on this one
-            state.table.charge(row, amount.amounts())
-            record.gpus.extend(gpu_scores.take(state.table, task.request, row))
+        if devices:
+            record.gpus.extend(next(devices[row]))
         batch.bindings.append(Binding(task, index, row, amount, record, avoid))
     decisions.add_places(decision, (b.record for b in batch.bindings[-len(places) :]))
     batch.decisions.append(decision)
@@ -363,6 +366,7 @@ def bind_rejected(state: State, operation: Bind, turn: Turn) -> None:
             state.table.credit_gpus(b.row, b.record.gpus, b.vector.gpu_milli)
         state.freed_rows[b.row] = None
         b.task.move_copies(b.row, -1)
+        state.demand.mark(b.task.owner.place)
         state.note_freed(b.task)
         b.task.in_flight.discard(b.replica)
         if not b.task.cls or b.replica not in b.task.wanted or _bound_by_another(b):

@@ -134,7 +134,8 @@ class ColocationRule:
 
     def __init__(self, table: NodeTable, term: Term, gone: int) -> None:
         self.code = explain.KEPT_APART if term.apart else explain.NOT_COLOCATED
-        self.name = f"{'apart' if term.apart else 'near'}:{term.about}"
+        within = "" if term.within == NODE else f"/{term.within}"  # rings around one workload differ by it alone
+        self.name = f"{'apart' if term.apart else 'near'}:{term.about}{within}"
         self.weight = FULL_WEIGHT * term.weight / 100
         self.ids, domains = table.domains(term.within)
         self._table, self._term = table, term

@@ -1,17 +1,19 @@
 """What is bound in a region and what still waits, as sums over its workloads, kept by differences.
 
-A replica waits that is wanted and neither bound nor over. Decides nothing.
+A replica waits that is wanted and neither bound nor over. What may burst is counted apart, by what one asks for,
+without those that are about to be bound: these are charged already. Decides nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from atoll.errors import require
 from atoll.model.resources import NOTHING, Vector
 
 if TYPE_CHECKING:
-    from regional.core.records import WorkloadEntry
+    from regional.core.records import TaskEntry, WorkloadEntry
 
+MUCH = 500  # marked workloads, then they are counted
 _Place = tuple[str, str]  # tenant, workload
 
 
@@ -19,14 +21,14 @@ class Sums(NamedTuple):
     bound: int = 0
     waiting: int = 0
     asked: Vector = NOTHING  # by what waits
-    may_burst: int = 0  # of what waits
+    bursting: tuple[tuple[Vector, int], ...] = ()  # what one asks for, and how many; of one workload
 
 
 class Demand:
     def __init__(self) -> None:
         self.all = Sums()
         self.waiting: dict[str, int] = {}  # by tenant
-        self.bursting: dict[str, dict[str, None]] = {}  # by tenant: workloads of which something waits that may burst
+        self.bursting: dict[str, dict[Vector, int]] = {}  # by tenant and by what one asks for
         self._counted: dict[_Place, Sums] = {}
         self._changed: dict[_Place, None] = {}
 
@@ -41,6 +43,11 @@ class Demand:
             self._count(place, sums_of(workload) if workload else Sums())
         self._changed.clear()
 
+    def keep_up(self, workloads: Mapping[_Place, "WorkloadEntry"]) -> None:
+        """To be called after every event: whoever asks is not to pay for all that happened since somebody did last."""
+        if len(self._changed) >= MUCH:
+            self.refresh(workloads)
+
     def _count(self, place: _Place, now: Sums) -> None:
         before = self._counted.pop(place, Sums())
         if now != Sums():
@@ -49,17 +56,21 @@ class Demand:
             self.all.bound + now.bound - before.bound,
             self.all.waiting + now.waiting - before.waiting,
             self.all.asked + now.asked - before.asked,
-            self.all.may_burst + now.may_burst - before.may_burst,
         )
-        tenant, name = place
-        if now.may_burst and not before.may_burst:
-            self.bursting.setdefault(tenant, {})[name] = None
-        elif before.may_burst and not now.may_burst:
-            del self.bursting[tenant][name]
-            if not self.bursting[tenant]:
-                del self.bursting[tenant]
+        tenant = place[0]
+        if now.bursting != before.bursting:
+            self._count_bursting(tenant, before.bursting, -1)
+            self._count_bursting(tenant, now.bursting, 1)
         if waiting := self.waiting.pop(tenant, 0) + now.waiting - before.waiting:
             self.waiting[tenant] = waiting
+
+    def _count_bursting(self, tenant: str, asked: Iterable[tuple[Vector, int]], sign: int) -> None:
+        sums = self.bursting.setdefault(tenant, {})
+        for one, count in asked:
+            if left := sums.pop(one, 0) + sign * count:
+                sums[one] = left
+        if not sums:
+            del self.bursting[tenant]
 
     def check(self, workloads: Mapping[_Place, "WorkloadEntry"]) -> None:
         self.refresh(workloads)
@@ -68,12 +79,19 @@ class Demand:
 
 
 def sums_of(workload: "WorkloadEntry") -> Sums:
-    bound, waiting, asked, may_burst = 0, 0, NOTHING, 0
+    bound, waiting, asked, bursting = 0, 0, NOTHING, []
     for task in workload.tasks.values():
         bound += task.tally.bound
         waits = task.replicas - task.tally.provided
         if waits > 0:
             waiting += waits
             asked += task.request.vector * waits
-            may_burst += waits if task.may_burst else 0
-    return Sums(bound, waiting, asked, may_burst)
+            if task.may_burst and (uncharged := _uncharged(task)):
+                bursting.append((task.request.vector, uncharged))
+    return Sums(bound, waiting, asked, tuple(bursting))
+
+
+def _uncharged(task: "TaskEntry") -> int:
+    """How many of those that wait nothing is charged for."""
+    waits = task.replicas - task.tally.succeeded - task.tally.failed - task.at_once
+    return max(0, waits if task.parallel is None else min(waits, task.parallel - task.at_once))

@@ -261,20 +261,37 @@ def _gain(request: "Request") -> Gain | None:
     return _CHOOSING_SCORES[max(named)[1]] if named else None
 
 
-def take(table: "NodeTable", request: "Request", row: int) -> tuple[int, ...]:
+def take(table: "NodeTable", request: "Request", row: int) -> gpus.Devices:
     """The devices that one more replica on this row gets, charged; none when it asks for none. To be called after the
     row was charged with the replica's sums."""
-    asked = request.vector.gpu_milli
+    return take_all(table, request, row, 1)[0]
+
+
+def take_all(table: "NodeTable", request: "Request", row: int, count: int) -> list[gpus.Devices]:
+    """As `take`, for so many alike, one after the other; the row was charged with the sums of all."""
+    asked, taken = request.vector.gpu_milli, list[gpus.Devices]()
     if not asked:
-        return ()
-    rows = np.array([row])
+        return [()] * count
     gain = _gain(request)
     if gain and not gpus.asks_whole(asked):
-        table.typical.know(table.gpus.models)
-        cpu_left = table.capacity[rows, _CPU] - table.used[rows, _CPU] + request.vector.cpu_milli
-        _, taken = _gain_of_node(table, request, _nodes(table, request, rows, cpu_left), gain)
-        numbers: tuple[int, ...] = tuple(np.flatnonzero(taken[0]).tolist())
-    else:
-        numbers = gpus.choose(gpus.usable(table, request, rows)[0], asked)
-    table.charge_gpus(row, numbers, asked)
-    return numbers
+        for others in reversed(range(count)):
+            taken.append(_gains_most(table, request, row, gain, others))
+            table.charge_gpus(row, taken[-1], asked)
+        return taken
+    left = gpus.usable(table, request, np.array([row]))[0].tolist()
+    for _ in range(count):
+        numbers = gpus.choose(left, asked)
+        for number in numbers:
+            left[number] -= asked // len(numbers)
+        table.charge_gpus(row, numbers, asked)
+        taken.append(numbers)
+    return taken
+
+
+def _gains_most(table: "NodeTable", request: "Request", row: int, gain: Gain, others: int) -> gpus.Devices:
+    """The device for a part of one, where `others` come after it whose sums are charged with its own."""
+    table.typical.know(table.gpus.models)
+    rows = np.array([row])
+    cpu_left = table.capacity[rows, _CPU] - table.used[rows, _CPU] + request.vector.cpu_milli * (1 + others)
+    _, taken = _gain_of_node(table, request, _nodes(table, request, rows, cpu_left), gain)
+    return tuple(np.flatnonzero(taken[0]).tolist())

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2
 from atoll.model import explain
-from atoll.model.accounts import HARD, Account
-from atoll.model.resources import DIMENSIONS, NOTHING, Vector
+from atoll.model.accounts import BURST, HARD, Account
+from atoll.model.resources import DIMENSIONS, NOTHING, Vector, total
 from regional.core.filters import Cure
 from regional.core.gpus import WHOLE_MILLI
 from regional.core.ledger import UNLIMITED
@@ -53,7 +53,16 @@ def room(state: State) -> Room:
     capacity = Vector(*table.standing().capacity)
     kept = Vector(*(-(-amount * percent // 100) for amount in capacity))
     kept = kept._replace(gpu_milli=capacity.gpu_milli * percent // 100 // WHOLE_MILLI * WHOLE_MILLI)
-    return Room(capacity - kept - Vector(*table.open_use()), kept, state.burst)
+    return Room(capacity - kept - Vector(*table.open_use()), kept, _gives_way(state))
+
+
+def _gives_way(state: State) -> Vector:
+    """What burst accounts pay for on the nodes that take work: only there may others have its room."""
+    if not state.burst:
+        return NOTHING
+    closed = (state.nodes[state.table.names[row]] for row in state.table.standing().closed.tolist())
+    entries = (entry for node in closed for entry in (*node.burst.values(), *node.reserved.values()))
+    return state.burst - total([entry.vector for entry in entries if entry.account == BURST])
 
 
 def reason(state: State, room_: Room, request: Vector) -> objects_pb2.PendingReason:

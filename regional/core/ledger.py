@@ -18,7 +18,7 @@ from atoll.model.resources import NOTHING, Vector, vector
 
 STRICT = objects_pb2.QUOTA_MODE_STRICT
 UNLIMITED = 1 << 30
-Standing = tuple[int, int, ByAccount, ByAccount, ByAccount, ByAccount, Vector]  # epoch, seq, limit … wanted
+Standing = tuple[int, int, ByAccount, ByAccount, ByAccount, ByAccount, ByAccount, Vector]  # epoch, seq, limit … wanted
 
 
 @dataclass(slots=True)
@@ -189,6 +189,7 @@ class TenantAccount:
             self.record.seq,
             self.limit,
             self.bound,
+            self.reserved,
             self.zombie,
             self.surge,
             self.wanted,

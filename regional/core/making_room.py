@@ -163,13 +163,14 @@ class Search:
         numbers: tuple[int, ...] = ()
         if asked := request.vector.gpu_milli:
             may_have = gpus.may_have(state.table, request, np.array([row]))[0]
-            numbers = gpus.choose(np.where(may_have, self._left(row), 0), asked)
+            numbers = gpus.choose(np.where(may_have, self._left(row), 0).tolist(), asked)
         node = state.nodes[state.table.names[row]]
         return Room(node, tuple(node.slots[one.key] for one in victims), numbers)
 
 
 def candidates(state: State, slots: Mapping[bytes, SlotEntry], asker: Asker, now_ms: int) -> Iterator[Candidate]:
-    """What of one node's slots may be stopped for it: of each task no more than its budget allows."""
+    """What of one node's slots may be stopped for it. A service is left alone while as many of its replicas are down as
+    its budget allows; what finds no room is not down by anybody's doing, and one room may need more of them."""
     taken = Counter(e.task for e in state.victims.values() if e.marks & UP)
     for key, entry in sorted(slots.items()):
         task = entry.task
@@ -180,9 +181,9 @@ def candidates(state: State, slots: Mapping[bytes, SlotEntry], asker: Asker, now
             continue
         if not entry.is_job and entry.marks & UP:
             allowed = max(1, task.replicas * state.settings.disruption_percent // 100)
-            if task.replicas - task.tally.up + taken[task] >= allowed:
+            roomless = task.cls.size if task.cls and task.cls.parked else 0  # to ask for too much is no shield
+            if task.replicas - task.tally.up - roomless + taken[task] >= allowed:
                 continue
-            taken[task] += 1
         started_ms = entry.status.started_ms if entry.is_job else 0
         lost_ms = now_ms - started_ms if started_ms else 0
         left_ms = max(0, (spec.estimate_ms or NEVER_MS) - lost_ms) if entry.is_job else 0

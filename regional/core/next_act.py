@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from atoll.api.v1 import agent_pb2, objects_pb2
 from atoll.api.v1.regional_pb2 import NextAct
 from atoll.model import explain
-from regional.core import making_way, surging
+from regional.core import gangs, making_way, surging
 from regional.core.records import CLOSED, RESERVED, SlotEntry, TaskEntry
 from regional.core.releasing import moves_without_proof
 from regional.core.state import State
@@ -32,7 +32,7 @@ def next_act(
         return _of_bound(state, entry, now_ms)
     if entry and entry.record.state == RESERVED:
         return _of_reserved(state, entry)
-    return _of_unplaced(task, index, entry, reasons, now_ms)
+    return _of_unplaced(state, task, index, entry, reasons, now_ms)
 
 
 def _of_bound(state: State, entry: SlotEntry, now_ms: int) -> NextAct:
@@ -79,11 +79,12 @@ def _of_running(entry: SlotEntry) -> NextAct:
 def _of_reserved(state: State, entry: SlotEntry) -> NextAct:
     if victims := making_way.pending(state, entry):
         count = explain.counted(len(victims), "replica")
-        return _act(AGENT, f"stops {count} of lower priority on {entry.record.node}, which make room for it")
+        return _act(AGENT, f"stops {count} on {entry.record.node} to make room for it")
     return _act(REGION, "binds it when all of its gang is reserved" if entry.record.reservation.gang else "binds it")
 
 
 def _of_unplaced(
+    state: State,
     task: TaskEntry,
     index: int,
     entry: SlotEntry | None,
@@ -91,10 +92,10 @@ def _of_unplaced(
     now_ms: int,
 ) -> NextAct:
     codes = {reason.code for reason in reasons}
-    if index not in task.wanted or task.stopped:
-        return _act(NOBODY, "it is no longer wanted")
     if entry and not entry.waits:
         return _act(NOBODY, "it has ended")
+    if index not in task.wanted or task.stopped:
+        return _act(NOBODY, "it is no longer wanted")
     if entry and entry.record.not_before_ms > now_ms:
         left_s = -(-(entry.record.not_before_ms - now_ms) // 1_000)
         return _act(REGION, f"places it again in {left_s} s")
@@ -104,6 +105,10 @@ def _of_unplaced(
         return _act(REGION, "places it on its turn")
     if explain.PARALLELISM in codes:
         return _act(REGION, "places it when another one of its task has ended")
+    if (hold := state.hold) and hold.cls is gangs.stands_as(task):
+        nodes = explain.counted(len(hold.rows), "node")
+        left_s = max(0, -(-(hold.start_ms - now_ms) // 1_000))
+        return _act(REGION, f"keeps {nodes} for it, where room is expected in {left_s} s")
     return _act(REGION, "places it when what keeps it waiting has changed")
 
 

@@ -205,10 +205,11 @@ class NodeTable:
         self.in_use += amounts
         self._touch(row)
 
-    def charge_all(self, rows: Sequence[int], amounts: Sequence[Amounts]) -> None:
+    def charge_all(self, rows: Sequence[int], amounts: Sequence[Amounts] | Integers) -> None:
         """One amount a row; a row may come more than once."""
-        np.add.at(self.used, rows, np.array(amounts, np.int64))
-        self.in_use += np.array(amounts, np.int64).sum(axis=0)
+        more = np.array(amounts, np.int64)
+        np.add.at(self.used, rows, more)
+        self.in_use += more.sum(axis=0)
         self.version += 1
         self.changed[rows] = self.version
 
@@ -219,6 +220,11 @@ class NodeTable:
         if min(used.tolist()) < 0:  # `all` of NumPy takes three times as long for four numbers
             raise InvariantBroken(f"I3: node {self.names[row]} gives back more than it holds")
         self._touch(row)
+
+    def credit_all(self, rows: Sequence[int], amounts: Sequence[Amounts]) -> None:
+        self.charge_all(rows, -np.array(amounts, np.int64))
+        if self.used[rows].min(initial=0) < 0:
+            raise InvariantBroken("I3: a node gives back more than it holds")
 
     def charge_gpus(self, row: int, numbers: Sequence[int], gpu_milli: int, *, promised: bool = False) -> None:
         """Beside `charge`, which counts the sum."""

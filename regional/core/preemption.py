@@ -28,7 +28,7 @@ from regional.core.reservations import BindPreempting, Preempt, SweepOne
 from regional.core.state import Handlers, State, Turn
 from regional.core.transactions import Binding, Operation
 
-_LOOKS = 50  # for room for a class, before other events are handled
+LOOKS = 10  # for room for a class, before other events are handled
 
 
 def next_preemption(state: State, lane: int, turn: Turn) -> Operation | None:
@@ -38,7 +38,7 @@ def next_preemption(state: State, lane: int, turn: Turn) -> Operation | None:
         entry = state.preempting.pop(key)
         if operation := _step(state, lane, entry, turn):
             return operation
-    for cls in list(itertools.islice(state.roomless, _LOOKS)):
+    for cls in list(itertools.islice(state.roomless, LOOKS)):
         del state.roomless[cls]
         if operation := _preempt(state, lane, cls, turn):
             return operation
@@ -113,6 +113,7 @@ def _reserve(state: State, lane: int, task: TaskEntry, payer: Account, room: Roo
     if room.gpus:
         state.table.charge_gpus(node.row, room.gpus, amount.gpu_milli, promised=True)
     task.move_copies(node.row, 1)
+    state.demand.mark(task.owner.place)
     task.in_flight.add(indices[0])
     account = state.account(cls.tenant)
     account.charging += charged_to(payer, amount)

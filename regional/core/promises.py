@@ -54,7 +54,7 @@ class Promises:
     def awaits_quota(self, entry: SlotEntry) -> bool:
         """Asks for what it lacks; whether that is still worth waiting for."""
         tenant = entry.task.owner.tenant
-        wish = charged_to(entry.account, entry.task.request.vector)
+        wish = charged_to(entry.successor_account, entry.task.request.vector)
         self.wishes[tenant] = self.wishes.get(tenant, NONE) + wish
         self.wished[entry.task] += 1
         since_ms = self._state.account(tenant).wishes_since_ms or self._now_ms
@@ -62,7 +62,7 @@ class Promises:
 
     def beside(self, entry: SlotEntry) -> bool:
         """Whether another node takes a successor; quota is promised too."""
-        tenant, payer = entry.task.owner.tenant, self._payer(entry) or entry.account
+        tenant, payer = entry.task.owner.tenant, self._payer(entry) or entry.successor_account
         charge = charged_to(payer, entry.task.request.vector)
         self._charges[tenant] = self._charges.get(tenant, NONE) + charge
         return self._takes(entry, entry.task.around)
@@ -70,7 +70,8 @@ class Promises:
     def instead(self, entry: SlotEntry) -> bool:
         """Whether another node takes it, and quota lets it be bound again."""
         tenant, node = self._state.account(entry.task.owner.tenant), self._state.nodes[entry.record.node]
-        pays = tenant.in_use().of(entry.account).fits(tenant.ceiling().of(entry.account))
+        same = entry.account == entry.successor_account  # then what it leaves pays
+        pays = tenant.in_use().of(entry.account).fits(tenant.ceiling().of(entry.account)) if same else self.pays(entry)
         return pays and self._takes(entry, entry.task.around.without(node.row))
 
     def _takes(self, entry: SlotEntry, around: Around) -> bool:

@@ -75,7 +75,8 @@ def _begin(state: State, promises: Promises, even: Evenness, turn: Turn) -> None
     if found is None:
         return
     entry, share = found
-    reason = f"node {entry.record.node} is used to {share:.0%}, the mean of the region is {even.mean:.0%}"
+    used, mean = f"{share * 100:.0f} %", f"{even.mean * 100:.0f} %"
+    reason = f"node {entry.record.node} is used to {used}, the mean of the region is {mean}"
     until_ms = turn.now_ms + settings.rebalance_rest_ms
     balance.begun_ms.append(turn.now_ms)
     balance.migrations[entry.key] = migration = Migration(entry, entry.mod_revision, reason, until_ms)

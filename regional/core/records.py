@@ -88,6 +88,16 @@ class SlotEntry:
         return charged_to(self.record.account, self.vector)
 
     @property
+    def successor_account(self) -> Account:
+        """That is asked to pay for what takes its place: burst no more, if the task is raised meanwhile."""
+        return self.account if self.task.may_burst else HARD
+
+    @property
+    def held(self) -> "tuple[TaskEntry, Vector, bool, Account]":
+        """What it counts as while it is placed: slots with the same are alike to all sums but those of their nodes."""
+        return self.task, self.vector, self.reserved, self.account
+
+    @property
     def is_job(self) -> bool:
         return self.task.owner.is_job
 

@@ -202,8 +202,9 @@ def release_rejected(state: State, operation: Release, turn: Turn) -> None:
             turn.do(SendToNode(node.session, closing.assign_message(state, r.entry)))
 
 
-def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
-    """Puts a slot that has a record and no binding where it belongs: the queue, its back-off, or to be forgotten."""
+def requeue(state: State, entry: SlotEntry, now_ms: int, since_ms: int | None = None) -> None:
+    """Puts a slot that has a record and no binding where it belongs: the queue, its back-off, or to be forgotten.
+    `since_ms`: since when its class waits, if not from now on."""
     task, record = entry.task, entry.record
     if not entry.wanted or task.cls is None:
         state.forgettable[task.owner.tenant, task.owner.name] = task.owner
@@ -222,4 +223,5 @@ def requeue(state: State, entry: SlotEntry, now_ms: int) -> None:
     if (failed or preempted) and record.not_before_ms > now_ms:
         state.queue.delay(task.cls, entry.index, record.not_before_ms, avoid, ran=entry.ran)
     else:
-        state.queue.put(task.cls, (entry.index,), now_ms, avoid, ran=entry.ran)
+        queued_ms = now_ms if since_ms is None else since_ms
+        state.queue.put(task.cls, (entry.index,), queued_ms, avoid, ran=entry.ran)

@@ -35,6 +35,8 @@ class Reporter:
         return min(self._workloads_due_ms, self._summary_due_ms) if state.changed else self._summary_due_ms
 
     def flush(self, state: State, turn: Turn) -> None:
+        """To be called after every event."""
+        state.demand.keep_up(state.workloads)
         if not state.uplink:
             return
         self._stale = self._stale or bool(state.changed)
@@ -76,7 +78,7 @@ class Reporter:
             account.reported = None
         for workload in state.workloads.values():
             workload.report = b""
-            state.mark_changed(workload)
+        state.changed.update(state.workloads)
 
 
 def _unproven(state: State, workload: WorkloadEntry) -> bool:

@@ -222,7 +222,7 @@ def open_task(state: State, task: TaskEntry, turn: Turn) -> None:
             task.tally.move(before, entry.marks)
         if not entry.placed:
             if index not in task.in_flight:
-                releasing.requeue(state, entry, turn.now_ms)
+                releasing.requeue(state, entry, turn.now_ms, since_ms)
         elif entry.bound and not entry.wanted:
             closing.stop(state, entry, "not wanted", turn)
     closing.roll(state, task, turn)

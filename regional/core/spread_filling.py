@@ -110,12 +110,13 @@ def _best_of_each(cells: Cells, ranked: Ranks) -> tuple[list[int], list[float]]:
 
 
 def _best_of(rows: Rows, rank: Ranks, count: int) -> Rows:
-    """The `count` best of these rows, which are in order; the lower of equals."""
+    """The `count` best of these rows that take a replica, in order of rows; the lower of equals."""
     if len(rows) > count:
         level = np.partition(rank, len(rank) - count)[len(rank) - count]
-        above = rows[rank > level]
-        best: Rows = np.concatenate([above, rows[rank == level][: count - len(above)]])
-        return best
+        if level > LEAST:
+            above = rows[rank > level]
+            best: Rows = np.concatenate([above, rows[rank == level][: count - len(above)]])
+            return best
     return rows[rank > LEAST]
 
 

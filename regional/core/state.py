@@ -4,6 +4,7 @@ The only place that changes records in memory, so that indices and sums (node ta
 them: `put_slots`, `put_node`, `put_zombie`. Records are the published messages and never mutated. Decides nothing.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,8 +45,8 @@ from regional.core.records import (
 from regional.core.sums import check_sums
 from regional.core.transactions import Binding, Operation, StoredSlot
 
-_Held = tuple[NodeEntry, TaskEntry, Vector, bool, Account]  # so much on a node, reserved or bound
-_Alike = dict[_Held, int]  # slots of a task that hold alike
+_Held = tuple[TaskEntry, Vector, bool, Account]  # so much each, reserved or bound
+_Alike = defaultdict[_Held, Counter[int]]  # slots of a task that hold alike, by row of their node
 
 
 @dataclass(slots=True)
@@ -195,8 +196,8 @@ class State:
         """Slots as now stored by one transaction. `charged`: their nodes were charged when the BIND was sent. Sums are
         moved once for all that are alike."""
         entries: list[SlotEntry] = []
-        taken: _Alike = {}
-        freed: _Alike = {}
+        taken: _Alike = defaultdict(Counter)
+        freed: _Alike = defaultdict(Counter)
         for task, index, amount, record in stored:
             entry = task.entries.get(index)
             if entry is None:
@@ -209,16 +210,16 @@ class State:
             entry.derive()
             entry.status, entry.closing, entry.grace_s = None, "", 0
             if entry.placed:
-                alike = self._enter_node(entry)
-                taken[alike] = taken.get(alike, 0) + 1
+                taken[entry.held][self._enter_node(entry).row] += 1
             self.retally(entry)
             entries.append(entry)
         self._free(freed)
-        for (node, task, one, reserved, account), count in taken.items():
-            self._hold(task, one * count, reserved, account)
+        for (task, one, reserved, account), rows in taken.items():
+            self._hold(task, one * rows.total(), reserved, account)
             if not charged:
-                self.table.charge(node.row, one * count)
-                task.move_copies(node.row, count)
+                self.table.charge_all(list(rows), [one * count for count in rows.values()])
+                for row, count in rows.items():
+                    task.move_copies(row, count)
         if not charged:
             self._charge_gpus(entries)
         return entries
@@ -235,7 +236,7 @@ class State:
             entry.bound, entry.reserved = record.state == BOUND, record.state == RESERVED
             entry.exit_reason = "" if entry.bound else record.exit.reason
             if entry.placed:
-                node = self._enter_node(entry)[0]
+                node = self._enter_node(entry)
                 rows.append(node.row)
                 amounts.append(entry.vector)
                 self._hold(task, entry.vector, entry.reserved, entry.account)
@@ -253,7 +254,7 @@ class State:
 
     def drop_slots(self, entries: Iterable[SlotEntry]) -> None:
         """The slots' records were deleted."""
-        freed: _Alike = {}
+        freed: _Alike = defaultdict(Counter)
         for entry in entries:
             self._leave_node(entry, freed)
             if entry.marks:
@@ -262,12 +263,12 @@ class State:
             del entry.task.entries[entry.index]
         self._free(freed)
 
-    def _enter_node(self, entry: SlotEntry) -> _Held:
+    def _enter_node(self, entry: SlotEntry) -> NodeEntry:
         node = self.node(entry.record.node)
         (node.reserved if entry.reserved else node.slots)[entry.key] = entry
         if entry.bound and entry.account == BURST:
             node.burst[entry.key] = entry
-        return node, entry.task, entry.vector, entry.reserved, entry.account
+        return node
 
     def _leave_node(self, entry: SlotEntry, freed: _Alike) -> None:
         if entry.placed:
@@ -277,8 +278,7 @@ class State:
             self.preempting.update(node.reserved)  # perhaps for one of them
             if entry.vector.gpu_milli and entry.record.gpus:
                 self.table.credit_gpus(node.row, entry.record.gpus, entry.vector.gpu_milli)
-            alike = (node, entry.task, entry.vector, entry.reserved, entry.account)
-            freed[alike] = freed.get(alike, 0) + 1
+            freed[entry.held][node.row] += 1
 
     def _hold(self, task: TaskEntry, amount: Vector, reserved: bool, account: Account) -> None:
         """U or V."""
@@ -291,13 +291,13 @@ class State:
             self.burst += amount
 
     def _free(self, freed: _Alike) -> None:
-        for (node, task, one, reserved, account), count in freed.items():
-            tenant = task.owner.tenant
-            self._hold(task, one * -count, reserved, account)
-            self.table.credit(node.row, one * count)
-            task.move_copies(node.row, -count)
-            self.freed_rows[node.row] = None
-            self.freed_tenants[tenant] = None
+        for (task, one, reserved, account), rows in freed.items():
+            self._hold(task, one * -rows.total(), reserved, account)
+            self.table.credit_all(list(rows), [one * count for count in rows.values()])
+            for row, count in rows.items():
+                task.move_copies(row, -count)
+            self.freed_rows.update(dict.fromkeys(rows))
+            self.freed_tenants[task.owner.tenant] = None
             self.note_freed(task)
 
     def note_freed(self, task: TaskEntry) -> None:

@@ -102,7 +102,7 @@ def wish(state: State, beside: Mapping[str, ByAccount], moving: Collection[str],
     for task in state.surging:
         tenant = task.owner.tenant
         for old in task.surges.values():
-            payer = task.entries[old].account if old in task.entries else HARD
+            payer = task.entries[old].successor_account if old in task.entries else HARD
             wishes[tenant] = wishes.get(tenant, NONE) + charged_to(payer, task.request.vector)
     accounts = {**state.wishing, **{tenant: state.account(tenant) for tenant in wishes}}
     state.wishing = {tenant: accounts[tenant] for tenant in wishes}

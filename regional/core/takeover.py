@@ -30,6 +30,7 @@ class Takeover:
         for kind, items in groupby(self._in_order(records), lambda item: _kind(self.state.authority, item.key)):
             if reader := _READERS.get(kind):
                 reader(self.state, items, turn)
+        self.state.demand.keep_up(self.state.workloads)
 
     def _in_order(self, records: Iterable[KeyValue]) -> Iterable[KeyValue]:
         for item in records:

@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from atoll.api.v1 import objects_pb2
-from atoll.lane import Plan
+from atoll.lane import MOST_COMPARES, MOST_WRITES, Plan
 from atoll.model.accounts import ByAccount, charged_to
 from atoll.model.resources import NOTHING, Vector
 from atoll.store import keys
-from atoll.store.store import MAX_OPERATIONS, Delete, Put, mod_is, not_written_since, prefix_end, put
+from atoll.store.store import Delete, Put, mod_is, not_written_since, prefix_end, put
 
 if TYPE_CHECKING:
     from regional.core.events import NodeChangeAsked
     from regional.core.ledger import TenantAccount
     from regional.core.records import NodeEntry, SlotEntry, TaskEntry, WorkloadEntry, ZombieEntry
 
-COMPARES = MAX_OPERATIONS - 3
-WRITES = MAX_OPERATIONS - 1
+COMPARES, WRITES = MOST_COMPARES, MOST_WRITES
 
 
 @dataclass(frozen=True, slots=True)

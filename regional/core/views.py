@@ -8,7 +8,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
-from regional.core import draining, gangs, headroom, making_way, protection
+from regional.core import draining, gangs, headroom, kept_room, making_way, protection
 from regional.core.ailing import ailment
 from regional.core.next_act import next_act
 from regional.core.placement import explain_node, explain_refusals
@@ -135,8 +135,10 @@ def _of_task(
     if cls := gangs.stands_as(task):
         common.waiting_ms = max(0, now_ms - cls.queued_ms)
         common.queue_position = state.queue.position(cls)
-        common.reasons.extend(_reasons_now(state, task))
-    if request.node:
+        with kept_room.passing(state, cls, task.owner, now_ms):
+            common.reasons.extend(_reasons_now(state, task))
+            _explain_node(state, task, request.node, common)
+    else:
         _explain_node(state, task, request.node, common)
     wanted = [i for i in _indices(task) if request.index in (-1, i)]
     for index in sorted(wanted, key=lambda i: _is_well(task, i)):
@@ -211,6 +213,8 @@ def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReaso
 
 
 def _explain_node(state: State, task: TaskEntry, name: str, answer: regional_pb2.SlotWhy) -> None:
+    if not name:
+        return
     node = state.nodes.get(name)
     if node is None:
         answer.on_node.add(code="NoSuchNode", message=f"the region has no node {name}")
@@ -219,4 +223,4 @@ def _explain_node(state: State, task: TaskEntry, name: str, answer: regional_pb2
     for refusal in answer.on_node:
         refusal.nodes = 0  # there is but one
     if not answer.on_node:
-        answer.on_node.add(code="Feasible", message=f"{name} could take it")
+        answer.on_node.add(code="Feasible", message="has room for one more, and refuses nothing")

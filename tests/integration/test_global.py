@@ -18,7 +18,7 @@ from atoll.store.etcd import EtcdStore
 from tests.support.audit import assert_clean
 from tests.support.etcd import EtcdCluster
 from tests.support.fake_region import FakeRegion
-from tests.support.global_core import tenant, workload
+from tests.support.global_core import policy, tenant, workload
 from tests.support.global_process import Client, GlobalProcess, until
 from tests.support.pki import Pki
 
@@ -193,6 +193,9 @@ async def test_users_see_their_tenant_only(plane: GlobalProcess, pki: Pki) -> No
         await until(lambda: region.welcomes)
         await admin.api.ApplyTenant(pb.ApplyTenantRequest(tenant=tenant("other", UNIT), request_id="t-2"))
         await admin.api.ApplyWorkload(_apply("web", 1, "deploy-1"))
+        await admin.api.ApplyPolicy(pb.ApplyPolicyRequest(policy=policy(mine={"warm": 1}), request_id="p-1"))
+        (event,) = (await admin.api.ListGlobalEvents(pb.ListGlobalEventsRequest())).events
+        assert (event.type, event.object) == ("PolicyCreated", "policy/1") and event.message.startswith("weights, by ")
         created = await admin.api.CreateUserToken(
             pb.CreateUserTokenRequest(name="ann", role=objects_pb2.ROLE_USER, tenant="other", request_id="tok-1")
         )
@@ -201,6 +204,7 @@ async def test_users_see_their_tenant_only(plane: GlobalProcess, pki: Pki) -> No
             who = await ann.api.WhoAmI(pb.WhoAmIRequest())
             assert (who.name, who.tenant, who.cluster) == ("ann", "other", "test")
             assert not (await ann.api.ListWorkloads(pb.ListWorkloadsRequest())).workloads
+            assert not (await ann.api.ListGlobalEvents(pb.ListGlobalEventsRequest())).events
             for call in (
                 ann.api.GetWorkload(pb.GetWorkloadRequest(tenant="acme", name="web")),
                 ann.api.ApplyWorkload(_apply("web", 2, "x-1")),

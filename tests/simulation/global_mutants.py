@@ -14,8 +14,9 @@ from atoll.model.resources import Vector
 from global_cp.core import budgets, entitlements, events, mutations, spread, transactions
 from global_cp.core.budgets import Budgets
 from global_cp.core.purse import Purse
-from global_cp.core.records import Records, Table
+from global_cp.core.records import Table
 from global_cp.core.regions import Regions
+from global_cp.core.reign import Reign
 from global_cp.core.requests import Requests
 from global_cp.core.shares import Shares
 from regional.core import binding, global_plane, machine, node_life, shares, surging
@@ -40,13 +41,13 @@ def request_ids_are_not_recorded(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("I11", regions=2, global_crash_every_ms=5_000)
 def request_ids_are_remembered_by_the_leader_only(patch: pytest.MonkeyPatch) -> None:
-    load = Records.load
+    read = Reign.read
 
-    def forget(self: Records, *args: Any) -> None:
-        load(self, *args)
-        self.requests = Table(objects_pb2.RequestRecord)
+    def forget(self: Reign, *args: Any) -> None:
+        read(self, *args)
+        self.records.requests = Table(objects_pb2.RequestRecord)
 
-    patch.setattr(Records, "load", forget)
+    patch.setattr(Reign, "read", forget)
 
 
 @mutant("I11", regions=2, unknown_before=0.1)

@@ -57,7 +57,8 @@ class Dockerd:
             assert process is not None
             process.terminate()
             process.wait(30)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._unmount()
+        shutil.rmtree(self.folder)
 
     def start(self) -> None:
         """Returns when it answers."""
@@ -107,6 +108,13 @@ class Dockerd:
             yield
         finally:
             self._below.send_signal(signal.SIGCONT)
+
+    def _unmount(self) -> None:
+        """An engine leaves what one before it, that was killed, had mounted."""
+        mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for path in reversed(mounted):
+            if Path(path).is_relative_to(self.folder):
+                subprocess.run(["umount", path], check=True)
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:

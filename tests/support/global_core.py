@@ -43,6 +43,7 @@ class GlobalCore:
         self.down: dict[int, list[regional_pb2.DownlinkMessage]] = {}
         self.closed: dict[int, str] = {}
         self.resigned: list[str] = []
+        self.announced: list[objects_pb2.Event] = []
         self.notified: list[commands.Notify] = []  # and not answered yet
         self.lanes: dict[int, Lane] = {}
         self._events: deque[events.Event] = deque()
@@ -127,6 +128,8 @@ class GlobalCore:
                     self.closed[command.session] = command.reason
                 case commands.Notify():
                     self.notified.append(command)
+                case commands.Announce():
+                    self.announced.append(command.event)
                 case commands.Resign():
                     self.resigned.append(command.reason)
 
@@ -147,7 +150,7 @@ class GlobalCore:
             self._requests += 1
             request.request_id = f"r{self._requests}"  # type: ignore[attr-defined]
         self._asked += 1
-        self.post(events.MutationAsked(self._asked, request, token))
+        self.post(events.MutationAsked(self._asked, request, token, by="ann"))
         return self._asked
 
     def ask(self, request: Message, token: objects_pb2.UserToken | None = None) -> "Message | AtollError":
@@ -196,7 +199,8 @@ class GlobalCore:
         if not self.held:
             stored = Records()
             listed = self.state.range(keys.GLOBAL, b"/g0")
-            stored.load(listed.items, listed.revision)
+            for item in listed.items:
+                stored.adopt(item.key, item)
             for name in (
                 "tenants",
                 "workloads",
@@ -212,6 +216,11 @@ class GlobalCore:
             ):
                 assert getattr(mine, name).items() == getattr(stored, name).items(), name
         return mine
+
+    def slice_of(self, region: str = "north", tenant: str = "acme") -> objects_pb2.Slice:
+        found = self.records.slices.get(tenant, region)
+        assert found is not None
+        return found
 
     def clean(self) -> None:
         """Every invariant held at every revision."""

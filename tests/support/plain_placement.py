@@ -277,7 +277,8 @@ def plain_cheapness(price: str | None, part: float) -> float:
 def name_of(rule: PlainNear | PlainRule) -> str:
     if isinstance(rule, PlainRule):
         return f"spread:{rule.asked.within}"
-    return f"{'apart' if rule.asked.apart else 'near'}:others"
+    within = "" if rule.asked.within == NODE else f"/{rule.asked.within}"
+    return f"{'apart' if rule.asked.apart else 'near'}:others{within}"
 
 
 def reference(

@@ -125,6 +125,11 @@ class GlobalStub(object):
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.RollBackPolicyRequest.SerializeToString,
                 response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ChangePolicyResponse.FromString,
                 _registered_method=True)
+        self.ListGlobalEvents = channel.unary_unary(
+                '/atoll.api.v1.Global/ListGlobalEvents',
+                request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ListGlobalEventsRequest.SerializeToString,
+                response_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ListGlobalEventsResponse.FromString,
+                _registered_method=True)
         self.CreateUserToken = channel.unary_unary(
                 '/atoll.api.v1.Global/CreateUserToken',
                 request_serializer=atoll_dot_api_dot_v1_dot_global__pb2.CreateUserTokenRequest.SerializeToString,
@@ -263,6 +268,13 @@ class GlobalServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListGlobalEvents(self, request, context):
+        """What happened at the global plane: changes of the policy, notices that were given up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateUserToken(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -380,6 +392,11 @@ def add_GlobalServicer_to_server(servicer, server):
                     servicer.RollBackPolicy,
                     request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.RollBackPolicyRequest.FromString,
                     response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ChangePolicyResponse.SerializeToString,
+            ),
+            'ListGlobalEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGlobalEvents,
+                    request_deserializer=atoll_dot_api_dot_v1_dot_global__pb2.ListGlobalEventsRequest.FromString,
+                    response_serializer=atoll_dot_api_dot_v1_dot_global__pb2.ListGlobalEventsResponse.SerializeToString,
             ),
             'CreateUserToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateUserToken,
@@ -888,6 +905,33 @@ class Global(object):
             '/atoll.api.v1.Global/RollBackPolicy',
             atoll_dot_api_dot_v1_dot_global__pb2.RollBackPolicyRequest.SerializeToString,
             atoll_dot_api_dot_v1_dot_global__pb2.ChangePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGlobalEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.api.v1.Global/ListGlobalEvents',
+            atoll_dot_api_dot_v1_dot_global__pb2.ListGlobalEventsRequest.SerializeToString,
+            atoll_dot_api_dot_v1_dot_global__pb2.ListGlobalEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,8 @@ class GlobalStub:
     """Puts a policy revision in force, everywhere or on trial in some regions. What runs stays where it is."""
     RollBackPolicy: _grpc.UnaryUnaryMultiCallable[_global_pb2.RollBackPolicyRequest, _global_pb2.ChangePolicyResponse]
     """Ends a trial; without one, puts the revision in force that was before, or the one that is named."""
+    ListGlobalEvents: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListGlobalEventsRequest, _global_pb2.ListGlobalEventsResponse]
+    """What happened at the global plane: changes of the policy, notices that were given up."""
     CreateUserToken: _grpc.UnaryUnaryMultiCallable[_global_pb2.CreateUserTokenRequest, _global_pb2.CreateUserTokenResponse]
     ListUserTokens: _grpc.UnaryUnaryMultiCallable[_global_pb2.ListUserTokensRequest, _global_pb2.ListUserTokensResponse]
     RevokeUserToken: _grpc.UnaryUnaryMultiCallable[_global_pb2.RevokeUserTokenRequest, _global_pb2.RevokeUserTokenResponse]
@@ -87,6 +89,8 @@ class GlobalAsyncStub(GlobalStub):
     """Puts a policy revision in force, everywhere or on trial in some regions. What runs stays where it is."""
     RollBackPolicy: _aio.UnaryUnaryMultiCallable[_global_pb2.RollBackPolicyRequest, _global_pb2.ChangePolicyResponse]  # type: ignore[assignment]
     """Ends a trial; without one, puts the revision in force that was before, or the one that is named."""
+    ListGlobalEvents: _aio.UnaryUnaryMultiCallable[_global_pb2.ListGlobalEventsRequest, _global_pb2.ListGlobalEventsResponse]  # type: ignore[assignment]
+    """What happened at the global plane: changes of the policy, notices that were given up."""
     CreateUserToken: _aio.UnaryUnaryMultiCallable[_global_pb2.CreateUserTokenRequest, _global_pb2.CreateUserTokenResponse]  # type: ignore[assignment]
     ListUserTokens: _aio.UnaryUnaryMultiCallable[_global_pb2.ListUserTokensRequest, _global_pb2.ListUserTokensResponse]  # type: ignore[assignment]
     RevokeUserToken: _aio.UnaryUnaryMultiCallable[_global_pb2.RevokeUserTokenRequest, _global_pb2.RevokeUserTokenResponse]  # type: ignore[assignment]
@@ -224,6 +228,14 @@ class GlobalServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_global_pb2.ChangePolicyResponse, _abc.Awaitable[_global_pb2.ChangePolicyResponse]]:
         """Ends a trial; without one, puts the revision in force that was before, or the one that is named."""
+
+    @_abc_1.abstractmethod
+    def ListGlobalEvents(
+        self,
+        request: _global_pb2.ListGlobalEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_global_pb2.ListGlobalEventsResponse, _abc.Awaitable[_global_pb2.ListGlobalEventsResponse]]:
+        """What happened at the global plane: changes of the policy, notices that were given up."""
 
     @_abc_1.abstractmethod
     def CreateUserToken(

@@ -144,6 +144,15 @@ class Events:
             )
         )
 
+    def list_global(
+        self, *, object: str = "", limit: int = 0, after: int = 0, tenant: str = "", everywhere: bool = False
+    ) -> Sequence[objects_pb2.Event]:
+        """What happened at the global plane itself, likewise: notices that were given up and, with `everywhere`,
+        changes of the policy."""
+        return wait_for(
+            self._noun.list_global(object=object, limit=limit, after=after, tenant=tenant, everywhere=everywhere)
+        )
+
 
 class Tokens:
     """Secrets are in the answer once and are stored nowhere."""

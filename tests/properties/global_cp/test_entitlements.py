@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from atoll.model.accounts import ByAccount, summed
-from atoll.model.resources import Vector, total
+from atoll.model.resources import NOTHING, Vector, total
 from global_cp.core.entitlements import AccountClaims, Claim, divided, entitlements
 
 vectors = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda amounts: Vector(*amounts))
@@ -24,13 +24,17 @@ def test_nobody_gets_more_than_it_asks_for_and_all_together_no_more_than_there_i
     quota: Vector, claims: dict[str, Claim]
 ) -> None:
     shares = entitlements(quota, claims)
-    asked = total([_asked(claim) for claim in claims.values()])
-    assert total(list(shares.values())) == asked.at_most(quota), "nor is anything held back"
+    asked = total([_asked(claim) for claim in claims.values()]).at_most(quota)
+    beyond = total([(claim.used - _asked(claim)).at_least(NOTHING) for claim in claims.values()])
+    shared = total(list(shares.values()))
+    assert shared.fits(asked)
+    assert (asked - beyond).at_least(NOTHING).fits(shared), "nothing else is held back"
     assert all(shares[name].is_legal() and shares[name].fits(_asked(claim)) for name, claim in claims.items())
 
 
 @given(quota=vectors, claims=claims)
 def test_zombies_and_surges_take_nothing_from_what_is_needed(quota: Vector, claims: dict[str, Claim]) -> None:
+    claims = {name: claim._replace(used=claim.used.at_most(claim.needed)) for name, claim in claims.items()}
     shares = entitlements(quota, claims)
     needed = total([claim.needed for claim in claims.values()])
     served = total([shares[name].at_most(claim.needed) for name, claim in claims.items()])
@@ -39,17 +43,26 @@ def test_zombies_and_surges_take_nothing_from_what_is_needed(quota: Vector, clai
 
 @given(quota=vectors, claims=claims)
 def test_who_has_its_share_keeps_it(quota: Vector, claims: dict[str, Claim]) -> None:
+    claims = {name: claim._replace(used=claim.used.at_most(claim.granted)) for name, claim in claims.items()}
     shares = entitlements(quota, claims)
-    again = {name: claim._replace(granted=shares[name]) for name, claim in claims.items()}
+    again = {n: claim._replace(granted=shares[n].at_least(claim.used)) for n, claim in claims.items()}
     assert entitlements(quota, again) == shares
 
 
 @given(quota=vectors, claims=claims)
 def test_what_is_in_use_is_served_first(quota: Vector, claims: dict[str, Claim]) -> None:
+    claims = {name: claim._replace(used=claim.used.at_most(claim.needed)) for name, claim in claims.items()}
     shares = entitlements(quota, claims)
-    used = {name: claim.used.at_most(claim.needed) for name, claim in claims.items()}
-    served = total([shares[name].at_most(used[name]) for name in claims])
-    assert served == total(list(used.values())).at_most(quota)
+    served = total([shares[name].at_most(claim.used) for name, claim in claims.items()])
+    assert served == total([claim.used for claim in claims.values()]).at_most(quota)
+
+
+@given(quota=vectors, claims=claims)
+def test_what_is_in_use_though_nobody_needs_it_is_for_no_other_region(quota: Vector, claims: dict[str, Claim]) -> None:
+    """Where smaller successors wait, say, for those before them to go."""
+    shares = entitlements(quota, claims)
+    if total([claim.used for claim in claims.values()]).fits(quota):
+        assert total([shares[name].at_least(claim.used) for name, claim in claims.items()]).fits(quota)
 
 
 @given(quota=vectors, claims=guarded)

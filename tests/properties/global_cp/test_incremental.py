@@ -217,7 +217,8 @@ class Incremental(RuleBasedStateMachine):
         records, reports = self.core.records, self.reign.reports
         stored, heard = Records(), Reports(self.core.settings.overflow_settle_ms)
         listed = self.core.state.range(keys.GLOBAL, b"/g0")
-        stored.load(listed.items, listed.revision)
+        for item in listed.items:
+            stored.adopt(item.key, item)
         for share in records.shares:
             path = (share.metadata.tenant, share.metadata.name)
             if report := reports.of(path).get(share.region):

@@ -119,6 +119,26 @@ def test_devices_are_never_overdrawn_and_come_back_exactly(
     assert (table.gpus.left == before).all()
 
 
+@given(nodes, shapes, st.sampled_from([*strategies.FOR_GPUS, strategies.DEFAULT]))
+def test_devices_of_several_replicas_at_once_are_those_of_one_after_the_other(
+    plain: list[plain_gpus.Node], asked: Shape, strategy: str
+) -> None:
+    one_by_one, at_once = (table_of(plain, [(asked, 1.0)]) for _ in range(2))
+    row = ClassRow(one_by_one, request_of(asked, strategy))
+    for at in range(len(plain)):
+        taken = []
+        row.refresh({})
+        while at in row.feasible():
+            one_by_one.charge(at, row.request.vector)
+            taken.append(gpu_scores.take(one_by_one, row.request, at))
+            row.refresh({})
+        if taken:
+            at_once.charge(at, row.request.vector * len(taken))
+            assert gpu_scores.take_all(at_once, row.request, at, len(taken)) == taken
+    assert (at_once.gpus.left == one_by_one.gpus.left).all()
+    assert (at_once.gpus.held == one_by_one.gpus.held).all()
+
+
 def test_what_is_typical_is_the_most_frequent_and_is_told_when_it_has_grown() -> None:
     demand = Demand()
     demand.add(Shape(1_000, 500), 96)

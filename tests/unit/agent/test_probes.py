@@ -27,8 +27,9 @@ async def port() -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = await reader.readline()
         writer.write(STATUS[line.split()[1].decode()] if line else b"")
-        if b"/mute" not in line:
-            writer.close()
+        if b"/mute" in line:
+            await reader.read()  # silent until the client goes: a stream that nobody holds may be closed any time
+        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]

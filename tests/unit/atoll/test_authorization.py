@@ -34,7 +34,7 @@ ROLES = [Role.Value(name) for name in Role.keys()]  # noqa: SIM118 - an enum wra
 # The same decision as RULES, written the other way round: what each role may call, and where its reach ends.
 TENANT_READS = {
     "GetWorkload", "ListWorkloads", "WatchWorkloads", "GetTenant", "ListSlots", "Why", "ListEvents", "Logs",
-    "ListQueue",
+    "ListQueue", "ListGlobalEvents",
 }  # fmt: skip
 TENANT_WRITES = {"ApplyWorkload", "ScaleWorkload", "DeleteWorkload", "ResumeJob"}
 OPEN_READS = {"ListRegions", "GetPolicy", "ListPolicies", "WhoAmI"}

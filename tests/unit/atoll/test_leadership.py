@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import weakref
 
 from atoll.leadership import RECORDS_AT_ONCE, Leadership
 from atoll.reign import LeadershipLost, LeadershipWon, PlanSettled, RecordsRead
@@ -79,17 +80,42 @@ def test_the_lease_is_kept_while_the_core_reads() -> None:
     virtual_time.run(main())
 
 
-def test_the_collector_of_cycles_leaves_out_the_records_of_a_reign_until_it_ends() -> None:
+class Knowing(Core):
+    """Knows things that know each other, as long as it leads."""
+
+    def post(self, event: Told) -> None:
+        match event:
+            case RecordsRead() if not self.told:
+                self.thing = Thing()
+                self.remembered = weakref.ref(self.thing)
+                self.thing.itself = self.thing
+            case LeadershipWon():
+                self.leadership.met(event)
+            case LeadershipLost():
+                del self.thing
+                self.leadership.met(event)
+            case _:
+                pass
+        super().post(event)
+
+
+class Thing:
+    itself: object
+
+
+def test_the_collector_of_cycles_leaves_out_the_records_of_a_reign_and_takes_them_when_it_ends() -> None:
     async def main() -> None:
-        core = Core(state)
+        core = Knowing(state)
         running = asyncio.create_task(core.leadership.run("a:1"))
         await core.reading.wait()
         assert not gc.isenabled()
         await core.won.wait()
         assert gc.isenabled() and gc.get_freeze_count() > 0
+        assert core.remembered() is not None
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert gc.isenabled() and gc.get_freeze_count() == 0
+        assert core.remembered() is None
 
     state = full()
     gc.unfreeze()

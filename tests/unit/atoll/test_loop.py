@@ -131,6 +131,21 @@ async def test_a_flood_of_events_holds_up_neither_a_deadline_nor_other_tasks() -
     await running.end()
 
 
+async def test_a_wake_that_is_always_due_and_takes_long_holds_up_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Running()
+
+    def slow(event: str, now_ms: int) -> Sequence[str]:
+        running.clock.ms += BATCH_MS
+        running.machine.deadline = 0
+        return [event]
+
+    monkeypatch.setattr(running.machine, "handle", slow)
+    running.machine.deadline = 0
+    running.loop.post("event")
+    await running.until("event")
+    await running.end()
+
+
 async def test_a_few_events_that_take_long_do_not_starve_other_tasks() -> None:
     running = Running()
 

@@ -59,6 +59,16 @@ async def test_a_tenant_with_a_secret_has_its_notices_signed(tmp_path: Path, spe
     assert posted.headers["webhook-signature"] == f"v1,{expected}"
 
 
+@pytest.mark.parametrize("content", [b"", b"whsec_", b"whsec_\xc3\xa4", b"\xff", None])
+async def test_a_secret_that_is_no_secret_sends_nothing_unsigned(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "acme"
+    file.mkdir() if content is None else file.write_bytes(content)
+    async with Receiver() as receiver:
+        base = f"http://127.0.0.1:{receiver.port}/"
+        error = (await post(base, webhooks=(base,), webhook_secrets=tmp_path)).error
+    assert error.startswith("the secret in acme") and not receiver.posted
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "final"),
     [
@@ -98,6 +108,44 @@ async def test_a_name_that_leads_into_a_private_network_is_refused_unless_that_i
         assert "not public" in refused.error and not receiver.posted
         assert not (await post(base, webhooks=(base,), webhook_networks=("127.0.0.0/8",))).error
     assert len(receiver.posted) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("64:ff9b::8.8.8.8", True),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("64:ff9b::127.0.0.1", False),
+        ("64:ff9b:1::127.0.0.1", False),
+        ("2002:7f00:1::", False),
+        ("fec0::1", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("ff0e::1", False),
+    ],
+)
+async def test_what_a_name_leads_to_must_be_public_in_every_spelling(
+    monkeypatch: pytest.MonkeyPatch, address: str, public: bool
+) -> None:
+    dialled: list[str] = []
+
+    async def lookup(*_: object, **__: object) -> list[tuple[Any, ...]]:
+        return [(0, 0, 0, "", (address, 1))]
+
+    async def dial(host: str, *_: object, **__: object) -> None:
+        dialled.append(host)
+        raise OSError("not in a test")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
+    monkeypatch.setattr(asyncio, "open_connection", dial)
+    found = await post("https://hooks.example/", webhooks=("https://hooks.example/",))
+    assert (dialled != [], "not public" not in found.error) == (public, public)
 
 
 async def test_https_is_checked_against_the_roots(tmp_path: Path) -> None:

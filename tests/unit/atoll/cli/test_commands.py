@@ -225,6 +225,7 @@ class TestShowing:
             on_node=[lacking],
             next=regional_pb2.NextAct(actor="nobody", what="it serves"),
         )
+        assert "\n  node n7: 96 nodes lack memory (InsufficientMemory)\n" in atoll("why", "hello", "--node", "n7").out
         out = atoll("why", "hello").out
         assert "hello/0  waiting for 42s, 3. in the queue\n  96 nodes lack memory (InsufficientMemory)\n" in out
         assert "hello/0  bound on n1\n" in out
@@ -273,6 +274,7 @@ def test_tenants_and_quotas(atoll: Run, cluster: FakeCluster) -> None:
     assert atoll("quota", "set", "shop", "--weight", "0").code == 2
     assert atoll("quota", "protect", "shop", "r1", "--cpu", "1").out == "tenant/shop updated\n"
     assert "protected in r1" in atoll("quota", "get", "shop").out
+    assert atoll("quota", "get", "-t", "shop").out == atoll("quota", "get", "shop").out
     assert "r1 cpu 1" in atoll("tenant", "get", "shop").out
     assert atoll("quota", "protect", "shop", "r1", "--cpu", "0").out == "tenant/shop updated\n"
     assert "protected" not in atoll("quota", "get", "shop").out

@@ -1,5 +1,7 @@
 """What `doctor` says of an engine that answers, of none, and of something else at its socket; and of the machine."""
 
+import errno
+import os
 import resource
 import socket
 import threading
@@ -63,7 +65,8 @@ def test_an_engine_elsewhere_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_finding_says_what_follows() -> None:
     found = findings.look()
-    assert {"Python", "etcd", "Docker", "cgroup", "descriptors", "clock"} < {finding.name for finding in found}
+    looked_at = {"Python", "etcd", "Docker", "cgroup", "descriptors", "clock", "workers"}
+    assert looked_at < {finding.name for finding in found}
     assert all(finding.found and finding.advice for finding in found)
 
 
@@ -84,3 +87,23 @@ def test_a_machine_without_cgroup_2_is_told_what_an_agent_offers(
     assert findings.cgroup().good is None
     (tmp_path / "cgroup.controllers").touch()
     assert findings.cgroup().good is True
+
+
+@pytest.mark.parametrize(
+    ("cores", "good", "words"), [(1, None, "at 1"), (2, None, "at 1"), (3, True, "= 2"), (64, True, "= 8")]
+)
+def test_workers_need_cores_that_nothing_else_needs(
+    monkeypatch: pytest.MonkeyPatch, cores: int, good: bool | None, words: str
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    found = findings.workers()
+    assert found.good is good and words in found.advice and f"{cores} core" in found.found
+
+
+def test_workers_need_memory_that_can_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(name: str, flags: int) -> int:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "memfd_create", refused)
+    found = findings.workers()
+    assert found.good is None and "not permitted" in found.found and "at 1" in found.advice

@@ -41,6 +41,16 @@ def test_a_plan_says_what_would_change_and_changes_nothing(atoll: Run, cluster: 
     document = json.loads(atoll("plan", "-f", "web.yaml", "-o", "json").out)
     assert [change["outcome"] for change in document["plan"]] == ["updated"]
     assert len(document["notes"]) == 1
+    (home / "web.yaml").write_text((WORKLOAD % 2).replace("spec: {", "spec: {migratable: false, "))
+    assert "spec.migratable: nothing → false\n" in atoll("plan", "-f", "web.yaml").out
+
+
+def test_a_plan_tells_the_mistakes_of_all_documents(atoll: Run, cluster: FakeCluster, home: Path) -> None:
+    documents = [(WORKLOAD % 2).replace("name: web", f"name: {name}") for name in ("Web", "there", "Api")]
+    (home / "all.yaml").write_text("---\n".join(documents))
+    refused = atoll("plan", "-f", "all.yaml")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.count("metadata.name: is not allowed") == 2
 
 
 def test_top_counts_what_is_asked_for(atoll: Run, cluster: FakeCluster, home: Path) -> None:

@@ -2,13 +2,14 @@
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import AtollError, Invalid, QuotaExceeded
-from atoll.lane import Plan, Rejected
+from atoll.lane import MOST_COMPARES, MOST_WRITES, Plan, Rejected
 from atoll.store.store import Delete, Put, mod_is
 from global_cp.core import commands, events
 from global_cp.core.bundles import MOST_BYTES, MOST_PLANS, Bundle
 from tests.support.global_core import NOTHING, UNIT, GlobalCore, workload
 
 REJECT = objects_pb2.ON_QUOTA_REJECT
+EVENLY = objects_pb2.Spread(strategy=objects_pb2.SPREAD_STRATEGY_EVEN)
 
 
 def plan(name: bytes, *compared: bytes, operation: str = "ADMIT", size: int = 1) -> Plan:
@@ -75,6 +76,17 @@ def test_a_bundle_has_bounds() -> None:
     assert taken == MOST_PLANS and bundle.is_full
     assert not Bundle(plan(b"a", size=MOST_BYTES - 1)).takes(plan(b"b", size=2))
     assert Bundle(plan(b"a", size=2 * MOST_BYTES)).is_full
+    assert not Bundle(plan(b"a", *(b"%d" % index for index in range(MOST_COMPARES - 1)))).takes(plan(b"b"))
+    many = Plan("ADMIT", (), tuple(Put(b"%d" % index, b"") for index in range(MOST_WRITES)))
+    assert not Bundle(many).takes(plan(b"b")) and not Bundle(plan(b"b")).takes(many)
+
+
+def test_many_regions_get_the_shares_of_many_workloads() -> None:
+    core = core_of(**{f"region-{index}": 50 for index in range(9)})
+    core.hold_commits = True
+    ask(core, *(f"w{index}" for index in range(25)), replicas=9, spread=EVENLY)
+    finish(core)
+    assert len(core.records.shares) == 25 * 9
 
 
 def test_workloads_that_wait_are_admitted_and_shared_out_together() -> None:

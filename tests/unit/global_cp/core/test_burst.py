@@ -1,7 +1,5 @@
 """Burst at the global plane: who is granted how much of it, and what is refused at the door."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from atoll.api.v1 import global_pb2, objects_pb2
@@ -17,24 +15,8 @@ UNIT = Vector(500, 256)
 LOW, REJECT = objects_pb2.PRIORITY_LOW, objects_pb2.ON_QUOTA_REJECT
 
 
-@pytest.fixture
-def core() -> Iterator[GlobalCore]:
-    world = GlobalCore()
-    world.elect()
-    world.connect(1)
-    world.tenant(quota=UNIT * 10)
-    yield world
-    world.clean()
-
-
-def _slice(core: GlobalCore) -> objects_pb2.Slice:
-    slice_ = core.records.slices.get("acme", "north")
-    assert slice_ is not None
-    return slice_
-
-
 def _granted(core: GlobalCore) -> tuple[Vector, Vector]:
-    return budgets.granted(_slice(core)).hard, budgets.granted(_slice(core)).burst
+    return budgets.granted(core.slice_of()).hard, budgets.granted(core.slice_of()).burst
 
 
 def _set_burst(core: GlobalCore, percent: int, quota: Vector = UNIT * 10) -> object:
@@ -60,10 +42,10 @@ def test_more_than_half_is_refused(core: GlobalCore, percent: int) -> None:
 
 def test_burst_is_granted_when_the_quota_does_not_pay_for_all_that_waits(core: GlobalCore) -> None:
     core.apply(workload(replicas=8, priority=LOW))
-    core.say(1, slice_ack=ack(_slice(core), UNIT * 6, UNIT * 6, wanted=UNIT * 2))
+    core.say(1, slice_ack=ack(core.slice_of(), UNIT * 6, UNIT * 6, wanted=UNIT * 2))
     assert _granted(core) == (UNIT * 8, Vector()), "quota for them is on its way"
     core.apply(workload(replicas=18, priority=LOW))
-    core.say(1, slice_ack=ack(_slice(core), UNIT * 10, UNIT * 10, wanted=UNIT * 8))
+    core.say(1, slice_ack=ack(core.slice_of(), UNIT * 10, UNIT * 10, wanted=UNIT * 8))
     assert _granted(core) == (UNIT * 10, UNIT * 5), "all the burst there is, and no more"
     status = views.tenant(core.records, "acme").status
     assert vector(status.granted) == UNIT * 10 and vector(status.burst.granted) == UNIT * 5
@@ -72,25 +54,25 @@ def test_burst_is_granted_when_the_quota_does_not_pay_for_all_that_waits(core: G
 def test_what_runs_by_burst_asks_for_no_quota(core: GlobalCore) -> None:
     """So that others may have it for work that burst does not pay for."""
     core.apply(workload(replicas=14, priority=LOW))
-    core.say(1, slice_ack=ack(_slice(core), UNIT * 10, UNIT * 10, wanted=UNIT * 4))
-    core.say(1, slice_ack=ack(_slice(core), UNIT * 10, UNIT * 8, burst=UNIT * 4, bursting=UNIT * 4))
+    core.say(1, slice_ack=ack(core.slice_of(), UNIT * 10, UNIT * 10, wanted=UNIT * 4))
+    core.say(1, slice_ack=ack(core.slice_of(), UNIT * 10, UNIT * 8, burst=UNIT * 4, bursting=UNIT * 4))
     core.apply(workload(replicas=4, priority=LOW))
-    core.say(1, slice_ack=ack(_slice(core), UNIT * 2, UNIT * 2, burst=UNIT * 4, bursting=UNIT * 4))
+    core.say(1, slice_ack=ack(core.slice_of(), UNIT * 2, UNIT * 2, burst=UNIT * 4, bursting=UNIT * 4))
     assert _granted(core) == (UNIT * 2, UNIT * 4)
     for _ in range(2):  # that none of it is in use, and then that the lower target is obeyed
-        core.say(1, slice_ack=ack(_slice(core), UNIT * 2, UNIT * 2))
+        core.say(1, slice_ack=ack(core.slice_of(), UNIT * 2, UNIT * 2))
     assert _granted(core) == (UNIT * 4, Vector()), "what burst had paid for needs quota when it is to run again"
 
 
 def test_a_lowered_burst_comes_back_as_work_drains(core: GlobalCore) -> None:
     core.apply(workload(replicas=14, priority=LOW))
-    core.say(1, slice_ack=ack(_slice(core), UNIT * 10, UNIT * 10, wanted=UNIT * 4))
+    core.say(1, slice_ack=ack(core.slice_of(), UNIT * 10, UNIT * 10, wanted=UNIT * 4))
     _set_burst(core, 0)
     money = purse(core.records.budgets.get("acme"))
     assert (money.target.burst, money.effective.burst) == (Vector(), UNIT * 4)
     assert views.tenant(core.records, "acme").status.converging
-    core.say(1, slice_ack=ack(_slice(core), UNIT * 10, UNIT * 10, burst=UNIT * 3, bursting=UNIT * 3))
-    core.say(1, slice_ack=ack(_slice(core), UNIT * 10, UNIT * 10))
+    core.say(1, slice_ack=ack(core.slice_of(), UNIT * 10, UNIT * 10, burst=UNIT * 3, bursting=UNIT * 3))
+    core.say(1, slice_ack=ack(core.slice_of(), UNIT * 10, UNIT * 10))
     assert not purse(core.records.budgets.get("acme")).effective.burst
 
 
@@ -98,8 +80,8 @@ def test_an_acknowledgement_is_judged_by_account(core: GlobalCore) -> None:
     """A region that enforces more of one than it was granted breaks (X), whatever it has left of the other."""
     core.apply(workload(replicas=4))
     topic = budgets.Budgets(core.records, core.settings, Reports(0))
-    assert "I3 (X)" in topic.acknowledged(ack(_slice(core), UNIT, UNIT, burst=UNIT))
-    assert not topic.acknowledged(ack(_slice(core), UNIT * 4, UNIT))
+    assert "I3 (X)" in topic.acknowledged(ack(core.slice_of(), UNIT, UNIT, burst=UNIT))
+    assert not topic.acknowledged(ack(core.slice_of(), UNIT * 4, UNIT))
 
 
 def test_a_record_of_the_time_before_burst_gives_none(core: GlobalCore) -> None:

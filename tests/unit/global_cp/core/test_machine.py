@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from atoll.api.v1 import global_pb2, objects_pb2
-from atoll.errors import Conflict, OutcomeUnknown, Unavailable
+from atoll.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
 from atoll.lane import Deposed, Rejected
 from atoll.model.resources import Vector
 from atoll.store import keys
@@ -230,6 +230,28 @@ def test_a_full_intake_says_busy_with_a_time() -> None:
     answers = [core.start(global_pb2.ApplyWorkloadRequest(workload=workload(f"w{i}"))) for i in range(3)]
     refused = core.replies[answers[2]].answer
     assert getattr(refused, "retry_after_ms", 0) > 0 and getattr(refused, "code", "") == "E5008"
+
+
+def test_a_flood_of_one_tenant_keeps_no_other_out_of_the_intake() -> None:
+    core = GlobalCore(CoreSettings(intake_limit=4))
+    core.elect()
+    for owner in ("flood", "other"):
+        core.tenant(owner)
+    core.hold_commits = True
+
+    def ask(owner: str, count: int) -> list[int]:
+        wanted = [workload(f"w{core.now_ms}-{index}", owner=owner) for index in range(count)]
+        return [core.start(global_pb2.ApplyWorkloadRequest(workload=each)) for each in wanted]
+
+    flood, other = ask("flood", 9), ask("other", 9)
+    operator = core.start(global_pb2.UpdateRegionRequest(name="none", cordoned=True))
+    answered = [core.replies[each].answer for each in (*flood, *other) if each in core.replies]
+    assert [getattr(answer, "code", "") for answer in answered] == ["E5008"] * 12 and operator not in core.replies
+    core.hold_commits = False
+    core.release()
+    assert isinstance(core.replies[operator].answer, NotFound) and len(core.records.workloads) == 6
+    again = ask("flood", 9)
+    assert all(isinstance(core.replies[each].answer, global_pb2.ApplyWorkloadResponse) for each in again)
 
 
 def test_a_dry_run_tells_the_answer_and_writes_nothing(core: GlobalCore) -> None:

@@ -154,6 +154,9 @@ def test_it_is_given_up_in_the_end_and_shown(core: GlobalCore) -> None:
     (condition,) = [c for c in status.conditions if c.type == "Notified"]
     assert condition.status == objects_pb2.CONDITION_STATUS_FALSE and condition.reason == "DeliveryFailed"
     assert condition.message == f"{URL}: status 503"
+    (event,) = core.announced
+    assert (event.type, event.object, event.tenant) == ("NotifyFailed", "workload/acme/night", "acme")
+    assert event.message == f"{URL} was not told of its end: status 503" and event.at_ms
     core.pass_time(DAY_MS + HOUR_MS)
     assert not core.records.notices.items() and not core.notified
     core.clean()
@@ -234,3 +237,30 @@ def test_an_address_that_no_setting_allows_is_refused_at_admission(core: GlobalC
     wrong.spec.notify[0].url = "http://169.254.169.254/latest/meta-data"
     refused = core.apply(wrong)
     assert isinstance(refused, Invalid) and refused.mistakes[0].path == "spec.notify[0].url"
+
+
+def test_dead_addresses_of_many_tenants_hold_no_other_up(core: GlobalCore) -> None:
+    tenants = [f"dead-{number}" for number in range(4)] + ["alive"]
+    for tenant in tenants:
+        core.tenant(tenant)
+        for number in range(9 if tenant != "alive" else 1):
+            core.apply(workload(f"j{number}", 1, UNIT, tenant, type=JOB, notify=[objects_pb2.Notification(url=URL)]))
+            core.ask(global_pb2.DeleteWorkloadRequest(tenant=tenant, name=f"j{number}"))
+    assert len(core.notified) == 16 and "alive" not in {command.tenant for command in core.notified}
+    for command in core.notified[:2]:
+        core.post(Notified(command.number, "nobody there"))
+    assert [command.tenant for command in core.notified][16:] == ["dead-0", "alive"]
+
+
+def test_ends_with_much_to_tell_are_told_by_as_many_transactions_as_it_takes(core: GlobalCore) -> None:
+    names = [f"j{number}" for number in range(12)]
+    for name in names:
+        core.apply(job(name))
+    for name in names:
+        share = core.records.shares.get("north", "acme", name)
+        assert share is not None
+        told = report(share, desired=2, failed=2)
+        told.tasks.add(task="main", desired=2, ended=2, failed=2, failure="why " * 20_000)
+        core.say(1, workload=told)
+    core.pass_time(10_000)
+    assert len(core.notified) == core.settings.notify_of_tenant and len(core.records.notices) == len(names)

@@ -17,7 +17,8 @@ def _records(*documents: objects_pb2.SchedulerPolicy, **force: object) -> Record
         stored.append((keys.policy(number), complete.SerializeToString()))
     in_force = objects_pb2.PolicyInForce(**force)  # type: ignore[arg-type]
     stored.append((keys.policy_in_force(), in_force.SerializeToString()))
-    records.load([KeyValue(key, value, 1, 1, 1) for key, value in stored], 1)
+    for key, value in stored:
+        records.adopt(key, KeyValue(key, value, 1, 1, 1))
     return records
 
 

@@ -164,3 +164,37 @@ def test_no_workload_names_what_a_rollback_under_way_takes_away() -> None:
     assert isinstance(core.replies[back].answer, global_pb2.ChangePolicyResponse)
     assert isinstance(core.replies[late].answer, Invalid)
     core.clean()
+
+
+def test_each_change_is_told_once_with_who_made_it(core: GlobalCore) -> None:
+    _make(core, mine={"warm": 1})
+    _make(core, mine={"warm": 1})
+    _promote(core, 1, "south")
+    _promote(core, 1)
+    _promote(core, 1)
+    _roll_back(core)
+    request = global_pb2.RollBackPolicyRequest(policy_revision=1, request_id="twice")
+    core.ask(request)
+    core.ask(request)
+    told = [(event.type, event.object, event.message) for event in core.announced]
+    assert told == [
+        ("PolicyCreated", "policy/1", f"{policy().metadata.name}, by ann"),
+        ("PolicyCanary", "policy/1", "1 on trial in south, else 0; before: 0 everywhere, by ann"),
+        ("PolicyPromoted", "policy/1", "1 everywhere; before: 1 on trial in south, else 0, by ann"),
+        ("PolicyRolledBack", "policy/0", "0 everywhere; before: 1 everywhere, by ann"),
+        ("PolicyRolledBack", "policy/1", "1 everywhere; before: 0 everywhere, by ann"),
+    ]
+    assert all(event.at_ms and not event.tenant for event in core.announced)
+
+
+def test_what_a_rollback_took_from_a_workload_is_no_reason_to_refuse_a_change_of_it(core: GlobalCore) -> None:
+    _promote(core, _make(core, mine={"warm": 1}))
+    named = workload()
+    named.spec.tasks[0].strategy = "mine"
+    core.apply(named)
+    assert isinstance(_roll_back(core), global_pb2.ChangePolicyResponse)
+    named.spec.tasks[0].replicas += 1
+    answer = core.apply(named)
+    assert isinstance(answer, global_pb2.ApplyWorkloadResponse) and answer.outcome == "updated"
+    named.metadata.name = "another"
+    assert isinstance(core.apply(named), Invalid)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Invalid
 from atoll.model.resources import NOTHING, Vector
+from global_cp.config import CoreSettings
 from tests.support.global_core import GlobalCore, report, workload
 
 REAL_TIME, LOW = objects_pb2.PRIORITY_REAL_TIME, objects_pb2.PRIORITY_LOW
@@ -29,8 +30,12 @@ def summary(nodes: int, each: Vector = ONE * 4) -> objects_pb2.RegionSummary:
 
 @pytest.fixture
 def core() -> GlobalCore:
-    """Three regions, each with room for eight replicas."""
-    core = GlobalCore()
+    return three_regions()
+
+
+def three_regions(**settings: int) -> GlobalCore:
+    """Each with room for eight replicas."""
+    core = GlobalCore(CoreSettings(**settings))  # type: ignore[arg-type]
     core.elect()
     core.tenant(quota=ONE * 100)
     core.tenant("other", quota=ONE * 100)
@@ -106,6 +111,39 @@ def test_those_who_leave_one_region_compete_for_the_others(core: GlobalCore) -> 
     assert (condition(core, "one") or ())[:1] == (True,), "for the other goes east"
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_is_admitted_counts_before_a_region_is_told_of_it(before: int) -> None:
+    core = three_regions(lanes=2)
+    if before:
+        core.apply(service("one", before, recovery=REQUIRED, regions=["north", "west"]))
+    core.hold_commits = True
+    five = [service(name, 5, recovery=REQUIRED, regions=["north", "west"]) for name in ("one", "two")]
+    asked = [core.start(global_pb2.ApplyWorkloadRequest(workload=each)) for each in five]
+    core.release(1)  # the first is admitted, and the regions do not know it
+    assert not core.records.shares_of("acme", "one") or before
+    core.hold_commits = False
+    core.release()
+    assert [type(core.replies[each].answer) for each in asked] == [Accepted, Invalid]
+
+
+def test_what_is_admitted_may_go_to_a_region_that_comes_meanwhile() -> None:
+    core = three_regions(lanes=2)
+    core.hold_commits = True
+    core.start(global_pb2.ApplyWorkloadRequest(workload=service("one", 9)))
+    core.release(1)  # it is admitted, and about to be shared out
+    core.connect(4, "south")
+    core.say(4, summary=summary(2))
+    while core.records.regions.get("south") is None:
+        core.held.rotate(-1)
+        if core.held[0].plan.operation == "REGION":
+            core.release(1)
+    assert not core.records.shares_of("acme", "one")
+    two = global_pb2.ApplyWorkloadRequest(workload=service("two", 8, regions=["north", "west"]), dry_run=True)
+    assert not accepted(core.ask(two)).warnings
+    core.hold_commits = False
+    core.release()
+
+
 def test_only_who_asks_is_looked_at(core: GlobalCore) -> None:
     core.say(3, summary=summary(0, NOTHING))
     for name, spec in (
@@ -125,6 +163,24 @@ def test_nothing_is_said_while_the_nodes_of_a_region_are_not_known(core: GlobalC
     assert condition(core) is None
     core.say(4, summary=summary(2))
     assert (condition(core) or ())[:1] == (False,)
+
+
+def test_a_region_without_nodes_has_no_room(core: GlobalCore) -> None:
+    core.apply(service(regions=["north", "west"]))
+    assert (condition(core) or ())[:1] == (True,)
+    core.say(3, summary=summary(0, NOTHING))
+    assert (condition(core) or ())[:2] == (False, "NodeTooSmall")
+    assert isinstance(core.apply(service("more", 1, recovery=REQUIRED, regions=["north", "west"])), Invalid)
+
+
+def test_a_region_that_takes_no_work_need_not_say_what_it_has(core: GlobalCore) -> None:
+    core.apply(service(regions=["north", "west"]))
+    core.ask(global_pb2.UpdateRegionRequest(name="west", cordoned=True))
+    core.elect()
+    core.connect(2, "north")
+    core.say(2, summary=summary(2))
+    assert (condition(core) or ())[:2] == (False, "RoomMissing")
+    assert isinstance(core.apply(service("more", 1, recovery=REQUIRED, regions=["north", "west"])), Invalid)
 
 
 def test_required_is_refused_with_everything_else_that_is_wrong(core: GlobalCore) -> None:

@@ -239,6 +239,24 @@ def test_a_region_that_is_not_connected_keeps_its_shares() -> None:
     core.clean()
 
 
+def test_a_share_told_to_a_region_that_was_just_lost_does_no_harm() -> None:
+    """Nobody knows whether it heard of it: so it counts as if it ran all, until it is heard again."""
+    core = _core(quota=4, north=9, south=9)
+    core.post(_gone(1))
+    core.apply(workload(replicas=2, regions=["north", "south"]))
+    assert _told(core) == {"north": 2}
+    _drain(core, "north")
+    assert _told(core) == {"north": 2, "south": 2}
+    _say(core, 2, "south", ready=2)
+    assert _told(core) == {"south": 2} and _share(core, "north").removed, "it serves: nothing is stuck"
+    assert list(core.records.shares_of("acme", "web")) == ["north", "south"], "the order to stop stays for north"
+    core.connect(3, "north", term=2)
+    assert [share.removed for share in core.sent(3, "share")] == [True]  # type: ignore[attr-defined]
+    _say(core, 3, "north", ready=0)
+    assert list(core.records.shares_of("acme", "web")) == ["south"]
+    core.clean()
+
+
 def test_a_new_order_of_preference_moves_make_before_break() -> None:
     core = _core(north=9, south=9)
     core.apply(workload(regions=["north"]))
@@ -272,6 +290,28 @@ def test_a_word_of_an_older_removal_closes_nothing() -> None:
     core.say(1, workload=report(late, closed=True))
     again = core.records.shares.get("north", "acme", "web")
     assert again is not None and again.removed and again.metadata.generation > late.metadata.generation
+    core.clean()
+
+
+def test_a_word_of_a_removal_that_was_taken_back_closes_nothing() -> None:
+    """It came while the share was on its way to be wanted again, at the same generation (a random history)."""
+    core = _core(north=9, south=9)
+    core.apply(workload(replicas=2, spread=_spread(strategy=EVEN)))
+    _drain(core, "north")
+    _say(core, 2, "south", ready=2)
+    removed = _share(core, "north")
+    assert removed.removed
+    core.hold_commits = True
+    core.start(global_pb2.UpdateRegionRequest(name="north", cordoned=False))
+    core.release(1)
+    assert [commit.plan.operation for commit in core.held] == ["SET-SHARE"]
+    core.say(1, workload=report(removed, closed=True))
+    core.hold_commits = False
+    core.release()
+    assert not _share(core, "north").removed
+    core.ask(global_pb2.DeleteWorkloadRequest(tenant="acme", name="web"))
+    again = _share(core, "north")
+    assert again.removed and again.metadata.generation == removed.metadata.generation, "its region may run it still"
     core.clean()
 
 

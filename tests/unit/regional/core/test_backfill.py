@@ -44,6 +44,11 @@ def test_small_work_does_not_take_the_room_that_comes_free(world: RegionalWorld)
     assert not of(world, "small") and not of(world, "long")
     why = views.why(world.state, regional_pb2.WhyRequest(tenant="acme", workload="small", index=0), world.now_ms)
     assert [reason.code for reason in why.slots[0].reasons] == ["RoomKept"]
+    asked = regional_pb2.WhyRequest(tenant="acme", workload="large", index=0, node="n0")
+    (holder,) = views.why(world.state, asked, world.now_ms).slots
+    assert [reason.code for reason in (*holder.reasons, *holder.on_node)] == ["InsufficientCpu"] * 2, "kept for it"
+    assert "keeps 1 node for it" in holder.next.what
+    assert not of(world, "small"), "to ask opens nothing"
     world.close(session, *of(world, "b"), reason="Completed")
     assert len(of(world, "large")) == 1
 
@@ -54,6 +59,20 @@ def test_what_ends_before_passes(world: RegionalWorld) -> None:
     assert len(of(world, "short")) == 1
     world.close(session, *of(world, "short"), *of(world, "b"), reason="Completed")
     assert len(of(world, "large")) == 1
+
+
+def test_burst_keeps_no_room_from_who_has_quota(world: RegionalWorld) -> None:
+    session = world.join("n0", capacity=Vector(4_000, 8_192))
+    world.grant("small", Vector(), burst=Vector(8_000, 8_192), seq=1)
+    for name, minutes in (("a", 10), ("b", 20)):
+        world.share(name, task(cpu=2_000), type=JOB, estimate_ms=minutes * MINUTE_MS)
+    for slot in world.slots():
+        world.report(session, _running(slot, world.now_ms))
+    world.share("large", task(cpu=4_000), tenant="small", type=JOB, priority=LOW)
+    world.advance(40_000, beating=[session])
+    world.close(session, *of(world, "a"), reason="Completed")
+    world.share("paid", task(cpu=1_000), priority=LOW)
+    assert len(of(world, "paid")) == 1
 
 
 def test_a_higher_priority_passes(world: RegionalWorld) -> None:

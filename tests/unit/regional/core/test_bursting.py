@@ -5,6 +5,7 @@ import pytest
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model.resources import Vector
 from regional.core import views
+from regional.core.node_changes import CORDON, DRAIN
 from tests.support.regional_world import RegionalWorld, task
 
 BEST_EFFORT, LOW, DEFAULT, HIGH = (
@@ -220,3 +221,35 @@ def test_headroom_is_not_kept_from_quota_by_burst() -> None:
     world.share("web", one(4))
     assert accounts(world, "web") == [HARD] * 4, "what burst holds counts as free"
     world.check()
+
+
+def test_what_burst_holds_on_a_node_that_takes_no_work_leaves_the_headroom_alone() -> None:
+    world = RegionalWorld(headroom_percent=50)
+    world.win()
+    session = world.join("n0", capacity=UNIT * 8)
+    world.grant("acme", UNIT * 8, seq=1)
+    granted(world, "small", 0, 8)
+    world.share("low", one(4), tenant="small", priority=LOW)
+    world.run(session, world.slots())
+    world.join("n1", capacity=UNIT * 8)
+    world.change_node("n0", duty=CORDON)
+    world.share("web", one(8))
+    assert accounts(world, "web") == [HARD] * 4
+    world.check()
+
+
+def test_quota_is_asked_to_pay_for_a_successor_that_burst_may_not_pay_for(world: RegionalWorld) -> None:
+    world.uplink()
+    sessions = [world.join(name, capacity=UNIT * 4) for name in ("n0", "n1")]
+    granted(world, "small", 0, 1)
+    world.share("api", one(), tenant="small", priority=LOW)
+    (slot,) = world.slots()
+    world.run(sessions[int(slot.node == "n1")], [slot])
+    world.share("api", one(), tenant="small", priority=DEFAULT, generation=2)
+    world.change_node(slot.node, duty=DRAIN, reason="kernel")
+    world.advance(4_000, beating=sessions)
+    uses = {use.account: use for use in world.acks()[-1].slice_ack.uses}
+    assert uses[HARD].surge.cpu_milli == 1_000 and not uses[BURST].surge.cpu_milli
+    world.advance(world.state.settings.surge_wait_ms + 4_000, beating=sessions)
+    stopped = [message for session in sessions for message in world.messages(session, "stop")]
+    assert not stopped, "what it leaves pays for nothing that may be bound"

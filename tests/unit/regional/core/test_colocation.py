@@ -118,6 +118,19 @@ def test_labels_that_change_count_at_once(world: RegionalWorld) -> None:
     world.check()
 
 
+def test_each_ring_around_a_workload_is_shown(world: RegionalWorld) -> None:
+    join(world, n1="a", n2="a", n3="b")
+    world.share("cache", task(cpu=14_000))
+    rings = [by("cache", weight=50), by("cache", weight=50, within="zone")]
+    world.share("web", task(cpu=4_000, colocate_with=rings))
+    scores = world.decisions()[1].scores
+    shown = {score.node: {t.name: t.value for t in score.terms if t.name.startswith("near")} for score in scores}
+    assert shown == {
+        "n2": {"near:cache": 0, "near:cache/zone": 1},
+        "n3": {"near:cache": 0, "near:cache/zone": 0},
+    }
+
+
 def test_preferences_yield_to_room_and_are_shown(world: RegionalWorld) -> None:
     join(world, n1="a", n2="b")
     world.share("cache", task(cpu=12_000))

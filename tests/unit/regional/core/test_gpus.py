@@ -7,6 +7,7 @@ from atoll.errors import InvariantBroken
 from atoll.model import explain, strategies
 from regional.core.claims import mistake_in_claims
 from regional.core.gpus import Gpus, choose
+from regional.core.node_table import NodeTable
 from tests.support.regional_world import RegionalWorld, task
 from tests.unit.regional.core.test_filters import why
 
@@ -33,10 +34,10 @@ def test_a_part_goes_where_least_is_left() -> None:
     gpus.describe(0, {0: "a", 1: "a", 2: "a"})
     gpus.charge(0, (1,), 300)
     gpus.charge(0, (2,), 600)
-    assert choose(gpus.left[0], 400) == (2,)
-    assert choose(gpus.left[0], 500) == (1,)
-    assert choose(gpus.left[0], 800) == (0,)
-    assert choose(gpus.left[0], 1_000) == (0,)
+    assert choose(gpus.left[0].tolist(), 400) == (2,)
+    assert choose(gpus.left[0].tolist(), 500) == (1,)
+    assert choose(gpus.left[0].tolist(), 800) == (0,)
+    assert choose(gpus.left[0].tolist(), 1_000) == (0,)
 
 
 def test_several_whole_ones_of_a_model(world: RegionalWorld) -> None:
@@ -153,3 +154,14 @@ def test_impossible_claims_are_refused(gpus: list[tuple[int, str]], gpu_milli: i
     hello = agent_pb2.Hello(capacity=objects_pb2.Resources(gpu_milli=gpu_milli))
     hello.gpus.extend(objects_pb2.Gpu(number=number, model=model) for number, model in gpus)
     assert said in (mistake_in_claims(hello) or "")
+
+
+def test_no_node_gives_back_more_than_it_holds() -> None:
+    table = NodeTable()
+    rows = [table.add(name) for name in ("n0", "n1")]
+    table.charge_all(rows, [(500, 64, 0, 0), (300, 64, 0, 0)])
+    table.credit_all(rows, [(500, 0, 0, 0), (100, 64, 0, 0)])
+    assert table.used[rows].tolist() == [[0, 64, 0, 0], [200, 0, 0, 0]]
+    assert table.in_use.tolist() == [200, 64, 0, 0]
+    with pytest.raises(InvariantBroken, match="I3"):
+        table.credit_all(rows, [(0, 64, 0, 0), (201, 0, 0, 0)])

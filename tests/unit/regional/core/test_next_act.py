@@ -145,4 +145,4 @@ def test_victims_are_stopped_by_their_agents_before_the_reserved_one_is_bound(wo
     world.report(session, *(status(slot, RUNNING) for slot in world.slots()))
     world.share("web", task(cpu=1_000), priority=objects_pb2.PRIORITY_HIGH)
     world.advance(2_000, beating=(session,))
-    assert acts(world) == ("agent", "stops 1 replica of lower priority on n1, which make room for it")
+    assert acts(world) == ("agent", "stops 1 replica on n1 to make room for it")

@@ -4,7 +4,10 @@ import pytest
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model.resources import Vector
-from regional.core import commands, events, views
+from regional.core import commands, events, preemption, views
+from regional.core.making_room import Room, Search
+from regional.core.queue import MAY_PREEMPT
+from regional.core.records import TaskEntry
 from tests.support.regional_world import RegionalWorld, task
 
 LOW, HIGH, REAL_TIME = objects_pb2.PRIORITY_LOW, objects_pb2.PRIORITY_HIGH, objects_pb2.PRIORITY_REAL_TIME
@@ -21,10 +24,10 @@ def of(world: RegionalWorld, name: str) -> list[objects_pb2.Slot]:
     return [slot for slot in world.slots() if slot.id.workload == name]
 
 
-def full(world: RegionalWorld, name: str = "n0", **fields: object) -> int:
+def full(world: RegionalWorld, name: str = "n0", replicas: int = 4, **fields: object) -> int:
     """A node filled with four replicas of a job of low priority."""
     session = world.join(name, capacity=ROOM)
-    world.share("low", task(replicas=4), priority=LOW, **({"type": JOB} | fields))
+    world.share("low", task(replicas=replicas), priority=LOW, **({"type": JOB} | fields))
     world.run(session, world.slots())
     return session
 
@@ -114,6 +117,26 @@ def test_a_service_keeps_its_disruption_budget(world: RegionalWorld) -> None:
     world.share("large", task(cpu=3_000), priority=HIGH)
     world.advance(6_000, beating=[session])
     assert len(stopped(world, session)) == 1
+
+
+def test_a_service_that_asks_for_more_than_fits_gives_way_one_after_the_other(world: RegionalWorld) -> None:
+    session = full(world, replicas=6, type=objects_pb2.WORKLOAD_TYPE_SERVICE)
+    world.share("high", task(replicas=3), priority=HIGH)
+    for count in range(1, 4):
+        told = stopped(world, session)
+        assert len(told) == count, "within the budget, whatever waits"
+        world.close(session, *[slot for slot in of(world, "low") if ("low", slot.id.index) in told])
+        world.run(session, of(world, "high"))
+        world.advance(2_000, beating=[session])
+        assert len(stopped(world, session)) == count, "the last one has its pause, and may find room elsewhere"
+        world.advance(18_000, beating=[session])
+    assert len(of(world, "high")) == 3 and len(of(world, "low")) == 1
+
+
+def test_one_room_may_need_more_of_a_service_than_its_budget(world: RegionalWorld) -> None:
+    session = full(world, type=objects_pb2.WORKLOAD_TYPE_SERVICE)
+    world.share("high", task(cpu=2_000, replicas=2), priority=HIGH)
+    assert len(stopped(world, session)) == 2, "for one replica; the other one waits for its turn"
 
 
 def test_quota_is_never_made_by_preemption(world: RegionalWorld) -> None:
@@ -305,3 +328,39 @@ def test_of_jobs_that_began_together_the_one_with_the_shortest_estimate_left_goe
     world.run(session, world.slots())
     world.share("high", task(), priority=HIGH)
     assert [name for name, _ in stopped(world, session)] == ["short"]
+
+
+def test_so_many_that_find_no_room_are_looked_at_before_other_events(
+    world: RegionalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, they are all looked at, and heartbeats are answered meanwhile."""
+    full(world)
+    searched: list[str] = []
+    next_room = Search.next_room
+
+    def counting(search: Search, wanting: TaskEntry) -> Room | None:
+        searched.append(wanting.owner.name)
+        return next_room(search, wanting)
+
+    monkeypatch.setattr(Search, "next_room", counting)
+    waiting = [f"w{number:02}" for number in range(4 * preemption.LOOKS + 1)]
+    for name in waiting:
+        world.share(name, task(), priority=LOW)  # equals: none of them gets room
+    searched.clear()
+    world.state.roomless.update(dict.fromkeys(world.state.queue.parking.under(*MAY_PREEMPT)))
+    handle, most = world.machine.handle, [0]
+
+    def watched(event: events.Event, now_ms: int) -> list[commands.Command]:
+        before = len(searched)
+        issued = handle(event, now_ms)
+        most[0] = max(most[0], len(searched) - before)
+        return issued
+
+    monkeypatch.setattr(world.machine, "handle", watched)
+    while world.state.roomless:
+        due_ms = world.machine.next_deadline()
+        assert due_ms is not None and due_ms <= world.now_ms + 1, "it goes on at once"
+        world.now_ms += 1
+        world.tell(events.Woke())
+    assert most == [2 * preemption.LOOKS], "it is asked before others take turns, and after them"
+    assert sorted(searched) == waiting

@@ -70,7 +70,7 @@ def test_replicas_move_until_the_imbalance_is_half_of_what_began_it(world: Regio
     assert on == (5, 3), "57 % and 34 %: 11 % above the mean"
     assert len(told(world, "Migrated")) == 3
     assert told(world, "Migrating")[0] == (
-        "main/0: node n1 is used to 90%, the mean of the region is 45%: another one is made first"
+        "main/0: node n1 is used to 90 %, the mean of the region is 45 %: another one is made first"
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model.resources import Vector
 from regional.core import events, views
+from regional.core.node_changes import CORDON
 from tests.support.regional_world import RegionalWorld, task
 
 
@@ -155,3 +156,17 @@ def test_what_waits_keeps_its_place_under_another_policy(world: RegionalWorld) -
     anew = world.state.workloads["acme", "web"].tasks["main"].cls
     assert waiting is not None and anew is not None
     assert anew is not waiting and anew.queued_ms == waiting.queued_ms
+
+
+def test_what_ran_and_waits_keeps_its_place_too(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    _by_policy(world, 1, "fullness", 1)
+    world.run(session, slots := world.slots())
+    world.change_node("n1", duty=CORDON)
+    world.close(session, *slots, reason="Failed", code=1)
+    world.advance(60_000, beating=[session])
+    waiting = world.state.workloads["acme", "web"].tasks["main"].cls
+    _by_policy(world, 2, "emptiness", 1)
+    anew = world.state.workloads["acme", "web"].tasks["main"].cls
+    assert waiting is not None and anew is not None and anew.size == 1
+    assert anew is not waiting and anew.queued_ms == waiting.queued_ms < world.now_ms

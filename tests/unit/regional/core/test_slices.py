@@ -1,9 +1,13 @@
 """What a tenant may charge here: order, growth, draining, acknowledgement."""
 
+import pytest
+
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
+from atoll.model.accounts import ByAccount
 from atoll.model.resources import Vector, vector
 from regional.core import events, views
+from regional.core.ledger import TenantAccount
 from tests.support.regional_world import RegionalWorld, task
 
 
@@ -302,3 +306,11 @@ def test_a_shrink_goes_on_while_frozen(world: RegionalWorld) -> None:
     for index in (3, 2):
         world.close(session, *[slot for slot in world.slots() if slot.id.index == index])
     assert _frozen(world) and limits(world)[-1][1] == Vector(2_000, 2_048)
+
+
+@pytest.mark.parametrize("part", ["limit", "bound", "reserved", "zombie", "surge"])
+def test_whatever_an_acknowledgement_says_is_told_when_it_changes(part: str) -> None:
+    account, other = TenantAccount("acme"), TenantAccount("acme")
+    setattr(other, part, ByAccount(burst=Vector(1)))
+    assert account.acknowledgement("r1", 1) != other.acknowledgement("r1", 1)
+    assert account.standing() != other.standing()

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import pytest
+
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
@@ -53,6 +55,18 @@ def test_a_full_zone_holds_the_others_back_and_says_so(world: RegionalWorld) -> 
     assert why.on_node[0].code == explain.TOPOLOGY_SPREAD
     world.join("n3", capacity=LARGE, labels={"zone": "b"})
     assert zones(world) == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize("rule", [within("zone", max_skew=2), within("zone", weight=100)])
+def test_of_a_zone_only_nodes_with_room_are_taken(world: RegionalWorld, rule: objects_pb2.TopologySpread) -> None:
+    """Also where they are fewer than the replicas that are placed at once, and these fewer than the zone's nodes."""
+    for name, zone in {"n1": "b", "n2": "a", "n3": "a", "n4": "a"}.items():  # filled in this order
+        world.join(name, capacity=ONE, labels={"zone": zone})
+    world.share("full", task(replicas=3))
+    world.share("web", task(replicas=2, topology_spread=[rule], gang=True))
+    assert len(world.slots()) == 3, "there is room for one of the two"
+    world.join("n5", capacity=ONE, labels={"zone": "a"})
+    assert {slot.node for slot in world.slots()} == {"n1", "n2", "n3", "n4", "n5"}
 
 
 def test_a_zone_that_is_cordoned_holds_nobody_back(world: RegionalWorld) -> None:

@@ -1,4 +1,4 @@
-"""The bounded ring of events for people: what happened lately in this region. Memory only; the oldest fall out.
+"""The bounded ring of events for people: what happened lately, at one leader. Memory only; the oldest fall out.
 
 What a stranger can repeat as fast as it dials is told once a period for each object, with the count of the rest, so
 that it does not push everything else out.
@@ -12,9 +12,6 @@ from prometheus_client import Counter
 
 from atoll.api.v1 import objects_pb2
 
-ANNOUNCED = Counter(
-    "atoll_region_events", "Events of the timeline, by type: Preempts, Preempted, GangBound and so on.", ["type"]
-)
 REPEATED = frozenset({"NodeRefused", "NodeForged"})
 QUIET_MS = 60_000
 _QUIETED = 10_000  # objects remembered
@@ -23,13 +20,15 @@ _QUIETED = 10_000  # objects remembered
 class Timeline:
     """Numbers events in the order they were announced, by the clock: a later leader's numbers are higher."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, counter: Counter) -> None:
+        """`counter`: of events, by type."""
+        self._counter = counter
         self._events: deque[tuple[int, objects_pb2.Event]] = deque(maxlen=limit)
         self._seq = 0
         self._told: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()  # when last, and how often since
 
     def announce(self, event: objects_pb2.Event) -> None:
-        ANNOUNCED.labels(event.type).inc()
+        self._counter.labels(event.type).inc()
         if event.type in REPEATED:
             quieted = self._quieted(event)
             if quieted is None:

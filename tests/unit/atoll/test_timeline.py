@@ -1,11 +1,13 @@
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Counter
 
 from atoll.api.v1 import objects_pb2
-from regional.timeline import Timeline
+from atoll.timeline import Timeline
+
+EVENTS = Counter("test_timeline_events", "Events of this test, by type.", ["type"])
 
 
 def filled(count: int, limit: int = 100) -> Timeline:
-    timeline = Timeline(limit)
+    timeline = Timeline(limit, EVENTS)
     for i in range(1, count + 1):
         timeline.announce(objects_pb2.Event(type=f"e{i}", tenant="odd" if i % 2 else "even"))
     return timeline
@@ -29,7 +31,7 @@ def test_with_a_start_the_first_wanted_ones_after_it() -> None:
 
 
 def test_an_announced_event_is_never_changed() -> None:
-    timeline, event = Timeline(10), objects_pb2.Event(type="Bound")
+    timeline, event = Timeline(10, EVENTS), objects_pb2.Event(type="Bound")
     timeline.announce(event)
     (shown,) = timeline.select(lambda _: True, after_seq=0, limit=1)
     assert shown.seq == 1
@@ -37,7 +39,7 @@ def test_an_announced_event_is_never_changed() -> None:
 
 
 def test_who_follows_hears_a_later_leader_too() -> None:
-    first, second = Timeline(10), Timeline(10)
+    first, second = Timeline(10, EVENTS), Timeline(10, EVENTS)
     for at_ms in (1_000, 1_000, 1_001):
         first.announce(objects_pb2.Event(type="Bound", at_ms=at_ms))
     heard = seqs(first.select(lambda _: True, after_seq=0, limit=10))
@@ -60,7 +62,7 @@ def test_what_is_repeated_fast_is_told_once_a_period_with_its_count() -> None:
 
 
 def test_the_memory_of_what_is_repeated_is_bounded() -> None:
-    timeline = Timeline(10)
+    timeline = Timeline(10, EVENTS)
     for i in range(20_000):
         timeline.announce(objects_pb2.Event(type="NodeForged", object=f"node/n{i}", at_ms=i))
     assert len(timeline.select(lambda _: True, after_seq=0, limit=100)) == 10
@@ -68,8 +70,8 @@ def test_the_memory_of_what_is_repeated_is_bounded() -> None:
 
 
 def test_the_metrics_count_events_by_type() -> None:
-    count = lambda: REGISTRY.get_sample_value("atoll_region_events_total", {"type": "Preempted"}) or 0.0  # noqa: E731
-    before, timeline = count(), Timeline(10)
+    count = lambda: REGISTRY.get_sample_value("test_timeline_events_total", {"type": "Preempted"}) or 0.0  # noqa: E731
+    before, timeline = count(), Timeline(10, EVENTS)
     for _ in range(3):
         timeline.announce(objects_pb2.Event(type="Preempted"))
     assert count() - before == 3
