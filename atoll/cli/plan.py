@@ -14,6 +14,7 @@ from atoll.cli.failure import EXIT_CHANGES
 from atoll.cli.session import connected
 from atoll.cli.top import demand
 from atoll.cli.workloads import located, manifests, try_workloads
+from atoll.model import gpu_models
 from atoll.model.accounts import limits, missing
 from atoll.model.resources import total, vector
 
@@ -172,16 +173,24 @@ async def _quota_notes(
 
 
 async def _room_notes(client: "AsyncClient", after: list[objects_pb2.Workload]) -> list[str]:
-    """Tasks whose replica is larger than any node of the regions they may run in, as far as regions have told."""
+    """Tasks whose replica no node could hold of the regions they may run in, as far as regions have told. Where all
+    have, the server refuses it."""
     notes = []
-    regions = {region.metadata.name: vector(region.summary.largest_node) for region in await client.regions.list()}
+    regions = {region.metadata.name: region.summary for region in await client.regions.list()}
     for workload in after:
-        known = {name: regions[name] for name in workload.spec.regions or regions if regions.get(name)}
+        named = [name for name in workload.spec.regions or regions if name in regions]
+        known = {name: regions[name] for name in named if vector(regions[name].largest_node)}
         for task in workload.spec.tasks:
             request = vector(task.resources.requests)
-            if known and not any(request.fits(largest) for largest in known.values()):
+            fitting = [summary for summary in known.values() if request.fits(vector(summary.largest_node))]
+            if known and not fitting:
                 notes.append(
                     f"room: no node of {', '.join(sorted(known))} is as large as a replica of "
                     f"{workload.metadata.name}/{task.name} ({request}); it would wait"
+                )
+            elif known and not any(gpu_models.may_hold(task, summary) for summary in fitting):
+                notes.append(
+                    f"room: no node of {', '.join(sorted(known))} has {gpu_models.asked_text(task)} for a replica of "
+                    f"{workload.metadata.name}/{task.name}; it would wait"
                 )
     return notes

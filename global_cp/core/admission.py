@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2
 from atoll.errors import Mistake
+from atoll.model import gpu_models
 from atoll.model.accounts import BURST_PERCENT
 from atoll.model.cron import Zones, utc_only
 from atoll.model.names import TRUSTED, mistake_in_label_key, mistake_in_label_value, mistake_in_name
@@ -278,20 +279,22 @@ def _feasible(
     """A request that no node of any allowed region could hold even when empty. Silent while a region is not known or
     none of its nodes is described yet."""
     request = vector(task.resources.requests)
-    rooms: list[Vector] = []
-    for region in regions:
-        summary = summaries.get(region)
-        largest = vector(summary.largest_node) if summary else Vector()
-        if not largest:
-            return
-        rooms.append(largest)
-    if rooms and not any(request.fits(room) for room in rooms):
+    known = [summaries.get(region) or objects_pb2.RegionSummary() for region in regions]
+    rooms = [vector(summary.largest_node) for summary in known]
+    if not all(rooms):
+        return
+    large_enough = [summary for summary, room in zip(known, rooms, strict=True) if request.fits(room)]
+    if rooms and not large_enough:
         most = rooms[0]
         for room in rooms[1:]:
             most = most.at_least(room)
         asked = ((name, held) for name, one, held in zip(DIMENSIONS, request, most, strict=True) if one)
         told = ", ".join(f"{name.partition('_')[0]} {format_quantity(held, name)}" for name, held in asked)
         yield Mistake(f"{path}.resources.requests", f"{request}: no node could ever hold this; the most is {told}")
+    asked_of = large_enough or known
+    if request.gpu_milli and asked_of and not any(gpu_models.may_hold(task, summary) for summary in asked_of):
+        there = gpu_models.there_text(asked_of)
+        yield Mistake(f"{path}.gpuModels", f"{gpu_models.asked_text(task)}: no node could ever hold this; {there}")
 
 
 def _labels(labels: Sequence[objects_pb2.Label], path: str) -> Mistakes:

@@ -33,6 +33,7 @@ class Gpus:
         self.held: npt.NDArray[np.int64] = np.zeros((rows, SORTS), np.int64)  # replicas, by `sort_of` what they ask for
         self.models: list[str] = [""]
         self._ids: dict[str, int] = {"": 0}
+        self._most: dict[str, int] | None = None
 
     @property
     def any(self) -> bool:
@@ -51,11 +52,13 @@ class Gpus:
     def describe(self, row: int, devices: Mapping[int, str]) -> None:
         """Models by number. What is in use of a device that is gone stays in use: `left` is below zero then."""
         self.grow(0, max(devices, default=-1) + 1)
-        there = self.model[row] > 0
-        used = np.where(there, WHOLE_MILLI, 0) - self.left[row]
+        before = self.model[row].copy()
+        used = np.where(before > 0, WHOLE_MILLI, 0) - self.left[row]
         self.model[row] = 0
         for number, model in devices.items():
             self.model[row, number] = self._id(model)
+        if not np.array_equal(before, self.model[row]):
+            self._most = None
         self.left[row] = np.where(self.model[row] > 0, WHOLE_MILLI, 0) - used
 
     def charge(self, row: int, numbers: Sequence[int], gpu_milli: int, *, promised: bool = False) -> None:
@@ -78,6 +81,14 @@ class Gpus:
         """Milli in use by number, of devices in use."""
         used = np.where(self.model[row] > 0, WHOLE_MILLI, 0) - self.left[row]
         return {int(number): int(used[number]) for number in np.flatnonzero(used)}
+
+    def most(self) -> dict[str, int]:
+        """By model, sorted: how many the node has that has most of them. Remembered until a node's devices change."""
+        if self._most is None:
+            counts = [int((self.model == at).sum(axis=1).max(initial=0)) for at in range(len(self.models))]
+            found = zip(self.models[1:], counts[1:], strict=True)
+            self._most = dict(sorted((model, count) for model, count in found if count))
+        return self._most
 
     def model_id(self, model: str) -> int:
         """-1 when no node has ever had one."""

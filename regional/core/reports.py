@@ -9,6 +9,7 @@ import numpy as np
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
+from atoll.model.gpu_models import MOST_MODELS
 from atoll.model.resources import NOTHING, Vector
 from regional.core import ailing, bursting, gangs, headroom, slices
 from regional.core.binding import announce
@@ -224,6 +225,7 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
         free = free.at_most(headroom.room(state).left.at_least(NOTHING))
     demand = state.demand
     demand.refresh(state.workloads)
+    models = table.gpus.most()
     return objects_pb2.RegionSummary(
         nodes_ready=standing.ready,
         nodes_total=len(state.nodes),
@@ -238,4 +240,5 @@ def _summary(state: State) -> objects_pb2.RegionSummary:
         free=free.to_proto(),
         waiting=demand.all.asked.to_proto(),
         open_capacity=Vector(*standing.capacity).to_proto(),
+        gpu_models=[objects_pb2.GpuModel(model=m, most=n) for m, n in models.items() if len(models) <= MOST_MODELS],
     )

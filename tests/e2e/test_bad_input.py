@@ -147,6 +147,10 @@ MANIFESTS: dict[str, tuple[str, str | bytes]] = {
     "overflowing quantity": ("is larger than any cluster", manifest(memory="99999999999999999999Ti")),
     "overflowing number": ("is out of range", manifest(spec="replicas: 9999999999")),
     "larger than any node": ("no node could ever hold this; the most is cpu", manifest(memory="100Ti")),
+    "GPUs of a model that no node has": (
+        "gpuModels: a GPU of H100: no node could ever hold this; no node has GPUs",
+        manifest(cpu="10m, gpu: 1").replace("    command:", "    gpuModels: [H100]\n    command:"),
+    ),
     "larger than any replica": ("2000000000 is not allowed: 0 to 1000000", manifest(cpu="2000000000")),
     "10,001 replicas": ("10001 is not allowed: 0 to 10000", manifest(spec="replicas: 10001")),
     "negative replicas": ("-1 is not allowed: 0 to 10000", manifest(spec="replicas: -1")),

@@ -36,6 +36,7 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         self.news = asyncio.Condition()
         self.placing = True
         self.regions = ["r1"]
+        self.summaries: dict[str, objects_pb2.RegionSummary] = {}
         self.away: set[str] = set()
         self.lose_answers = 0
         self.refuse = 0
@@ -113,6 +114,7 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
                 epoch=1,
                 state=objects_pb2.REGION_STATE_ACTIVE,
                 connected=name not in self.away,
+                summary=self.summaries.get(name),
             )
             for name in self.regions
         ]

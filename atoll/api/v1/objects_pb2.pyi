@@ -1492,6 +1492,7 @@ class RegionSummary(_message.Message):
     QUEUE_LIMIT_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
     OPEN_CAPACITY_FIELD_NUMBER: _builtins.int
+    GPU_MODELS_FIELD_NUMBER: _builtins.int
     nodes_ready: _builtins.int
     nodes_total: _builtins.int
     slots_waiting: _builtins.int
@@ -1524,6 +1525,10 @@ class RegionSummary(_message.Message):
     def open_capacity(self) -> Global___Resources:
         """of the nodes that take work"""
 
+    @_builtins.property
+    def gpu_models(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuModel]:
+        """of its nodes, sorted; empty although a node has GPUs = not told"""
+
     def __init__(
         self,
         *,
@@ -1541,14 +1546,38 @@ class RegionSummary(_message.Message):
         queue_limit: _builtins.int = ...,
         queues: _abc.Iterable[Global___TenantQueue] | None = ...,
         open_capacity: Global___Resources | None = ...,
+        gpu_models: _abc.Iterable[Global___GpuModel] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "open_capacity", b"open_capacity", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "largest_node", b"largest_node", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "open_capacity", b"open_capacity", "queue_limit", b"queue_limit", "queues", b"queues", "revision", b"revision", "slots_bound", b"slots_bound", "slots_waiting", b"slots_waiting", "term", b"term", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "gpu_models", b"gpu_models", "largest_node", b"largest_node", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "open_capacity", b"open_capacity", "queue_limit", b"queue_limit", "queues", b"queues", "revision", b"revision", "slots_bound", b"slots_bound", "slots_waiting", b"slots_waiting", "term", b"term", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegionSummary: _TypeAlias = RegionSummary  # noqa: Y015
+
+@_typing.final
+class GpuModel(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    most: _builtins.int
+    """devices of it that one node has, at most"""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "most", b"most"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GpuModel: _TypeAlias = GpuModel  # noqa: Y015
 
 @_typing.final
 class TenantQueue(_message.Message):

@@ -45,6 +45,28 @@ def test_a_plan_says_what_would_change_and_changes_nothing(atoll: Run, cluster: 
     assert "spec.migratable: nothing → false\n" in atoll("plan", "-f", "web.yaml").out
 
 
+def test_a_plan_says_what_no_known_node_could_hold(atoll: Run, cluster: FakeCluster, home: Path) -> None:
+    """The server refuses it once all regions have told."""
+    node = objects_pb2.Resources(cpu_milli=4_000, memory_mib=8_192, gpu_milli=2_000)
+    models = [objects_pb2.GpuModel(model="T4", most=2)]
+    cluster.plane.summaries["r1"] = objects_pb2.RegionSummary(largest_node=node, gpu_models=models)
+    (home / "tenant.yaml").write_text(TENANT)
+    assert atoll("apply", "-f", "tenant.yaml").code == 0
+
+    def notes(task: str, cpu: str = "1m") -> list[str]:
+        requests = f"resources: {{requests: {{cpu: {cpu}, memory: 1Mi, gpu: 1}}}}"
+        head = "apiVersion: atoll/v1\nkind: Workload\nmetadata: {name: web}\n"
+        (home / "web.yaml").write_text(head + f"spec: {{task: {{name: main, command: [x], {task}{requests}}}}}\n")
+        told = json.loads(atoll("plan", "-f", "web.yaml", "-o", "json").out)["notes"]
+        return [note for note in told if note.startswith("room")]
+
+    assert notes("gpuModels: [A100, T4], ") == []
+    unlike = "room: no node of r1 has a GPU of A100 or H100 for a replica of web/main; it would wait"
+    assert notes("gpuModels: [A100, H100], ") == [unlike]
+    (larger,) = notes("gpuModels: [A100], ", cpu="5")
+    assert larger.startswith("room: no node of r1 is as large as a replica of web/main (")
+
+
 def test_a_plan_tells_the_mistakes_of_all_documents(atoll: Run, cluster: FakeCluster, home: Path) -> None:
     documents = [(WORKLOAD % 2).replace("name: web", f"name: {name}") for name in ("Web", "there", "Api")]
     (home / "all.yaml").write_text("---\n".join(documents))

@@ -44,6 +44,29 @@ def test_a_summary_is_sent_with_the_revision_up_to_which_it_is_true() -> None:
     assert (sent[-1].nodes_ready, sent[-1].revision > 0) == (1, True)
 
 
+def test_a_summary_says_how_many_gpus_of_each_model_one_node_has() -> None:
+    world = RegionalWorld()
+    world.win()
+    world.uplink()
+
+    def models() -> list[tuple[str, int]]:
+        return [(held.model, held.most) for held in reports.summary(world.state).gpu_models]
+
+    world.join("n1", capacity=LARGE)
+    assert models() == []
+    world.join("n2", capacity=LARGE, gpus=("T4", "A100", "T4"))
+    world.grant("acme", Vector(1_000_000, 1_000_000, gpu_milli=8_000), seq=1)
+    world.share("web", task(gpu=2_000, gpu_models=["T4"]))
+    third = world.join("n3", capacity=LARGE, gpus=("T4", "H100"))
+    assert models() == [("A100", 1), ("H100", 1), ("T4", 2)], "in use or not"
+    world.tell(events.NodeSessionEnded(third))
+    assert ("H100", 1) in models(), "it is silent, and may come back"
+    world.join("n3", capacity=LARGE, incarnation=2, gpus=("T4", "T4", "T4"))
+    assert models() == [("A100", 1), ("T4", 3)]
+    world.join("n4", capacity=LARGE, gpus=tuple(f"M{number}" for number in range(64)))
+    assert models() == [], "more than are told: then none are"
+
+
 def test_many_workloads_are_reported_in_parts_and_all_of_them() -> None:
     world = RegionalWorld(report_batch=10)
     world.win()
