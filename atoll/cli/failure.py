@@ -35,7 +35,7 @@ def report(error: BaseException, stream: TextIO) -> bool:
     """Writes an expected error for people. False for one that nobody expected: that is a defect."""
     if not isinstance(error, errors.AtollError):
         return False
-    from atoll.cli.output import visible
+    from atoll.cli.output import span, visible
     from atoll.manifest import ManifestError
 
     lines = [f"Error {error.code}: {visible(error.message, keep_lines=True)}"]
@@ -43,6 +43,8 @@ def report(error: BaseException, stream: TextIO) -> bool:
         lines = [visible(str(mark)) for mark in error.marks] + lines
     else:
         lines += [f"  {visible(m.path)}: {visible(m.message)}".replace("  : ", "  ") for m in error.mistakes]
+    if error.retry_after_ms:
+        lines.append(f"Come again in {span(error.retry_after_ms)}")
     if error.hint:
         lines.append(f"Try   {visible(error.hint)}")
     if error.request_id:

@@ -40,6 +40,7 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         self.away: set[str] = set()
         self.lose_answers = 0
         self.refuse = 0
+        self.full_ms = 0  # > 0: its queues are full, and it says to come again after so long
         self.break_watches_after = 0  # events
         self.writes_seen = 0
         self.policies = GlobalCore()  # which decides about policies, and nothing else
@@ -172,6 +173,8 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
         if self.refuse:
             self.refuse -= 1
             raise errors.Unavailable("not the leader")
+        if self.full_ms:
+            raise errors.Busy("too many replicas wait in r1", retry_after_ms=self.full_ms, code="E5012")
 
     def _found(self, tenant: str, name: str) -> objects_pb2.Workload:
         if (tenant, name) not in self.workloads:

@@ -56,6 +56,12 @@ class TestApply:
         assert "a.yaml:13:18: metadata.name" in result.err
         assert not cluster.plane.workloads
 
+    def test_a_full_queue_says_when_to_come_again(self, atoll: Run, cluster: FakeCluster) -> None:
+        cluster.plane.full_ms = 90_000  # longer than a command waits
+        result = atoll(*RUN, "--no-wait")
+        assert (result.code, result.out) == (6, "")
+        assert result.err.startswith("Error E5012: too many replicas wait in r1\nCome again in 90s\n")
+
     def test_a_folder_without_manifests_is_a_mistake(self, atoll: Run, cluster: FakeCluster, home: Path) -> None:
         (home / "empty").mkdir()
         result = atoll("apply", "-f", "empty")
