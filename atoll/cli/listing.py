@@ -126,7 +126,7 @@ async def _list(
             items = await client.workloads.list(selector=requirements, everywhere=everywhere)
         case "Node":
             items = await of_regions(
-                client, region, lambda each, within_s: client.nodes.list(region=each, page_within_s=within_s)
+                client, region, lambda each, within_s: client.nodes.list(region=each, name=name, page_within_s=within_s)
             )
         case "Slot":
             return await of_regions(

@@ -88,12 +88,14 @@ async def list_(client: "AsyncClient", style: str, region: str) -> None:
 @region
 @connected
 async def get(client: "AsyncClient", name: str, style: str, region: str) -> None:
-    """One node, and what runs there."""
+    """One node, what runs there, and which container images it has."""
     found = await client.nodes.get(name, region=region)
     output.write(output.render(views.NODES, [found], style, single=True))
     if style in ("table", "wide"):
         slots = await client.nodes.slots(name, region=region)
         output.write("\n" + output.render(views.SLOTS, slots, "table") if slots else "")
+        images = "".join(f"{output.visible(image)}\n" for image in found.images)
+        output.write(f"\nIMAGES\n{images}" if images else "")
 
 
 @node.command(

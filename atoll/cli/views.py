@@ -139,6 +139,7 @@ NODES: View[objects_pb2.Node] = View(
     more={
         "GPU": lambda n: _share(n.used.gpu_milli, n.capacity.gpu_milli, "gpu_milli") if n.gpus else "",
         "GPUS": lambda n: ",".join(map(_gpu, n.gpus)),
+        "IMAGES": lambda n: str(n.images_held),
         "REGION": lambda n: n.region,
         "POOL": lambda n: n.pool,
         "HEARTBEAT": lambda n: span(n.heartbeat_age_ms),

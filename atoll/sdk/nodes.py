@@ -18,14 +18,17 @@ class Nodes:
         self._caller = caller
         self._stub = stub
 
-    async def list(self, *, region: str = "", page_within_s: float = DEADLINE_S) -> Sequence[objects_pb2.Node]:
-        """All pages; of every region when none is named. Raises Unavailable when a page does not come in time."""
-        return await self._pages(regional_pb2.ListNodesRequest(region=region, page_size=PAGE_SIZE), page_within_s)
+    async def list(
+        self, *, region: str = "", name: str = "", page_within_s: float = DEADLINE_S
+    ) -> Sequence[objects_pb2.Node]:
+        """All pages; of every region when none is named; those with `name` only, and which images they have. Raises
+        Unavailable when a page does not come in time."""
+        request = regional_pb2.ListNodesRequest(region=region, name=name, page_size=PAGE_SIZE)
+        return await self._pages(request, page_within_s)
 
     async def get(self, name: str, *, region: str = "") -> objects_pb2.Node:
-        """Raises NotFound, or Invalid where several regions have a node of that name."""
-        request = regional_pb2.ListNodesRequest(region=region, name=name, page_size=PAGE_SIZE)
-        nodes = await self._pages(request)
+        """With the names of its images. Raises NotFound, or Invalid where several regions have a node of that name."""
+        nodes = await self.list(region=region, name=name)
         if not nodes:
             raise errors.NotFound(f"there is no node {name!r}", hint="atoll get nodes")
         if len(nodes) > 1:
@@ -109,9 +112,7 @@ class Nodes:
         )
         return answer.gone
 
-    async def _pages(
-        self, request: regional_pb2.ListNodesRequest, within_s: float = DEADLINE_S
-    ) -> Sequence[objects_pb2.Node]:
+    async def _pages(self, request: regional_pb2.ListNodesRequest, within_s: float) -> Sequence[objects_pb2.Node]:
         found: Sequence[objects_pb2.Node] = ()
         while True:
             page = await self._caller.read(self._stub.ListNodes, request, deadline_s=within_s)

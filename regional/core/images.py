@@ -39,6 +39,9 @@ class Images:
             self._of.pop(row, None)
         return held != before
 
+    def of(self, row: int) -> frozenset[str]:
+        return self._of.get(row, frozenset())
+
     def holding(self, image: str, size: int) -> Mask:
         """By row, of the first `size`: whether its node holds the image."""
         column = self._columns.get(image)

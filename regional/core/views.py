@@ -24,10 +24,14 @@ def summary(state: State) -> objects_pb2.RegionSummary:
 def list_nodes(
     state: State, now_ms: int, *, name: str = "", after: str = "", limit: int | None = None
 ) -> list[objects_pb2.Node]:
-    """Nodes with their use and the age of their heartbeat, in the order of names: the first `limit` behind `after`."""
+    """Nodes with their use and the age of their heartbeat, in the order of names: the first `limit` behind `after`. The
+    one that is named with the names of its images; those of many would not fit into an answer."""
     named = {name: state.nodes[name]} if name in state.nodes else {} if name else state.nodes
-    names = sorted(name for name, node in named.items() if node.mod_revision and name > after)
-    return [show_node(state, state.nodes[name], now_ms) for name in names[:limit]]
+    names = sorted(each for each, node in named.items() if node.mod_revision and each > after)
+    shown = [show_node(state, state.nodes[each], now_ms) for each in names[:limit]]
+    if name and shown:
+        shown[0].images.extend(sorted(state.table.images.of(state.nodes[name].row)))
+    return shown
 
 
 def show_node(state: State, node: NodeEntry, now_ms: int) -> objects_pb2.Node:
@@ -48,6 +52,7 @@ def show_node(state: State, node: NodeEntry, now_ms: int) -> objects_pb2.Node:
     view.metadata.revision = node.mod_revision
     view.region = state.region
     view.unfit = state.table.unfit_words.get(row, "")
+    view.images_held = len(state.table.images.of(row))
     view.ClearField("requests")  # bookkeeping
     if node.record.draining:
         view.drain.progress = draining.progress(state, node, now_ms)

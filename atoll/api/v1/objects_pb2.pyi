@@ -3460,6 +3460,8 @@ class Node(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     UNFIT_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
+    IMAGES_HELD_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     """boot of the agent's host or of its state"""
     state: Global___NodeState.ValueType
@@ -3482,6 +3484,8 @@ class Node(_message.Message):
     """filled when read, never stored"""
     unfit: _builtins.str
     """why its agent can start nothing new; empty = it can; filled when read, never stored"""
+    images_held: _builtins.int
+    """how many container images its agent tells of; filled when read, never stored"""
     @_builtins.property
     def metadata(self) -> Global___Metadata:
         """labels as trusted by the region"""
@@ -3518,6 +3522,10 @@ class Node(_message.Message):
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gpu]:
         """sorted by number; capacity says 1000 milli for each"""
 
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """they, sorted; filled when the node is asked for by name, never stored"""
+
     def __init__(
         self,
         *,
@@ -3545,10 +3553,12 @@ class Node(_message.Message):
         region: _builtins.str = ...,
         unfit: _builtins.str = ...,
         gpus: _abc.Iterable[Global___Gpu] | None = ...,
+        images_held: _builtins.int = ...,
+        images: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drain", b"drain", "metadata", b"metadata", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "region", b"region", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "unfit", b"unfit", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "cordoned", b"cordoned", "destroyed", b"destroyed", "drain", b"drain", "draining", b"draining", "drivers", b"drivers", "fence_after_ms", b"fence_after_ms", "gpus", b"gpus", "heartbeat_age_ms", b"heartbeat_age_ms", "heartbeat_ms", b"heartbeat_ms", "images", b"images", "images_held", b"images_held", "incarnation", b"incarnation", "metadata", b"metadata", "operator_labels", b"operator_labels", "own_labels", b"own_labels", "pool", b"pool", "region", b"region", "requests", b"requests", "slots", b"slots", "state", b"state", "state_since_ms", b"state_since_ms", "taints", b"taints", "unfit", b"unfit", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

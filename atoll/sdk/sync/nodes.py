@@ -16,12 +16,15 @@ class Nodes:
     def __init__(self, noun: face.Nodes) -> None:
         self._noun = noun
 
-    def list(self, *, region: str = "", page_within_s: float = DEADLINE_S) -> Sequence[objects_pb2.Node]:
-        """All pages; of every region when none is named. Raises Unavailable when a page does not come in time."""
-        return wait_for(self._noun.list(region=region, page_within_s=page_within_s))
+    def list(
+        self, *, region: str = "", name: str = "", page_within_s: float = DEADLINE_S
+    ) -> Sequence[objects_pb2.Node]:
+        """All pages; of every region when none is named; those with `name` only, and which images they have. Raises
+        Unavailable when a page does not come in time."""
+        return wait_for(self._noun.list(region=region, name=name, page_within_s=page_within_s))
 
     def get(self, name: str, *, region: str = "") -> objects_pb2.Node:
-        """Raises NotFound, or Invalid where several regions have a node of that name."""
+        """With the names of its images. Raises NotFound, or Invalid where several regions have a node of that name."""
         return wait_for(self._noun.get(name, region=region))
 
     def slots(self, name: str, *, region: str = "") -> Sequence[regional_pb2.SlotView]:

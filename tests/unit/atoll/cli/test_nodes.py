@@ -67,7 +67,8 @@ def playground(home: Path) -> Iterator[Playground]:
         await until(lambda: region.machine.state)
         for number, name in enumerate(("n1", "n2"), 1):
             labels = [objects_pb2.Label(key="first", value="yes")] if name == "n1" else []
-            hello = agent_pb2.Hello(node=name, incarnation=1, capacity=ROOM, labels=labels)
+            images = agent_pb2.Images(names=["acme/web:2", "acme/db:1"] if name == "n1" else [])
+            hello = agent_pb2.Hello(node=name, incarnation=1, capacity=ROOM, labels=labels, images=images)
             region.core.post(NodeHello(number, name, "", (), hello))
         region.core.post(granted())
         region.core.post(share())
@@ -174,6 +175,22 @@ def test_join_tokens_are_listed_and_revoked(atoll: Run, playground: Playground) 
     assert atoll("node", "token", "revoke", row[0]).code == 0
     assert "revoked" in atoll("node", "token", "list", "--pool", "gpu").out
     assert atoll("node", "token", "revoke", "nothing").code == 1
+
+
+def test_the_images_of_a_node_are_counted_and_named(atoll: Run, playground: Playground) -> None:
+    """Of one node; the names of many would be too much for an answer."""
+    head, *rows = atoll("get", "nodes", "-o", "wide").out.splitlines()
+    at = head.index("IMAGES")
+    assert [row[at:].split()[0] for row in rows] == ["2", "0"]
+    for words in (("get", "nodes"), ("node", "list")):
+        first, second = json.loads(atoll(*words, "-o", "json").out)["items"]
+        assert (first["imagesHeld"], second.get("imagesHeld", 0)) == (2, 0)
+        assert "images" not in first
+    for words in (("get", "node", "n1"), ("node", "get", "n1")):
+        assert json.loads(atoll(*words, "-o", "json").out)["images"] == ["acme/db:1", "acme/web:2"]
+    assert atoll("node", "get", "n1").out.endswith("\nIMAGES\nacme/db:1\nacme/web:2\n")
+    assert atoll("node", "get", "n2").out.count("IMAGES") == 1, "the column"
+    assert atoll("get", "node", "n3").code == 1
 
 
 def test_unknown_nodes(atoll: Run, playground: Playground) -> None:
