@@ -223,7 +223,9 @@ async def test_exclusive_work_dies_in_time_although_the_agent_is_stopped(node: N
     node.send(signal.SIGSTOP)
     await node.until_nothing_runs()
     node.send(signal.SIGCONT)
+    syncing = asyncio.create_task(region.sync_all(sync()))  # it may leave the old stream before it knows of the end
     await region.until(NAME, 1, phase=CLOSED)
+    syncing.cancel()
 
 
 async def test_exclusive_work_stops_when_heartbeats_go_unanswered(node: Node, region: AgentRegion) -> None:
@@ -233,7 +235,9 @@ async def test_exclusive_work_stops_when_heartbeats_go_unanswered(node: Node, re
     await region.until(NAME, 1, phase=RUNNING)
     region.acknowledge = False
     await node.until_nothing_runs()
+    syncing = asyncio.create_task(region.sync_all(sync()))
     status = await region.until(NAME, 1, phase=CLOSED)
+    syncing.cancel()
     assert "fenced" in status.exit.message
 
 

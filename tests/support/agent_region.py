@@ -55,6 +55,11 @@ class AgentRegion(agent_pb2_grpc.AgentGatewayServicer):
     async def stop(self) -> None:
         await self.server.stop(0)
 
+    async def sync_all(self, sync: agent_pb2.RegionMessage) -> None:
+        """Says `sync` on every stream that opens, until cancelled."""
+        while True:
+            (await self.sessions.get()).say(sync)
+
     async def until(self, slot: str, n: int, **wanted: object) -> agent_pb2.AttemptStatus:
         """Waits for a status of this attempt with these fields; the test's timeout is the deadline."""
         async with self.heard:
