@@ -80,12 +80,12 @@ async def _plan_workload(
     if tenant in tenants and not tenants[tenant].metadata.uid:  # planned here too: the server does not know it yet
         return "Workload", name, "created", [f"checked when tenant {tenant} is there"]
     answer = await client.workloads.apply(wanted, dry_run=True)
-    after.append(answer.workload)
     warnings += [f"{name}: {warning}" for warning in answer.warnings]
     try:
         before: Any = await client.workloads.get(name, tenant=tenant)
     except errors.NotFound:
         before = None
+    after.append(before if before and answer.outcome == "unchanged" else answer.workload)  # with what has ended
     return "Workload", name, answer.outcome, _differences("Workload", before, answer.workload)
 
 

@@ -10,8 +10,8 @@ from atoll.cli import output, views
 from atoll.cli.command import Command
 from atoll.cli.listing import of_regions
 from atoll.cli.session import connected
-from atoll.model.accounts import may_burst
-from atoll.model.resources import DIMENSIONS, Vector, format_quantity, total, vector
+from atoll.model import demand as model
+from atoll.model.resources import DIMENSIONS, Vector, format_quantity, vector
 
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
@@ -35,7 +35,8 @@ Row = tuple[str, Vector, Vector | None, Vector]  # name, used, asked for, what t
 @connected
 async def top(client: "AsyncClient", subject: str | None, region: str, style: str) -> None:
     """How full the regions, nodes and tenants are. USED is bound, by quota and burst; ASKED is what the workloads ask
-    for in all; OF is the capacity, or a tenant's quota without burst."""
+    for: of the replicas that have not ended, as many as may run at once; OF is the capacity, or a tenant's quota
+    without burst."""
     me = await client.tokens.whoami()
     subjects = [subject] if subject else ["regions", "tenants"]
     found = {name: await _rows(client, name, region, me.tenant) for name in subjects}
@@ -86,14 +87,12 @@ async def demands(client: "AsyncClient", tenant: str = "") -> dict[str, Vector]:
 
 
 def demand(workload: objects_pb2.Workload, *, firm: bool = False) -> Vector:
-    """Of all replicas, or of those that burst may not pay for; nothing once it is being deleted, of a job that has
-    ended, and of a schedule, whose runs ask."""
-    job = workload.status.job
-    ended = job.ended_ms and job.generation == workload.metadata.generation
-    if workload.metadata.deleted_ms or ended or workload.spec.HasField("schedule"):
+    """As the global plane counts it, or the part of it that burst may not pay for; nothing once it is being deleted."""
+    if workload.metadata.deleted_ms:
         return Vector()
-    tasks = [t for t in workload.spec.tasks if not (firm and may_burst(workload.spec.priority, t.gang))]
-    return total([vector(task.resources.requests) * task.replicas for task in tasks])
+    job = workload.status.job
+    ended = model.ended(workload.spec, job) if job.generation == workload.metadata.generation else model.NONE_ENDED
+    return model.demand(workload.spec, ended, firm=firm)
 
 
 def _fullest(rows: Iterable[Row]) -> list[Row]:

@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from atoll.api.v1 import objects_pb2
 from atoll.errors import AtollError, Busy, QuotaExceeded
 from atoll.model.accounts import ByAccount, limits
+from atoll.model.demand import demand
 from atoll.model.resources import NOTHING, Vector, total
+from global_cp.core import jobs
 from global_cp.core.admission import over_quota
-from global_cp.core.records import Records, demand, firm_demand
+from global_cp.core.records import Records
 from global_cp.core.spread_rules import allowed
 
 _Summaries = Mapping[str, objects_pb2.RegionSummary]
@@ -33,14 +35,18 @@ def refused(
     before: objects_pb2.Workload | None,
 ) -> AtollError | None:
     old = before.spec if before else _NO_SPEC
-    return _over_quota(records, wanted, old) or _queues_full(records, summaries, retry_ms, wanted, old)
+    return _over_quota(records, wanted, before) or _queues_full(records, summaries, retry_ms, wanted, old)
 
 
-def _over_quota(records: Records, wanted: objects_pb2.Workload, old: objects_pb2.WorkloadSpec) -> AtollError | None:
+def _over_quota(
+    records: Records, wanted: objects_pb2.Workload, before: objects_pb2.Workload | None
+) -> AtollError | None:
     if wanted.spec.on_quota != objects_pb2.ON_QUOTA_REJECT:
         return None
     tenant = wanted.metadata.tenant
-    more, more_firm = demand(wanted.spec) - demand(old), firm_demand(wanted.spec) - firm_demand(old)
+    own, own_firm = _needs(records, wanted, changed=True)
+    had, had_firm = _needs(records, before) if before else (NOTHING, NOTHING)
+    more, more_firm = own - had, own_firm - had_firm
     document = records.tenants.get(tenant)
     if document is None or more.fits(NOTHING):
         return None
@@ -52,7 +58,6 @@ def _over_quota(records: Records, wanted: objects_pb2.Workload, old: objects_pb2
     may_burst = records.asked(tenant) + more - firm
     if more_firm.fits(NOTHING):
         firm = firm.at_most(limit.hard)
-    own, own_firm = demand(wanted.spec), firm_demand(wanted.spec)
     missing = _beyond(firm + may_burst, firm, limit)
     missing = missing or _beyond(own, own_firm, limit._replace(hard=limit.hard - elsewhere))
     if not missing:
@@ -61,6 +66,14 @@ def _over_quota(records: Records, wanted: objects_pb2.Workload, old: objects_pb2
         f"tenant {tenant} has too little quota for {wanted.metadata.name}: {missing}",
         hint="ask for less, raise the quota, or say onQuota: queue",
     )
+
+
+def _needs(records: Records, workload: objects_pb2.Workload, *, changed: bool = False) -> tuple[Vector, Vector]:
+    """What it asks for, and the part of it that burst may not pay for. Replicas that have ended ask for nothing; they
+    begin anew where their task is another one."""
+    status = records.statuses.get(workload.metadata.tenant, workload.metadata.name)
+    ended = jobs.ended(workload, status, changed=changed)
+    return demand(workload.spec, ended), demand(workload.spec, ended, firm=True)
 
 
 def _beyond(asked: Vector, firm: Vector, limit: ByAccount) -> str:

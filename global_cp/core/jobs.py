@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import Conflict
-from atoll.model import explain
+from atoll.model import demand, explain
 from atoll.model.dag import ordered
 
 JOB = objects_pb2.WORKLOAD_TYPE_JOB
@@ -200,6 +200,19 @@ def digest_of(task: objects_pb2.Task) -> bytes:
     bare.ClearField("speculation")
     bare.ClearField("depends_on")
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()[:8]
+
+
+def ended(
+    workload: objects_pb2.Workload, status: objects_pb2.WorkloadStatus | None, *, changed: bool = False
+) -> demand.Ended:
+    """How many replicas of each task need nothing any more. A status of another spec, as of one that is `changed` and
+    not stored yet, says so of the tasks that are as they were."""
+    if workload.spec.type != JOB or status is None or not status.job.tasks:
+        return demand.NONE_ENDED
+    job = status.job
+    if changed or job.generation != workload.metadata.generation:
+        job = follow(workload, job, {}, 0)
+    return demand.ended(workload.spec, job)
 
 
 def openings(workload: objects_pb2.Workload, stored: objects_pb2.JobStatus, now_ms: int) -> dict[str, Opening]:

@@ -12,10 +12,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from google.protobuf.message import Message
 
 from atoll.api.v1 import objects_pb2
-from atoll.model.accounts import NONE, ByAccount, by_account, may_burst
+from atoll.model.accounts import NONE, ByAccount, by_account
+from atoll.model.demand import demand
 from atoll.model.resources import NOTHING, Vector, vector
 from atoll.store import keys
 from atoll.store.store import Delete, KeyValue, Put
+from global_cp.core import jobs
 from global_cp.core.claims import Claims, is_over
 
 M = TypeVar("M", bound=Message)
@@ -137,7 +139,7 @@ class Records:
         return self._mods.get(key, 0)
 
     def asked(self, tenant: str) -> Vector:
-        """What all workloads of the tenant that are not being deleted ask for."""
+        """What all workloads of the tenant that are not being deleted ask for, but for replicas that have ended."""
         return self._asked.get(tenant, NOTHING)
 
     def firm(self, tenant: str) -> Vector:
@@ -200,10 +202,8 @@ class Records:
 
     def _sum(self, kind: str, path: tuple[str, ...], before: Message | None, after: Message | None) -> None:
         for document, sign in ((before, -1), (after, 1)):
-            if isinstance(document, objects_pb2.Workload) and not document.metadata.deleted_ms:
-                tenant = path[0]
-                self._asked[tenant] = self._asked.get(tenant, NOTHING) + demand(document.spec) * sign
-                self._firm[tenant] = self._firm.get(tenant, NOTHING) + firm_demand(document.spec) * sign
+            if isinstance(document, objects_pb2.Workload):
+                self._ask(path[0], document, self.statuses.get(*path), sign)
             if isinstance(document, objects_pb2.Share) and not document.removed:
                 place, asked = (path[1], path[0]), share_demand(document) * sign
                 self._shared[place] = self._shared.get(place, NOTHING) + asked
@@ -213,12 +213,24 @@ class Records:
                 for share in self.shares_of(path[0], path[1]).values():
                     if not share.removed:
                         self.claims.add(share, share_demand(share) * -sign)
+        if kind == "status" and (workload := self.workloads.get(*path)) and workload.spec.type == jobs.JOB:
+            self._ask(path[0], workload, before, -1)
+            self._ask(path[0], workload, after, 1)
         if kind == "share":
             region, owner = path[0], (path[1], path[2])
             others = [r for r in self._regions_of.get(owner, ()) if r != region]
             self._regions_of[owner] = tuple(sorted([*others, region] if after else others))
             if not self._regions_of[owner]:
                 del self._regions_of[owner]
+
+    def _ask(self, tenant: str, workload: objects_pb2.Workload, status: Message | None, sign: int) -> None:
+        """Adds or takes away what the workload asks for when this is its status."""
+        if workload.metadata.deleted_ms:
+            return
+        assert status is None or isinstance(status, objects_pb2.WorkloadStatus)
+        ended = jobs.ended(workload, status)
+        self._asked[tenant] = self._asked.get(tenant, NOTHING) + demand(workload.spec, ended) * sign
+        self._firm[tenant] = self._firm.get(tenant, NOTHING) + demand(workload.spec, ended, firm=True) * sign
 
 
 def _is_strict(tenant: objects_pb2.Tenant | None) -> bool:
@@ -246,28 +258,8 @@ def _wanted(ack: objects_pb2.SliceAck | None) -> ByAccount:
     return by_account(ack.uses, attrgetter("wanted")) if ack else NONE
 
 
-def demand(spec: objects_pb2.WorkloadSpec) -> Vector:
-    """What all replicas of the spec that may run at once are charged."""
-    return _demand(spec, spec.tasks)
-
-
-def firm_demand(spec: objects_pb2.WorkloadSpec) -> Vector:
-    """The part of it that burst may not pay for."""
-    return _demand(spec, [task for task in spec.tasks if not may_burst(spec.priority, task.gang)])
-
-
-def _demand(spec: objects_pb2.WorkloadSpec, tasks: Iterable[objects_pb2.Task]) -> Vector:
-    result = NOTHING
-    if spec.HasField("schedule"):
-        return result  # its runs are
-    for task in tasks:
-        most = min(task.replicas, task.parallelism) if task.parallelism else task.replicas
-        result += vector(task.resources.requests) * most
-    return result
-
-
 def share_demand(share: objects_pb2.Share) -> Vector:
-    """The same of what one region runs."""
+    """What all replicas of the share that may run at once are charged."""
     result = NOTHING
     for task in share.spec.tasks:
         result += vector(task.resources.requests) * at_once(share, task)

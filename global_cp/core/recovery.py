@@ -19,11 +19,12 @@ from atoll.api.v1 import objects_pb2
 from atoll.lane import Settled
 from atoll.model import explain
 from atoll.model.accounts import limits, missing
+from atoll.model.demand import demand
 from atoll.model.resources import NOTHING, Vector, total, vector
 from global_cp.config import CoreSettings
 from global_cp.core.claims import is_over
 from global_cp.core.commands import Command
-from global_cp.core.records import Change, Records, demand, firm_demand, share_demand
+from global_cp.core.records import Change, Records, share_demand
 from global_cp.core.reports import WorkloadPath
 from global_cp.core.spread import ACTIVE
 from global_cp.core.spread_rules import allowed
@@ -206,7 +207,7 @@ class Recovery:
             return told if _requires(spec) else SILENT
         if not all(self._summary(region).HasField("open_capacity") for region in here if self._takes(region)):
             return None  # a region that takes nothing has no room, whatever it would say
-        if tenant is not None and (lacking := missing(demand(spec), firm_demand(spec), limits(tenant.spec))):
+        if tenant is not None and (lacking := missing(demand(spec), demand(spec, firm=True), limits(tenant.spec))):
             return Verdict(False, NO_QUOTA, f"its replicas together ask for {lacking} more than the tenant's quota")
         for lost in here:
             if verdict := self._without(lost, here, workload):

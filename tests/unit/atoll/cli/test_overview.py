@@ -138,6 +138,30 @@ def test_a_schedule_is_as_it_should_be_and_asks_for_nothing_itself(
     assert row["asked"] == {}
 
 
+def test_what_is_asked_for_is_what_may_still_use_quota(atoll: Run, cluster: FakeCluster, home: Path) -> None:
+    (home / "tenant.yaml").write_text(TENANT)
+    (home / "sums.yaml").write_text((WORKLOAD % 5).replace("{task: {", "{type: job, task: {name: main, "))
+    assert atoll("apply", "-f", "tenant.yaml").code == 0
+    assert atoll("apply", "-f", "sums.yaml", "--no-wait").code == 0
+    (job,) = cluster.plane.workloads.values()
+
+    def asked() -> str:
+        (row,) = json.loads(atoll("top", "tenants", "-o", "json").out)["items"]
+        return str(row["asked"].get("cpu"))
+
+    assert asked() == "2"
+    assert "! quota: tenant default would ask for cpu 1 more" in atoll("plan", "-f", "sums.yaml").out
+    job.status.job.generation = job.metadata.generation
+    task = job.status.job.tasks.add(task="main", phase=objects_pb2.TASK_PHASE_RUNNING, succeeded=2, failed=1)
+    assert asked() == "800m"
+    assert atoll("plan", "-f", "sums.yaml").out == "= workload/web unchanged\n"
+    task.phase = objects_pb2.TASK_PHASE_FAILED
+    assert asked() == "None", "the rest is stopped"
+    job.metadata.generation += 1
+    job.spec.tasks[0].parallelism = 3
+    assert asked() == "1200m", "three at once, of another generation"
+
+
 def test_a_plan_tells_of_containers_that_would_be_processes() -> None:
     planned = [("Workload", name, "updated", [f"spec.tasks[0].{TO_PROCESS}"]) for name in ("api", "web")]
     (note,) = _driver_notes([*planned, ("Workload", "old", "unchanged", [])])
