@@ -18,10 +18,10 @@ class Alarms:
             self._at[path] = at_ms
             heapq.heappush(self._heap, (at_ms, path))
 
-    def due(self, now_ms: int) -> list[WorkloadPath]:
-        """Takes out what is due, in order."""
-        found = []
-        while (at_ms := self.next_ms()) is not None and at_ms <= now_ms:
+    def due(self, now_ms: int, most: int) -> list[WorkloadPath]:
+        """Takes out what is due, in order, but no more than `most`: the rest stays due."""
+        found: list[WorkloadPath] = []
+        while len(found) < most and (at_ms := self.next_ms()) is not None and at_ms <= now_ms:
             path = heapq.heappop(self._heap)[1]
             del self._at[path]
             found.append(path)

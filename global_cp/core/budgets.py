@@ -9,6 +9,7 @@ an older one at any time: it has a new seq, so a late acknowledgement of the old
 `effective` falls only as budget is free or comes back ("converging"). Leaves to the region: how C falls as work drains.
 """
 
+import itertools
 from operator import attrgetter
 
 from atoll.api.v1 import objects_pb2
@@ -22,8 +23,11 @@ from global_cp.core.commands import Command
 from global_cp.core.entitlements import AccountClaims, Claim, divided
 from global_cp.core.purse import Purse, purse
 from global_cp.core.records import Change, Records
-from global_cp.core.reports import Reports
+from global_cp.core.reports import Reports, WorkloadPath
+from global_cp.core.rounds import Rounds
 from global_cp.core.topics import Proposal
+
+_Idle = dict[str, dict[str, ByAccount]]  # tenant → region → what waits there, for long, for room
 
 
 def granted(slice_: objects_pb2.Slice | None) -> ByAccount:
@@ -75,13 +79,15 @@ class Budgets:
         self._records = records
         self._settings = settings
         self._reports = reports
-        self._idle: dict[str, dict[str, ByAccount]] = {}  # tenant → region → what waits there, for long, for room
+        self._idle: _Idle = {}
+        self._found: _Idle = {}  # in this round, so far
         self._claims: dict[tuple[str, str], AccountClaims] = {}  # by tenant and region, while nothing changes
-        self._look_again_ms = 0
+        self._rounds = Rounds(settings.overflow_settle_ms, settings.looks_at_once)
         self._tenants: dict[str, None] = {}
         self._heard: dict[tuple[str, str], objects_pb2.SliceAck] = {}  # (tenant, region): the last one
         self._acks: dict[tuple[str, str], None] = {}  # those of them to be looked at
         self._renewal_ms = 0
+        self._goes_on = False  # more than may be looked at before other events are handled
 
     def read(self, change: Change) -> None:
         self._tenants[change.path[0]] = None
@@ -102,11 +108,11 @@ class Budgets:
         self._look_again(now_ms)
         if proposal := self._from_acks():
             return proposal
-        while self._tenants:
-            tenant = next(iter(self._tenants))
+        for tenant in list(itertools.islice(self._tenants, self._settings.looks_at_once)):
             if proposal := self._step(tenant, now_ms):
                 return proposal
             del self._tenants[tenant]
+        self._goes_on = bool(self._acks or self._tenants) or self._rounds.goes_on
         return None
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
@@ -140,8 +146,10 @@ class Budgets:
                 self._tenants[change.path[0]] = None
 
     def deadline(self) -> int | None:
+        if self._goes_on:
+            return 0
         waiting = self._idle or self._reports.with_unplaced()
-        return min(self._renewal_ms, self._look_again_ms) if waiting else self._renewal_ms
+        return min(self._renewal_ms, self._rounds.next_ms) if waiting else self._renewal_ms
 
     def reported(self, tenant: str) -> None:
         """A region said that other replicas of the tenant have ended."""
@@ -159,28 +167,31 @@ class Budgets:
             self._tenants.update(dict.fromkeys(tenant for (tenant, _), _ in self._records.slices.items()))
 
     def _look_again(self, now_ms: int) -> None:
-        """What is idle, now and then."""
-        if now_ms < self._look_again_ms:
+        """What is idle, now and then: known when all who wait have been looked at."""
+        if not self._rounds.is_due(now_ms):
             return
-        self._look_again_ms = now_ms + self._settings.overflow_settle_ms
-        idle: dict[str, dict[str, ByAccount]] = {}
-        for path in self._reports.with_unplaced():
-            for region, share in self._records.shares_of(*path).items():
-                for task in share.spec.tasks:
-                    if stuck := self._reports.stuck(share, task.name, now_ms):
-                        here = idle.setdefault(path[0], {})
-                        amount = vector(task.resources.requests) * stuck
-                        burst = amount if may_burst(share.spec.priority, task.gang) else NOTHING
-                        here[region] = here.get(region, NONE) + ByAccount(amount, burst)
-        for tenant in {*idle, *self._idle}:
-            if idle.get(tenant) != self._idle.get(tenant):
+        for path in self._rounds.turns(now_ms, self._reports.with_unplaced()):
+            self._add_idle(path, now_ms)
+        if self._rounds.goes_on:
+            return
+        before, self._idle, self._found = self._idle, self._found, {}
+        for tenant in before | self._idle:
+            if self._idle.get(tenant) != before.get(tenant):
                 self._claim_anew(tenant)
-        self._idle = idle
+
+    def _add_idle(self, path: WorkloadPath, now_ms: int) -> None:
+        for region, share in self._records.shares_of(*path).items():
+            for task in share.spec.tasks:
+                if stuck := self._reports.stuck(share, task.name, now_ms):
+                    here = self._found.setdefault(path[0], {})
+                    amount = vector(task.resources.requests) * stuck
+                    burst = amount if may_burst(share.spec.priority, task.gang) else NOTHING
+                    here[region] = here.get(region, NONE) + ByAccount(amount, burst)
 
     def _from_acks(self) -> Proposal | None:
         """A TAKE-BACK, or a batch of plain ACKs."""
         plain: list[objects_pb2.SliceAck] = []
-        for tenant, region in list(self._acks):
+        for tenant, region in list(itertools.islice(self._acks, self._settings.looks_at_once)):
             ack = self._heard[tenant, region]
             slice_ = self._records.slices.get(tenant, region)
             if slice_ is None or not is_current(ack, slice_) or ack == self._records.acks.get(region, tenant):

@@ -6,6 +6,7 @@ has ended is what its stored status says.
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Settled
+from global_cp.config import CoreSettings
 from global_cp.core import jobs, transactions
 from global_cp.core.alarms import Alarms
 from global_cp.core.commands import Command
@@ -17,8 +18,9 @@ from global_cp.core.topics import Proposal
 class JobLife:
     """The topic."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, settings: CoreSettings) -> None:
         self._records = records
+        self._settings = settings
         self._alarms = Alarms()
         self._over: dict[WorkloadPath, None] = {}
 
@@ -26,7 +28,7 @@ class JobLife:
         self._look((change.path[0], change.path[1]))
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
-        self._over.update(dict.fromkeys(self._alarms.due(now_ms)))
+        self._over.update(dict.fromkeys(self._alarms.due(now_ms, self._settings.looks_at_once)))
         while self._over:
             path = next(iter(self._over))
             workload, gone_ms = self._records.workloads.get(*path), self._gone_ms(path)

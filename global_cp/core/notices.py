@@ -7,6 +7,7 @@ nobody up. What was delivered is deleted (NOTICE); what nobody took within `noti
 a day for people to see. Leaves to others: HTTP (webhooks.py), and which addresses are allowed (notify_rules.py).
 """
 
+import itertools
 import json
 from collections import Counter
 from typing import Any
@@ -132,7 +133,7 @@ class Notices:
             self._alarms.set(path, now_ms + pause_ms)
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
-        for path in self._alarms.due(now_ms):
+        for path in self._alarms.due(now_ms, self._settings.looks_at_once):
             if (notice := self._records.notices.get(*path)) and notice.failed_ms:
                 self._ended[path] = None  # kept long enough
             elif notice:
@@ -140,7 +141,7 @@ class Notices:
         self._send(now_ms, out)
         if not self._ended:
             return None
-        batch = [(path, self._ended.pop(path)) for path in list(self._ended)[:_BATCH]]
+        batch = [(path, self._ended.pop(path)) for path in list(itertools.islice(self._ended, _BATCH))]
         return Proposal(transactions.notices(self._records, batch), batch)
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:

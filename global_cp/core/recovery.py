@@ -12,6 +12,7 @@ must fit some node. Nothing is reserved by it, and a tenant's quota moves with i
 Cost: only services that ask for it are looked at, `recovery_batch` at a time, when something they rest on changed.
 """
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ class Recovery:
             if self._stale or seen != self._seen:
                 self._stale, self._seen = False, list(seen)
                 self._due.update(dict.fromkeys(self._verdicts))
-        for path in list(self._due)[: self._settings.recovery_batch] if self._due else ():
+        for path in list(itertools.islice(self._due, self._settings.recovery_batch)):
             del self._due[path]
             workload = self._records.workloads.get(*path)
             verdict = self.verdict(workload) if workload is not None else None

@@ -57,7 +57,7 @@ class Reign:
         self.notices = Notices(records, settings, name)
         self.statuses = Statuses(records, settings, self.reports, recovery, self.notices)
         self.requests = Requests(records, settings, self.regions.summaries, name, zones, recovery)
-        life, schedules = JobLife(records), Schedules(records, zones)
+        life, schedules = JobLife(records, settings), Schedules(records, settings, zones)
         rollout, sweep = PolicyRollout(records, settings), Sweep(records, settings)
         self._readers: dict[str, tuple[Reader, ...]] = {
             "notice": (self.notices,),

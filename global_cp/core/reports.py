@@ -4,7 +4,7 @@ Decides which replicas count as stuck: a region has said for `overflow_settle_ms
 them. Leaves to others what follows from that.
 """
 
-from collections.abc import Mapping
+from collections.abc import KeysView, Mapping
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model.resources import NOTHING, Vector, total, vector
@@ -33,6 +33,7 @@ class Reports:
         self._settle_ms = settle_ms
         self._last: dict[WorkloadPath, dict[str, regional_pb2.WorkloadReport]] = {}
         self._unplaced_since: dict[tuple[WorkloadPath, str], dict[str, int]] = {}  # (workload, region) → task → when
+        self._waiting_in: dict[WorkloadPath, int] = {}  # of those, in how many regions each workload has any
         self._ended_of: dict[tuple[WorkloadPath, str], Vector] = {}  # (workload, region)
         self._ended: dict[tuple[str, str], Vector] = {}  # (tenant, region): their sums
 
@@ -40,9 +41,8 @@ class Reports:
         """The region's word on one of its shares. Returns whether other replicas have ended."""
         path, region = (report.tenant, report.workload), share.region
         self._last.setdefault(path, {})[region] = report
-        before = self._unplaced_since.pop((path, region), {})
-        if waits := {task.task: before.get(task.task, now_ms) for task in report.tasks if task.unplaced}:
-            self._unplaced_since[path, region] = waits
+        before = self._unplaced_since.get((path, region), {})
+        self._note_waits(path, region, {t.task: before.get(t.task, now_ms) for t in report.tasks if t.unplaced})
         return self._add_up(path, region, _ended(share, report))
 
     def told(self, path: WorkloadPath, region: str, share: objects_pb2.Share | None) -> None:
@@ -54,7 +54,7 @@ class Reports:
         """The share is gone."""
         said = self._last.get(path, {})
         said.pop(region, None)
-        self._unplaced_since.pop((path, region), None)
+        self._note_waits(path, region, {})
         if not said:
             self._last.pop(path, None)
 
@@ -100,5 +100,16 @@ class Reports:
         self._ended[place] = self._ended.get(place, NOTHING) + more
         return bool(more)
 
-    def with_unplaced(self) -> list[WorkloadPath]:
-        return list(dict.fromkeys(path for path, _ in self._unplaced_since))
+    def with_unplaced(self) -> KeysView[WorkloadPath]:
+        """Workloads with replicas that wait for room, who began to first. It follows what is heard."""
+        return self._waiting_in.keys()
+
+    def _note_waits(self, path: WorkloadPath, region: str, waits: dict[str, int]) -> None:
+        """`waits`: since when each task does."""
+        before = self._unplaced_since.pop((path, region), {})
+        if waits:
+            self._unplaced_since[path, region] = waits
+        if count := self._waiting_in.get(path, 0) + bool(waits) - bool(before):
+            self._waiting_in[path] = count
+        else:
+            self._waiting_in.pop(path, None)

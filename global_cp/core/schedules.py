@@ -6,11 +6,13 @@ it. Of several times that were due while nobody led only the last one is caught 
 schedule is deleted, or gone, is deleted as well.
 """
 
+import itertools
 from collections.abc import Sequence
 
 from atoll.api.v1 import objects_pb2
 from atoll.lane import Settled
 from atoll.model.cron import Cron, CronError, Offset, Zones, compact_utc, parse
+from global_cp.config import CoreSettings
 from global_cp.core import jobs, notices, transactions
 from global_cp.core.alarms import Alarms
 from global_cp.core.commands import Command
@@ -28,24 +30,26 @@ _COUNTED = 1_000  # missed times at once; beyond, so many at least
 class Schedules:
     """The topic."""
 
-    def __init__(self, records: Records, zones: Zones) -> None:
+    def __init__(self, records: Records, settings: CoreSettings, zones: Zones) -> None:
         self._records = records
+        self._settings = settings
         self._zones = zones
         self._alarms = Alarms()
         self._dirty: dict[WorkloadPath, None] = {}  # schedules to be looked at
         self._runs: dict[WorkloadPath, dict[str, None]] = {}  # by schedule, the names of its runs
+        self._goes_on = False  # more than may be looked at before other events are handled
 
     def read(self, change: Change) -> None:
         assert isinstance(change.after, objects_pb2.Workload)
         self._note(change.after)
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
-        self._dirty.update(dict.fromkeys(self._alarms.due(now_ms)))
-        while self._dirty:
-            path = next(iter(self._dirty))
+        self._dirty.update(dict.fromkeys(self._alarms.due(now_ms, self._settings.looks_at_once)))
+        for path in list(itertools.islice(self._dirty, self._settings.looks_at_once)):
             if proposal := self._step(path, now_ms):
                 return proposal
             del self._dirty[path]
+        self._goes_on = bool(self._dirty)
         return None
 
     def settled(self, item: object, settled: Settled, out: list[Command]) -> None:
@@ -69,7 +73,7 @@ class Schedules:
                 self._dirty[path] = None  # its first status may have been awaited
 
     def deadline(self) -> int | None:
-        return self._alarms.next_ms()
+        return 0 if self._goes_on else self._alarms.next_ms()
 
     def _note(self, workload: objects_pb2.Workload) -> None:
         metadata = workload.metadata

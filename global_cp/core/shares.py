@@ -22,15 +22,16 @@ from global_cp.core import gang_regions, jobs, moves, parallelism, policies, spr
 from global_cp.core.bundles import MOST_PLANS, Bundle
 from global_cp.core.commands import Command
 from global_cp.core.jobs import Opening
+from global_cp.core.overflow import Live, Overflow
 from global_cp.core.parallelism import Part
 from global_cp.core.purse import purse
 from global_cp.core.records import Change, Records
 from global_cp.core.reports import Reports, WorkloadPath
 from global_cp.core.rooms import Rooms
+from global_cp.core.rounds import Rounds
 from global_cp.core.topics import Proposal
 
 _STRIDES = 4  # in so many steps a task moves that has no quota to spare
-Live = Mapping[str, objects_pb2.Share]  # by region
 Counts = dict[str, dict[str, int]]  # region → task → replicas
 
 
@@ -93,8 +94,8 @@ class Shares:
         self._settings = settings
         self._reports = reports
         self._rooms = rooms
-        self._look_again_ms = 0
-        self._full_until_ms: dict[WorkloadPath, dict[tuple[str, str], int]] = {}  # workload → (task, region)
+        self._overflow = Overflow(records, settings, reports, rooms)
+        self._rounds = Rounds(settings.overflow_settle_ms, settings.looks_at_once)
         self._workloads: dict[WorkloadPath, None] = {}
         self._moving: dict[WorkloadPath, dict[str, moves.Stride]] = {}  # of its tasks that move without quota
         self._closed: dict[tuple[str, str, str], tuple[str, int]] = {}  # share → (uid, generation)
@@ -113,17 +114,27 @@ class Shares:
             self._workloads[path] = None  # a move under way may go on, or a part of a parallelism is free
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
-        if now_ms >= self._look_again_ms:
-            self._look_again_ms = now_ms + self._settings.overflow_settle_ms
-            self._workloads.update(dict.fromkeys(self._reports.with_unplaced()))
-            self._workloads.update(dict.fromkeys(path for path in self._moving if _is_short(self._spare(path[0]))))
+        self._look_again(now_ms)
         for path in list(itertools.islice(self._workloads, self._settings.looks_at_once)):
             workload = self._records.workloads.get(*path)
             if workload is not None and (step := self._step(workload, now_ms)):
                 return self._with_others(step, now_ms) if step.fresh else Proposal(step.plan, ())
             del self._workloads[path]
-        self._goes_on = bool(self._workloads)
+        self._goes_on = bool(self._workloads) or self._rounds.goes_on
         return None
+
+    def _look_again(self, now_ms: int) -> None:
+        """At what time alone may change: what waits for room, and moves that wait for the quota they hold."""
+        if not self._rounds.is_due(now_ms):
+            return
+        unplaced = self._reports.with_unplaced()
+        for path in self._rounds.turns(now_ms, self._moving, unplaced):
+            if path in self._moving:
+                due = path in unplaced or _is_short(self._spare(path[0]))
+            else:
+                due = self._overflow.may_move(path, now_ms)
+            if due:
+                self._workloads[path] = None
 
     def _with_others(self, first: Step, now_ms: int) -> Proposal:
         """The first shares of other workloads too: no move depends on them. Each sees the room that those before it
@@ -150,7 +161,7 @@ class Shares:
             case "workload":
                 self._workloads[change.path[0], change.path[1]] = None
                 if change.after is None:
-                    self._full_until_ms.pop((change.path[0], change.path[1]), None)
+                    self._overflow.forget((change.path[0], change.path[1]))
             case "share":
                 self._workloads[change.path[1], change.path[2]] = None
                 self._note_move((change.path[1], change.path[2]))
@@ -164,7 +175,7 @@ class Shares:
     def deadline(self) -> int | None:
         if self._goes_on:
             return 0
-        return self._look_again_ms if self._moving or self._reports.with_unplaced() else None
+        return self._rounds.next_ms if self._moving or self._reports.with_unplaced() else None
 
     def _note_move(self, path: WorkloadPath) -> None:
         if any(share.targets for share in self._records.shares_of(*path).values()):
@@ -214,7 +225,8 @@ class Shares:
         at = spread.places(spec, regions, list(live))
         told: Counts = {place.region: {} for place in at}
         plan: Counts = {place.region: {} for place in at}
-        spare, taken = self._spare(workload.metadata.tenant), dict.fromkeys(told, NOTHING)
+        path = (workload.metadata.tenant, workload.metadata.name)
+        spare, taken = self._spare(path[0]), dict.fromkeys(told, NOTHING)
         openings = self._openings(workload, now_ms)
         home = self._home(workload, at, live, now_ms) if any(task.gang for task in spec.tasks) else None
         for task in spec.tasks:
@@ -225,7 +237,7 @@ class Shares:
             if opening is Opening.OPEN and home is not None:
                 next_ = wanted = {place.region: task.replicas * (place.region == home) for place in at}
             elif opening is Opening.OPEN:
-                outlook = self._outlook(workload, task.name, request, live, taken, now_ms)
+                outlook = self._overflow.outlook(path, task.name, request, live, taken, now_ms)
                 wanted = spread.plan(_asked(spec, task, live), at, before, outlook)
                 if spec.type == jobs.JOB:
                     wanted = jobs.settled(wanted, self._placed(task.name, live), task.replicas)
@@ -271,11 +283,13 @@ class Shares:
 
     def _home(self, workload: objects_pb2.Workload, at: Sequence[spread.Place], live: Live, now_ms: int) -> str:
         """The region of a workload that has a gang."""
+        path = (workload.metadata.tenant, workload.metadata.name)
         members = [task for task in workload.spec.tasks if task.gang]
         told = {name: sum(_told(share, task.name) for task in members) for name, share in live.items()}
         taken = {place.region: NOTHING for place in at}
         outlooks = [
-            self._outlook(workload, task.name, vector(task.resources.requests), live, taken, now_ms) for task in members
+            self._overflow.outlook(path, task.name, vector(task.resources.requests), live, taken, now_ms)
+            for task in members
         ]
         return gang_regions.home(at, told, [task.replicas for task in members], outlooks)
 
@@ -332,28 +346,6 @@ class Shares:
         same = [name for name, share in shares.items() if share.metadata.generation == workload.metadata.generation]
         said = {name: self._reports.of_task(shares[name], task) for name in same}
         return [name for name, report in said.items() if report and report.ended >= told.get(name, 0)]
-
-    def _outlook(
-        self,
-        workload: objects_pb2.Workload,
-        task: str,
-        request: Vector,
-        live: Live,
-        taken: Mapping[str, Vector],
-        now_ms: int,
-    ) -> spread.Outlook:
-        path = (workload.metadata.tenant, workload.metadata.name)
-        room, full = {}, set()
-        stuck = {name: self._reports.stuck(share, task, now_ms) for name, share in live.items()}
-        for region in taken:
-            if stuck.get(region):
-                self._full_until_ms.setdefault(path, {})[task, region] = now_ms + self._settings.overflow_hold_ms
-            if self._full_until_ms.get(path, {}).get((task, region), 0) > now_ms:
-                full.add(region)
-            fitting = self._rooms.of(region, request, taken[region])
-            if fitting is not None:
-                room[region] = fitting
-        return spread.Outlook(room, stuck, frozenset(full))
 
     def _standing(self, task: str, live: Live, before: Mapping[str, int]) -> moves.Standing:
         said = {name: self._reports.of_task(share, task) for name, share in live.items()}

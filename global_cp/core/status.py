@@ -181,7 +181,7 @@ class Statuses:
         self._mark((report.tenant, report.workload))
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
-        for due in self._alarms.due(now_ms):
+        for due in self._alarms.due(now_ms, self._settings.looks_at_once):
             self._mark(due)
         while self._recoveries.touched:
             self._mark(self._recoveries.touched.popitem()[0])

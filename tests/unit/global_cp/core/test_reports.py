@@ -29,7 +29,7 @@ def test_a_task_that_is_no_more_waits_no_more() -> None:
     said = report(share)
     said.tasks.add(task="main", desired=3, unplaced=1)
     reports.heard(share, said, 0)
-    assert reports.with_unplaced() == [("acme", "web")]
+    assert list(reports.with_unplaced()) == [("acme", "web")]
     reports.heard(share, said, 5)
     assert (reports.stuck(share, "main", 9), reports.stuck(share, "main", 10)) == (0, 1), "without a break"
     said.tasks[0].task = "other"
