@@ -1,8 +1,8 @@
 """Replicas that no node of their region takes: where they wait for long, and which regions might take them instead.
 
 Decides which regions count as full, for a while after the last replica was stuck there, and for which workloads the
-passing of time, or a region's new summary, may lead to another plan. Those are few of very many that wait, and only
-they are planned again. Leaves the plan to spread.py.
+passing of time, or a region's new summary, may lead to another plan. They are few when very many wait, and only they
+are planned again. Leaves the plan to spread.py.
 """
 
 from collections.abc import Mapping
@@ -47,22 +47,22 @@ class Overflow:
         return spread.Outlook(room, stuck, full)
 
     def may_move(self, path: WorkloadPath, now_ms: int) -> bool:
-        """Whether replicas are stuck that another region might take."""
+        """Whether another region might take replicas that wait for room."""
         workload = self._records.workloads.get(*path)
-        if workload is None:
+        if workload is None or path not in self._reports.with_unplaced():
             return False
+        if workload.spec.spread.strategy == spread.EVEN:
+            return True  # its level goes by which regions are full, whatever room they tell of
         live = {name: share for name, share in self._records.shares_of(*path).items() if not share.removed}
         return any(self._may_move(workload, task, live, now_ms) for task in workload.spec.tasks)
 
     def _may_move(self, workload: objects_pb2.Workload, task: objects_pb2.Task, live: Live, now_ms: int) -> bool:
-        path, spec = (workload.metadata.tenant, workload.metadata.name), workload.spec
+        path = (workload.metadata.tenant, workload.metadata.name)
         if not any(self._stuck(path, task.name, live, now_ms).values()):
             return False
-        others = {*(spec.regions or self._records.region_names()), *live}
-        open_ = [region for region in others if not self._is_full(path, task.name, region, now_ms)]
-        if spec.spread.strategy == spread.EVEN:
-            return bool(open_)  # whatever room they tell of
         request = vector(task.resources.requests)
+        places = {*(workload.spec.regions or self._records.region_names()), *live}
+        open_ = (region for region in places if not self._is_full(path, task.name, region, now_ms))
         return any(self._rooms.of(region, request) for region in open_)
 
     def _stuck(self, path: WorkloadPath, task: str, live: Live, now_ms: int) -> dict[str, int]:

@@ -1,10 +1,17 @@
 """A leader of many workloads: what it does in one go is bounded, and all of it is done in the end."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from atoll.api.v1 import objects_pb2
+from global_cp.core.budgets import Budgets
+from global_cp.core.commands import Command
+from global_cp.core.events import Event
+from global_cp.core.machine import Machine
+from global_cp.core.reports import Reports
+from global_cp.core.schedules import Schedules
 from global_cp.core.shares import Shares
 from global_cp.core.status import Statuses
 from tests.support.global_core import DEFAULTS, UNIT, GlobalCore, report, workload
@@ -55,6 +62,85 @@ def test_a_new_leader_looks_at_a_few_workloads_between_two_events(
     core.tenant(quota=UNIT * 2 * MANY)
     core.pass_time(5_000)
     assert max(looks) <= SETTINGS.looks_at_once and sum(looks) >= MANY
+    core.clean()
+
+
+def _many_tenants(core: GlobalCore) -> None:
+    for index in range(MANY):
+        core.tenant(f"t{index}")
+
+
+def _many_schedules(core: GlobalCore) -> None:
+    core.tenant()
+    for index in range(MANY):
+        job = workload(f"nightly{index}", type=objects_pb2.WORKLOAD_TYPE_JOB)
+        job.spec.schedule.cron = "@daily"
+        core.apply(job)
+
+
+@pytest.mark.parametrize(("topic", "make"), [(Budgets, _many_tenants), (Schedules, _many_schedules)])
+def test_a_new_leader_looks_at_a_few_tenants_and_schedules_between_two_events(
+    monkeypatch: pytest.MonkeyPatch, topic: type, make: Callable[[GlobalCore], None]
+) -> None:
+    core = GlobalCore(SETTINGS)
+    core.elect()
+    make(core)
+    core.pass_time(5_000)
+    core.machine = type(core.machine)(SETTINGS)
+    looks = looks_of(monkeypatch, topic, "_step")
+    core.elect()
+    core.pass_time(5_000)
+    assert max(looks) <= SETTINGS.looks_at_once and sum(looks) >= MANY
+    core.clean()
+
+
+def _all_wait(core: GlobalCore) -> None:
+    for share in core.records.shares:
+        said = report(share, desired=1, waiting=1)
+        said.tasks.add(task="main", desired=1, waiting=1, unplaced=1)
+        core.say(1, workload=said)
+    core.pass_time(2 * SETTINGS.overflow_settle_ms)
+
+
+def test_of_many_that_wait_for_room_a_few_are_looked_at_between_two_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they have waited for long is asked for what is idle of their budget, and for where else they could go."""
+    core = core_of_many()
+    core.elect()
+    core.connect(1)
+    _all_wait(core)
+    looks, handle, stuck = [0], Machine.handle, Reports.stuck
+
+    def turn(self: Machine, event: Event, now_ms: int) -> list[Command]:
+        looks.append(0)
+        return handle(self, event, now_ms)
+
+    def look(self: Reports, share: objects_pb2.Share, task: str, now_ms: int) -> int:
+        looks[-1] += 1
+        return stuck(self, share, task, now_ms)
+
+    monkeypatch.setattr(Machine, "handle", turn)
+    monkeypatch.setattr(Reports, "stuck", look)
+    core.pass_time(SETTINGS.overflow_settle_ms)
+    assert max(looks) <= 2 * SETTINGS.looks_at_once and sum(looks) == 2 * MANY
+    core.clean()
+
+
+def test_what_waits_for_room_is_planned_again_only_when_another_region_has_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core = core_of_many()
+    core.elect()
+    core.connect(1)
+    core.connect(2, "south")
+    _all_wait(core)
+    plans = looks_of(monkeypatch, Shares, "_step")
+    core.pass_time(2 * SETTINGS.overflow_settle_ms)
+    assert sum(plans) == 0
+    room = (UNIT * 7).to_proto()
+    core.say(2, summary=objects_pb2.RegionSummary(nodes_ready=1, largest_node=room, free=room))
+    core.pass_time(2 * SETTINGS.overflow_settle_ms)
+    assert max(plans) <= SETTINGS.looks_at_once
+    assert len([path for path, share in core.records.shares.items() if path[0] == "south" and not share.removed]) == 7
     core.clean()
 
 

@@ -230,6 +230,41 @@ def test_replicas_that_wait_for_room_move_after_a_while_and_do_not_come_back() -
     core.clean()
 
 
+def test_replicas_that_have_long_waited_for_room_move_when_another_region_has_some() -> None:
+    core = _core(north=5, south=0)
+    core.apply(workload(replicas=5, regions=["north", "south"]))
+    _say(core, 1, "north", ready=3, unplaced=2)
+    core.pass_time(5 * core.settings.overflow_settle_ms)
+    assert _told(core) == {"north": 5}
+    _sum_up(core, 2, 1)
+    core.pass_time(core.settings.overflow_settle_ms)
+    assert _told(core) == {"north": 4, "south": 1}
+    core.clean()
+
+
+def test_replicas_that_wait_for_room_move_from_the_even_level_whatever_others_say() -> None:
+    core = _core(north=5, south=0)
+    core.apply(workload(replicas=4, spread=_spread(strategy=EVEN)))
+    _say(core, 1, "north", ready=1, unplaced=1)
+    core.pass_time(2 * core.settings.overflow_settle_ms)
+    assert _told(core) == {"north": 1, "south": 3}
+    core.clean()
+
+
+def test_a_gang_that_has_waited_for_room_goes_where_all_of_it_has_some() -> None:
+    core = _core(north=3, south=0)
+    gang = workload(replicas=3, regions=["north", "south"])
+    gang.spec.tasks[0].gang = True
+    core.apply(gang)
+    _say(core, 1, "north", ready=0, unplaced=3)
+    core.pass_time(3 * core.settings.overflow_settle_ms)
+    assert _told(core) == {"north": 3}
+    _sum_up(core, 2, 3)
+    core.pass_time(core.settings.overflow_settle_ms)
+    assert _told(core) == {"south": 3}
+    core.clean()
+
+
 def test_a_region_that_is_not_connected_keeps_its_shares() -> None:
     core = _core(north=5, south=9)
     core.apply(workload(replicas=5, regions=["north", "south"]))
