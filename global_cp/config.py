@@ -80,6 +80,7 @@ class Settings(CoreSettings):
     hello_timeout_s: float = 10.0
     downlink_queue: int = 50_000  # messages to one region; overflow closes its session
     forward_timeout_s: float = 10.0  # without an answer from the region
+    gather_timeout_s: float = 5.0  # likewise, of one of several that are asked for one answer
     forward_queue: int = 1_000  # parts of one forwarded answer that wait for their reader
     watch_ring: int = 20_000  # workload events kept for watches that resume
     watch_progress_s: float = 10.0

@@ -51,7 +51,7 @@ class GlobalPlane:
         self.users = Users(self.seat, store)
         self.link = RegionLink(settings, self.seat, post=self.core.post, backlog=lambda: self.core.backlog)
         self.webhooks = Webhooks(settings, clock, post=self.core.post)
-        self.proxy = RegionalProxy(self.seat, self.link)
+        self.proxy = RegionalProxy(self.seat, self.link, settings.gather_timeout_s)
         self.api = GlobalApi(
             settings,
             self.seat,

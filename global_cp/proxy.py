@@ -5,6 +5,7 @@ all of them, page by page. What it means is decided there; the caller was author
 passed on and not answered may have happened, and its caller is told so.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -27,9 +28,11 @@ CHANGES = frozenset({"CreateJoinToken", "RevokeJoinToken", "UpdateNode", "Remove
 
 
 class RegionalProxy(regional_pb2_grpc.RegionalServicer):
-    def __init__(self, seat: Seat, link: RegionLink) -> None:
+    def __init__(self, seat: Seat, link: RegionLink, patience_s: float) -> None:
+        """`patience_s`: so long one of several regions may be silent that are asked for one answer."""
         self._seat = seat
         self._link = link
+        self._patience_s = patience_s
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
         """Of every region when none is named."""
@@ -68,15 +71,15 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         return await self._gathered("ListQueue", request, regions, pb.ListQueueResponse)
 
     async def _gathered(self, method: str, request: Any, regions: list[str], kind: type[Gathered]) -> Gathered:
-        """What all of them say. Raises Unavailable when the only one cannot be asked."""
+        """What all of them say, and who cannot be asked. Raises Unavailable when that is the only one."""
         answer = kind()
-        for region in regions:
-            try:
-                answer.MergeFrom(await self._ask(method, request, region, kind))
-            except Unavailable:
-                if len(regions) == 1:
-                    raise
+        for region, said in (await self._ask_all(method, request, regions, kind)).items():
+            if isinstance(said, kind):
+                answer.MergeFrom(said)
+            elif isinstance(said, Unavailable) and len(regions) > 1:
                 answer.unreachable.append(region)
+            elif isinstance(said, BaseException):
+                raise said
         return answer
 
     async def _having_token(self, request: pb.RevokeJoinTokenRequest) -> pb.RevokeJoinTokenRequest:
@@ -100,15 +103,15 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         answer = pb.WhyResponse()
         missing: NotFound | None = None
         regions = await self._holding(request)
-        for region in regions:
-            try:
-                answer.slots.extend((await self._ask("Why", request, region, pb.WhyResponse)).slots)
-            except NotFound as error:
-                missing = error
-            except Unavailable as error:
-                if len(regions) == 1:
-                    raise
-                answer.slots.append(_unreachable(request, region, error))
+        for region, said in (await self._ask_all("Why", request, regions, pb.WhyResponse)).items():
+            if isinstance(said, pb.WhyResponse):
+                answer.slots.extend(said.slots)
+            elif isinstance(said, NotFound):
+                missing = said
+            elif isinstance(said, Unavailable) and len(regions) > 1:
+                answer.slots.append(_unreachable(request, region, said))
+            else:
+                raise said
         if missing and not answer.slots:
             raise missing
         return answer
@@ -176,6 +179,22 @@ class RegionalProxy(regional_pb2_grpc.RegionalServicer):
         if len(parts) != 1:
             raise Unavailable(f"region {region} gave {len(parts)} answers")
         return answer.FromString(parts[0])
+
+    async def _ask_all(
+        self, method: str, request: Any, regions: list[str], kind: type[Answer]
+    ) -> dict[str, Answer | BaseException]:
+        """What each says, all asked at once; one of several has less time, for its silence keeps the others waiting."""
+        within_s = self._patience_s if len(regions) > 1 else None
+
+        async def ask(region: str) -> Answer:
+            try:
+                async with asyncio.timeout(within_s):
+                    return await self._ask(method, request, region, kind)
+            except TimeoutError:
+                raise Unavailable(f"region {region} did not answer in {within_s:g} s") from None
+
+        said = await asyncio.gather(*map(ask, regions), return_exceptions=True)
+        return dict(zip(regions, said, strict=True))
 
     async def _holding(self, request: Any) -> list[str]:
         """The regions a call about a tenant's work is for."""

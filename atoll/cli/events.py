@@ -1,6 +1,7 @@
 """`events`: what happened, oldest first."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from atoll import errors, manifest
 from atoll.api.v1 import objects_pb2
 from atoll.cli import output
 from atoll.cli.command import Command
+from atoll.cli.listing import PATIENT_S, SILENT_S
 from atoll.cli.session import connected
 
 if TYPE_CHECKING:
@@ -47,20 +49,16 @@ async def events(
     style = "jsonl" if follow and style == "json" else style
     while True:
         found: list[objects_pb2.Event] = []
-        for name in regions:
-            try:
-                asked: dict[str, Any] = {"object": prefix, "limit": limit, "after": after[name]}
-                if name == _GLOBAL:
-                    heard = await client.events.list_global(**asked, everywhere=everywhere)
-                else:
-                    heard = await client.events.list(**asked, everywhere=everywhere, region=name)
-            except errors.Unavailable:
-                if len(regions) == 1:
-                    raise
+        asked = (_heard(client, name, len(regions) < 3, prefix, limit, after[name], everywhere) for name in regions)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for name, heard in zip(regions, answers, strict=True):
+            if isinstance(heard, errors.Unavailable) and len(regions) > 1:
                 if name not in away:
                     output.tell(f"{_called(name)} cannot be asked: what it has is not shown")
                 away.add(name)
                 continue
+            if isinstance(heard, BaseException):
+                raise heard
             away.discard(name)
             after[name] = max((event.seq for event in heard), default=after[name])
             found += heard
@@ -70,6 +68,16 @@ async def events(
                 output.tell("no events")
             return
         await asyncio.sleep(LOOK_AGAIN_S)
+
+
+async def _heard(
+    client: "AsyncClient", name: str, alone: bool, prefix: str, limit: int, after: int, everywhere: bool
+) -> Sequence[objects_pb2.Event]:
+    """What one region, or the global plane, tells; `alone`: no other region is asked, so it may take its time."""
+    asked: dict[str, Any] = {"object": prefix, "limit": limit, "after": after, "everywhere": everywhere}
+    if name == _GLOBAL:
+        return await client.events.list_global(**asked)
+    return await client.events.list(**asked, region=name, within_s=PATIENT_S if alone else SILENT_S)
 
 
 def _called(name: str) -> str:

@@ -186,14 +186,15 @@ class Events:
         tenant: str = "",
         everywhere: bool = False,
         region: str = "",
+        within_s: float = DEADLINE_S,
     ) -> list[objects_pb2.Event]:
         """What happened, oldest first, as far back as the region remembers. `object` is a prefix; `after` a seq.
-        `everywhere`: of every tenant and of nodes, for operators."""
+        `everywhere`: of every tenant and of nodes, for operators. Raises Unavailable when no answer comes in time."""
         tenant = "" if everywhere else tenant or self._tenant
         request = regional_pb2.ListEventsRequest(
             region=region, tenant=tenant, object=object, limit=limit, after_seq=after
         )
-        return list((await self._caller.read(self._stub.ListEvents, request, deadline_s=DEADLINE_S)).events)
+        return list((await self._caller.read(self._stub.ListEvents, request, deadline_s=within_s)).events)
 
     async def list_global(
         self, *, object: str = "", limit: int = 0, after: int = 0, tenant: str = "", everywhere: bool = False

@@ -105,6 +105,9 @@ class FakeGlobal(global_pb2_grpc.GlobalServicer):
     async def DeleteTenant(self, request: global_pb2.DeleteTenantRequest, context: Any) -> Any:
         return await self._write(request, context, self._delete_tenant)
 
+    async def ListGlobalEvents(self, request: Any, context: Any) -> global_pb2.ListGlobalEventsResponse:
+        return global_pb2.ListGlobalEventsResponse()
+
     async def ListTenants(self, request: global_pb2.ListTenantsRequest, context: Any) -> Any:
         return global_pb2.ListTenantsResponse(tenants=self.tenants.values(), revision=self.revision)
 
@@ -262,6 +265,8 @@ class FakeRegion(regional_pb2_grpc.RegionalServicer):
 
     def __init__(self) -> None:
         self.why = regional_pb2.WhyResponse()
+        self.mute = ""  # a region that gives no answer about events
+        self.events_asked: list[str] = []
         self.queue = regional_pb2.ListQueueResponse()
         self.queue_asked = regional_pb2.ListQueueRequest()
         self.slots_asked = regional_pb2.ListSlotsRequest()
@@ -289,6 +294,13 @@ class FakeRegion(regional_pb2_grpc.RegionalServicer):
 
     async def Why(self, request: regional_pb2.WhyRequest, context: Any) -> regional_pb2.WhyResponse:
         return self.why
+
+    async def ListEvents(self, request: regional_pb2.ListEventsRequest, context: Any) -> Any:
+        self.events_asked.append(request.region)
+        if request.region == self.mute:
+            await asyncio.sleep(60)
+        event = objects_pb2.Event(at_ms=1, type="Placed", object=f"of {request.region}", seq=1)
+        return regional_pb2.ListEventsResponse(events=[event])
 
     async def ListNodes(self, request: Any, context: Any) -> regional_pb2.ListNodesResponse:
         return regional_pb2.ListNodesResponse()

@@ -135,12 +135,19 @@ class Events:
         tenant: str = "",
         everywhere: bool = False,
         region: str = "",
+        within_s: float = DEADLINE_S,
     ) -> list[objects_pb2.Event]:
         """What happened, oldest first, as far back as the region remembers. `object` is a prefix; `after` a seq.
-        `everywhere`: of every tenant and of nodes, for operators."""
+        `everywhere`: of every tenant and of nodes, for operators. Raises Unavailable when no answer comes in time."""
         return wait_for(
             self._noun.list(
-                object=object, limit=limit, after=after, tenant=tenant, everywhere=everywhere, region=region
+                object=object,
+                limit=limit,
+                after=after,
+                tenant=tenant,
+                everywhere=everywhere,
+                region=region,
+                within_s=within_s,
             )
         )
 

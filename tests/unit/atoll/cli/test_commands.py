@@ -14,7 +14,7 @@ import pytest
 
 from atoll import audit, errors, manifest
 from atoll.api.v1 import objects_pb2, regional_pb2
-from atoll.cli import listing, verify, views
+from atoll.cli import events, listing, verify, views
 from atoll.cli.main import main
 from atoll.cli.output import View, visible
 from atoll.cli.progress_line import ProgressLine
@@ -186,6 +186,16 @@ class TestShowing:
         client: Any = SimpleNamespace(regions=SimpleNamespace(list=regions))
         assert await listing.of_regions(client, "", ask) == ["of r1", "of r3"]
         assert asked == ["r1", "r2", "r3"] and "region r2 cannot be asked" in capsys.readouterr().err
+
+    def test_events_of_regions_that_answer_and_which_one_is_silent(
+        self, atoll: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(events, "SILENT_S", 0.5)
+        cluster.plane.regions, cluster.region.mute = ["r1", "r2", "r3"], "r1"
+        shown = atoll("events", "-o", "name")
+        assert (shown.code, shown.out) == (0, "of r2\nof r3\n")
+        assert shown.err == "region r1 cannot be asked: what it has is not shown\n"
+        assert set(cluster.region.events_asked) == {"r1", "r2", "r3"}
 
     def test_status_says_which_region_cannot_be_asked(self, atoll: Run, cluster: FakeCluster) -> None:
         cluster.plane.regions, cluster.plane.away = ["r1", "r2"], {"r2"}
