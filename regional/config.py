@@ -82,6 +82,7 @@ class CoreSettings:
     report_batch: int = 500  # workloads reported before other events are handled,
     report_more_ms: int = 50  # and the next ones so long after
     summary_period_ms: int = 1_000
+    refreshed_reasons: int = 4  # of what waits, looked at again at each summary, in turn
 
     # order
     queue_slots: int = 200_000  # replicas that wait; above it the global plane takes in no more for this region

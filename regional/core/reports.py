@@ -16,6 +16,7 @@ from regional.core.binding import announce
 from regional.core.commands import SendUp
 from regional.core.filters import Cure
 from regional.core.queue import NEVER_MS, SchedulingClass
+from regional.core.reasons import Refresher
 from regional.core.records import TaskEntry, WorkloadEntry
 from regional.core.state import State, Turn
 
@@ -29,6 +30,7 @@ class Reporter:
         self._summary: objects_pb2.RegionSummary | None = None  # but for its revision
         self._stale = True  # counts of replicas have changed since
         self._table_version = 0  # that it was made from
+        self._refresher = Refresher()
 
     def next_due_ms(self, state: State) -> int:
         if not state.uplink:
@@ -56,6 +58,7 @@ class Reporter:
         if turn.now_ms >= self._summary_due_ms:
             self._summary_due_ms = turn.now_ms + state.settings.summary_period_ms
             self._summarize(state, turn)
+            self._refresher.look(state, turn.now_ms)
 
     def _summarize(self, state: State, turn: Turn) -> None:
         if self._stale or state.table.version != self._table_version:

@@ -8,10 +8,11 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
-from regional.core import draining, gangs, headroom, kept_room, making_way, protection
+from regional.core import draining, gangs, kept_room, making_way
 from regional.core.ailing import ailment
 from regional.core.next_act import next_act
-from regional.core.placement import explain_node, explain_refusals
+from regional.core.placement import explain_node
+from regional.core.reasons import gang_progress, reasons_now
 from regional.core.records import COMPLETED, STOPPED, NodeEntry, TaskEntry
 from regional.core.reports import summary as region_summary
 from regional.core.state import State
@@ -141,7 +142,7 @@ def _of_task(
         common.waiting_ms = max(0, now_ms - cls.queued_ms)
         common.queue_position = state.queue.position(cls)
         with kept_room.passing(state, cls, task.owner, now_ms):
-            common.reasons.extend(_reasons_now(state, task))
+            common.reasons.extend(reasons_now(state, task))
             _explain_node(state, task, request.node, common)
     else:
         _explain_node(state, task, request.node, common)
@@ -183,38 +184,9 @@ def _why(state: State, task: TaskEntry, index: int, common: regional_pb2.SlotWhy
 def _reserved(state: State, task: TaskEntry, index: int) -> objects_pb2.PendingReason:
     entry = task.entries[index]
     if entry.record.reservation.gang:
-        return explain.reason(explain.GANG_RESERVING, detail=_gang_progress(state, task))
+        return explain.reason(explain.GANG_RESERVING, detail=gang_progress(state, task))
     left, all_ = len(making_way.pending(state, entry)), len(entry.record.reservation.victims)
     return explain.reason(explain.PREEMPTING, detail=f"{all_ - left} of {all_} have gone from {entry.record.node}")
-
-
-def _gang_progress(state: State, task: TaskEntry) -> str:
-    return gangs.progress(state, task.owner.gang) if task.owner.gang else ""
-
-
-def _reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReason]:
-    if task.parallel is not None and task.at_once >= task.parallel:
-        return [explain.reason(explain.PARALLELISM)]
-    if gangs.together(task):
-        if detail := _gang_progress(state, task):
-            return [explain.reason(explain.GANG_RESERVING, detail=detail)]
-        cls = gangs.stands_as(task)
-        return list(cls.reasons) if cls and cls.parked else [explain.reason(explain.QUEUED)]
-    account = state.account(task.owner.tenant)
-    payer, affordable = account.payer(task.request.vector, task.may_burst)
-    if not affordable:
-        return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector, task.may_burst))]
-    if not protection.replicas(state, account.tenant, task.request.vector):
-        return [protection.reason(state, account.tenant, task.request.vector)]
-    room = headroom.room(state)
-    fresh = task.cls is not None and all(index not in task.entries for index in task.cls.indices())
-    if fresh and task.cls and not headroom.replicas(room, task.cls, payer):
-        return [headroom.reason(state, room, task.request.vector)]
-    row = state.class_row(task)
-    refusals = explain_refusals(row, task.around)
-    if len(row.allowed(task.around)):
-        return [explain.reason(explain.QUEUED)]
-    return list(refusals.reasons)
 
 
 def _explain_node(state: State, task: TaskEntry, name: str, answer: regional_pb2.SlotWhy) -> None:

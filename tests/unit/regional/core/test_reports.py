@@ -67,6 +67,35 @@ def test_a_summary_says_how_many_gpus_of_each_model_one_node_has() -> None:
     assert models() == [], "more than are told: then none are"
 
 
+def _told_of(world: RegionalWorld, name: str) -> list[tuple[str, int, str]]:
+    return [(reason.code, reason.nodes, reason.message) for reason in world.reports(name)[-1].pending]
+
+
+def test_amounts_of_what_waits_are_told_anew_when_they_change() -> None:
+    """Nothing is tried again: what became free is too little."""
+    world = RegionalWorld(refreshed_reasons=2)
+    world.win()
+    world.uplink()
+    world.grant("acme", Vector(1_000_000, 1_000_000), seq=1)
+    session = world.join("n1", capacity=SMALL)
+    world.share("small", task(replicas=3, cpu=1_000))
+    for name in ("a", "b", "c", "d"):
+        world.share(name, task(cpu=4_000))
+    world.advance(3_000, beating=[session])
+    lacks = "without enough free CPU; it lacks "
+    assert [_told_of(world, name) for name in "abcd"] == [[("InsufficientCpu", 1, lacks + "3")]] * 4
+    decided, sent = len(world.decisions()), len(world.up)
+    world.advance(5_000, beating=[session])
+    assert not any(m.HasField("workload") for m in world.up[sent:]), "nothing changes, nothing is told"
+    world.share("small", task(replicas=2, cpu=1_000), generation=2)
+    world.close(session, next(slot for slot in world.slots() if slot.id.workload == "small" and slot.id.index == 2))
+    assert [_told_of(world, name) for name in "abcd"] == [[("InsufficientCpu", 1, lacks + "3")]] * 4
+    world.advance(3_000, beating=[session])
+    assert [_told_of(world, name) for name in "abcd"] == [[("InsufficientCpu", 1, lacks + "2")]] * 4
+    assert len(world.decisions()) == decided, "and nobody was tried again for it"
+    world.check()
+
+
 def test_many_workloads_are_reported_in_parts_and_all_of_them() -> None:
     world = RegionalWorld(report_batch=10)
     world.win()
