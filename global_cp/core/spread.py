@@ -154,12 +154,15 @@ def _pour(amount: int, counts: dict[str, int], room: dict[str, int]) -> int:
 
 
 def _even(task: Task, at: Sequence[Place], before: Counts, outlook: Outlook) -> dict[str, int]:
-    """The level at which all stand alike, but for those that can have no more. The odd ones stay where they are."""
+    """The level at which all stand alike, but for those that can have no more. The odd ones stay where they are. Where
+    all are full, each has its part of those that wait."""
+    takers = {place.region for place in at if place.takes}
+    full = outlook.full if takers - outlook.full else frozenset()
     most = {}
     for place in at:
         here = before[place.region]
         stuck = outlook.stuck.get(place.region, 0)
-        if place.takes and place.region not in outlook.full:
+        if place.takes and place.region not in full:
             most[place.region] = task.replicas
         else:
             most[place.region] = max(0, here - stuck) if place.keeps else 0

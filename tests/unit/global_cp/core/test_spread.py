@@ -114,6 +114,11 @@ def test_a_cordoned_region_keeps_what_it_has_and_gets_no_more() -> None:
     assert plan(Task(2, EVEN), at, {"a": 2, "b": 4}, ROOMY) == {"a": 1, "b": 1}
 
 
+def test_even_is_even_where_no_region_has_room() -> None:
+    full = Outlook(stuck={"a": 1, "b": 2}, full=frozenset("abc"))
+    assert plan(Task(9, EVEN), _open("a", "b", "c"), {"a": 3, "b": 3, "c": 3}, full) == {"a": 3, "b": 3, "c": 3}
+
+
 def test_even_is_even_and_moves_as_little_as_it_can() -> None:
     at = _open("a", "b", "c")
     assert plan(Task(7, EVEN), at, {}, Outlook()) == {"a": 3, "b": 2, "c": 2}
