@@ -27,6 +27,7 @@ T_OVER = (T_SUCCEEDED, T_FAILED, T_SKIPPED, T_STOPPED)
 NO_STATUS = objects_pb2.JobStatus()
 NOT_OVER = "E3006"
 DEADLINE_EXCEEDED, WINDOW_OVER, TASK_FAILED = "DeadlineExceeded", "WindowOver", "TaskFailed"
+UPSTREAM_FAILED = "UpstreamFailed"
 _S_IN_MS = 1_000
 
 
@@ -101,13 +102,17 @@ def _task(
     task = objects_pb2.TaskStatus(task=spec.name, phase=T_PENDING, digest=digest)
     if before is not None and before.digest == digest and (before.phase == T_SUCCEEDED or not again):
         task.CopyFrom(before)
+    upstream = [others[name] for name in spec.depends_on if name in others]
+    lost = [each.task for each in upstream if each.phase in T_OVER and each.phase != T_SUCCEEDED]
+    if task.phase == T_SKIPPED and task.reason == UPSTREAM_FAILED and not lost:
+        task = objects_pb2.TaskStatus(
+            task=spec.name, phase=T_PENDING, digest=digest
+        )  # what it was skipped for runs anew
     if task.phase in T_OVER and task.phase not in (T_FAILED, T_STOPPED):
         return task
-    upstream = [others[name] for name in spec.depends_on if name in others]
     if task.phase == T_PENDING:
-        lost = [each.task for each in upstream if each.phase in T_OVER and each.phase != T_SUCCEEDED]
         if lost:
-            task.phase, task.reason = T_SKIPPED, "UpstreamFailed"
+            task.phase, task.reason = T_SKIPPED, UPSTREAM_FAILED
             task.message = f"{', '.join(lost)} did not succeed"
         elif open_ and all(each.phase == T_SUCCEEDED for each in upstream):
             task.phase = T_RUNNING
@@ -189,6 +194,17 @@ def resumed(before: objects_pb2.Workload, status: objects_pb2.WorkloadStatus | N
     after.metadata.generation += 1
     after.spec.resumed = after.metadata.generation
     return after
+
+
+def corrected(
+    before: objects_pb2.Workload, status: objects_pb2.WorkloadStatus | None, wanted: objects_pb2.WorkloadSpec
+) -> bool:
+    """Whether what is wanted of a job that has failed has another task than before: then it goes on, as when resumed."""
+    job = status.job if status else NO_STATUS
+    if job.phase != FAILED or job.generation < before.metadata.generation:
+        return False
+    known = {task.name: digest_of(task) for task in before.spec.tasks}
+    return any(known.get(task.name) != digest_of(task) for task in wanted.tasks)
 
 
 def digest_of(task: objects_pb2.Task) -> bytes:

@@ -137,7 +137,10 @@ def _apply_workload(
     wanted = complete_workload(request.workload)
     metadata = wanted.metadata
     before = world.records.workloads.get(metadata.tenant, metadata.name)
-    wanted.spec.resumed = before.spec.resumed if before is not None else 0
+    if before is not None:
+        status = world.records.statuses.get(metadata.tenant, metadata.name)
+        goes_on = jobs.corrected(before, status, wanted.spec)
+        wanted.spec.resumed = before.metadata.generation + 1 if goes_on else before.spec.resumed
     regions = {region.metadata.name: region for region in world.records.regions}
     mistakes = mistakes_in_workload(wanted, regions, world.summaries, world.zones)
     mistakes += [

@@ -208,6 +208,41 @@ def test_a_resumed_job_goes_on_from_what_failed(core: GlobalCore, north: Region)
     assert _status(core).phase == jobs.DONE
 
 
+def test_a_job_that_failed_goes_on_when_a_task_of_it_is_corrected(core: GlobalCore, north: Region) -> None:
+    """Also with what was stopped, and with what was skipped for it: it says nothing any more of what is over."""
+    core.apply(_job({"a": (), "b": (), "after-a": ("a",), "after-b": ("b",)}))
+    north.end("a", failed=2)
+    assert _phases(core) == {"a": "failed", "b": "stopped", "after-a": "skipped", "after-b": "skipped"}
+    corrected = _job({"a": (), "b": (), "after-a": ("a",), "after-b": ("b",)})
+    corrected.metadata.labels.add(key="seen", value="yes")
+    core.apply(corrected)
+    assert _status(core).phase == jobs.FAILED, "a label is no correction"
+    corrected.spec.tasks[0].command[:] = ["right"]
+    core.apply(corrected)
+    north.ends.clear()
+    north.report()
+    assert _phases(core) == {"a": "running", "b": "running", "after-a": "pending", "after-b": "pending"}
+    assert north.share.spec.resumed == north.share.metadata.generation and not north.share.stopped
+    for task in ("a", "b", "after-a", "after-b"):
+        north.end(task, succeeded=2)
+    assert _status(core).phase == jobs.DONE
+
+
+def test_what_was_skipped_waits_again_when_what_failed_is_corrected_meanwhile(core: GlobalCore, north: Region) -> None:
+    fork: Tasks = {"a": (), "b": (), "after-a": ("a",), "last": ("after-a", "b")}
+    core.apply(_job(fork, on_failure=CONTINUE))
+    north.end("a", failed=2)
+    assert _phases(core) == {"a": "failed", "b": "running", "after-a": "skipped", "last": "skipped"}
+    corrected = _job(fork, on_failure=CONTINUE)
+    corrected.spec.tasks[0].command[:] = ["right"]
+    core.apply(corrected)
+    north.ends.clear()
+    north.report()
+    assert _phases(core) == {"a": "running", "b": "running", "after-a": "pending", "last": "pending"}
+    north.end("a", succeeded=2)
+    assert set(north.told) == {"a", "b", "after-a"}
+
+
 def test_another_spec_keeps_what_has_succeeded(core: GlobalCore, north: Region) -> None:
     core.apply(_job(CHAIN))
     north.end("extract", succeeded=2)
