@@ -80,7 +80,8 @@ def _span(milliseconds: int) -> str:
     """For people: in the largest unit of which there are two."""
     for name, unit_ms in (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000)):
         if milliseconds >= 2 * unit_ms:
-            return f"{milliseconds / unit_ms:.3g} {name}"
+            count = milliseconds / unit_ms
+            return f"{count:.3g} {name}" if count < 100 else f"{count:,.0f} {name}"
     return f"{milliseconds / 1000:.0f} s"
 
 

@@ -35,6 +35,12 @@ def stands_as(task: TaskEntry) -> SchedulingClass | None:
     return task.owner.gang.cls if task.owner.gang and together(task) else task.cls
 
 
+def members_waiting(task: TaskEntry) -> int:
+    """Of the task, how many its gang is still to place; the gang itself is one item of the queue."""
+    gang = task.owner.gang
+    return next((len(indices) for one, indices in gang_placing.waiting(gang) if one is task), 0) if gang else 0
+
+
 def progress(state: State, gang: GangEntry) -> str:
     """For people, while its members are being reserved; else empty."""
     reserved = len(gang.reserved)

@@ -16,8 +16,8 @@ _Line = tuple[int, str]  # priority, tenant
 
 def list_queue(state: State, asked: ListQueueRequest, now_ms: int) -> ListQueueResponse:
     lines: dict[_Line, list[QueueItem]] = {}
-    for cls, backing_off in _waiting(state, asked):
-        item = _item(state, cls, backing_off, now_ms)
+    for cls, waiting, backing_off in _waiting(state, asked):
+        item = _item(state, cls, waiting, backing_off, now_ms)
         lines.setdefault((item.priority, item.tenant), []).append(item)
     total = state.total_capacity().amounts()
     shares = {tenant: weighted_share(state.account(tenant), total) for _, tenant in lines}
@@ -29,24 +29,28 @@ def list_queue(state: State, asked: ListQueueRequest, now_ms: int) -> ListQueueR
     return answer
 
 
-def _waiting(state: State, asked: ListQueueRequest) -> Iterable[tuple[SchedulingClass, int]]:
-    """Each class with something in it, once, with how many of its replicas are in a back-off."""
-    found: dict[int, tuple[SchedulingClass, int]] = {}
+def _waiting(state: State, asked: ListQueueRequest) -> Iterable[tuple[SchedulingClass, int, int]]:
+    """Each class with something in it, once, with how many of its replicas wait, and how many are in a back-off."""
+    found: dict[int, tuple[SchedulingClass, int, int]] = {}
     for (tenant, name), workload in state.workloads.items():
         if asked.tenant in ("", tenant) and asked.workload in ("", name):
             for task in workload.tasks.values():
                 cls = gangs.stands_as(task)
-                if cls and not cls.dropped and (cls.size or cls.delayed or _backing_off(task)):
-                    before = found[id(cls)][1] if id(cls) in found else 0
-                    found[id(cls)] = cls, before + _backing_off(task)
+                if cls and not cls.dropped and (cls.size or cls.delayed):
+                    _, waiting, backing_off = found.get(id(cls), (cls, 0, 0))
+                    found[id(cls)] = cls, waiting + _in_line(task, cls), backing_off + _backing_off(task, cls)
     return found.values()
 
 
-def _backing_off(task: TaskEntry) -> int:
-    return task.cls.delayed if task.cls else 0
+def _in_line(task: TaskEntry, cls: SchedulingClass) -> int:
+    return gangs.members_waiting(task) * bool(cls.size) if cls.gang else cls.size
 
 
-def _item(state: State, cls: SchedulingClass, backing_off: int, now_ms: int) -> QueueItem:
+def _backing_off(task: TaskEntry, cls: SchedulingClass) -> int:
+    return gangs.members_waiting(task) * bool(cls.delayed) if cls.gang else cls.delayed
+
+
+def _item(state: State, cls: SchedulingClass, waiting: int, backing_off: int, now_ms: int) -> QueueItem:
     position = state.queue.position(cls)
     level = cls.level if position else state.queue.level_of(cls, now_ms)
     item = QueueItem(
@@ -55,7 +59,7 @@ def _item(state: State, cls: SchedulingClass, backing_off: int, now_ms: int) -> 
         workload=cls.workload,
         task="" if cls.gang else cls.task,
         priority=objects_pb2.Priority.ValueType(min(level, TOP_BAND)),
-        replicas=cls.size,
+        replicas=waiting,
         position=position,
         waiting_ms=max(0, now_ms - cls.queued_ms) if cls.size else 0,
         backing_off=backing_off,

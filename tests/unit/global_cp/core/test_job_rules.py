@@ -102,6 +102,8 @@ def test_times_that_have_passed_or_leave_no_room_are_refused_together() -> None:
     found = {m.path: m.message for m in missed(job.spec, 1_000_000)}
     assert found["spec.deadline"] == "has passed 16.6 min ago"
     assert found["spec.notAfter"] == "cannot be met: 19 s are left and the estimate is 20 s"
+    (long_ago,) = [m for m in missed(job.spec, 2_519 * 86_400_000) if m.path == "spec.deadline"]
+    assert long_ago.message == "has passed 2,519 days ago"
     job.spec.not_after_ms, job.spec.deadline_ms = 1_021_000, 0
     assert missed(job.spec, 1_000_000) == []
     job.spec.not_before_ms = 1_010_000

@@ -67,6 +67,25 @@ def test_a_replica_that_failed_backs_off(world: RegionalWorld) -> None:
     assert [reason.code for reason in item.reasons] == ["BackOff"]
 
 
+def test_a_gang_is_one_item_of_all_its_members(world: RegionalWorld) -> None:
+    """As many wait as the region's summary and `atoll status` say."""
+    session = world.join("n1", capacity=Vector(1_000, 4_096))
+    tasks = [task(name=name, replicas=2, cpu=100, memory=10, gang=True) for name in ("left", "right")]
+    world.share("ring", *tasks, type=objects_pb2.WORKLOAD_TYPE_JOB)
+    assert len(world.slots()) == 4 and not queue_of(world).items
+    world.close(session, world.slots()[0], reason="Failed", code=1)
+    for slot in world.slots():
+        world.close(session, slot, reason="Stopped")
+    (item,) = queue_of(world).items
+    assert (item.task, item.replicas, item.backing_off) == ("", 0, 4)
+    world.share("wide", task(replicas=3, cpu=500, memory=10, gang=True), type=objects_pb2.WORKLOAD_TYPE_JOB)
+    (item,) = queue_of(world, workload="wide").items
+    assert (item.task, item.replicas, item.backing_off) == ("", 3, 0)
+    assert [reason.code for reason in item.reasons][:1] == ["GangNeedsRoom"]
+    (view,) = queue_of(world, workload="wide").queues
+    assert (view.replicas, view.parked) == (3, 3)
+
+
 def test_the_summary_tells_what_waits_of_each_tenant_and_the_bound() -> None:
     world = RegionalWorld(queue_slots=5)
     world.win()
