@@ -185,7 +185,8 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
         return regional_pb2.ListEventsResponse(events=events)
 
     async def _logs(self, request: regional_pb2.LogsRequest) -> AsyncGenerator[bytes, None]:
-        """What the slot's agent has of its output. Raises NotFound, NotPlaced, Unavailable."""
+        """What the agent has of the slot's output, also when it has ended; what does not run is not followed. Raises
+        NotFound, NotPlaced, Unavailable."""
         state = await self._state(request.region)
         asked = regional_pb2.WhyRequest(
             tenant=request.tenant, workload=request.workload, task=request.task, index=request.index
@@ -193,10 +194,12 @@ class RegionalApi(regional_pb2_grpc.RegionalServicer):
         found = views.why(state, asked, self._clock.now_ms(), limit=1).slots
         if not found:
             raise self._not_found(request)
-        if not found[0].node:
-            raise NotPlaced(f"{slot_name(found[0].id)} is on no node")
-        query = agent_pb2.LogQuery(slot=found[0].id, tail_lines=request.tail_lines, follow=request.follow)
-        async with contextlib.aclosing(self._dispatcher.logs(found[0].node, query)) as parts:
+        node = views.last_node(state, found[0].id)
+        if not node:
+            raise NotPlaced(f"{slot_name(found[0].id)} has run on no node yet")
+        follow = request.follow and found[0].state == objects_pb2.SLOT_STATE_BOUND
+        query = agent_pb2.LogQuery(slot=found[0].id, tail_lines=request.tail_lines, follow=follow)
+        async with contextlib.aclosing(self._dispatcher.logs(node, query)) as parts:
             async for data in parts:
                 yield data
 

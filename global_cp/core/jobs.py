@@ -199,7 +199,7 @@ def resumed(before: objects_pb2.Workload, status: objects_pb2.WorkloadStatus | N
 def corrected(
     before: objects_pb2.Workload, status: objects_pb2.WorkloadStatus | None, wanted: objects_pb2.WorkloadSpec
 ) -> bool:
-    """Whether what is wanted of a job that has failed has another task than before: then it goes on, as when resumed."""
+    """Whether a job that has failed is to have another task than before: then it goes on, as when resumed."""
     job = status.job if status else NO_STATUS
     if job.phase != FAILED or job.generation < before.metadata.generation:
         return False

@@ -133,6 +133,14 @@ def why(
     return regional_pb2.WhyResponse(slots=islice(answers, limit))
 
 
+def last_node(state: State, slot: objects_pb2.SlotId) -> str:
+    """Where it runs, or ran last; empty: it has not run yet, or nobody knows any more."""
+    workload = state.workloads.get((slot.tenant, slot.workload))
+    task = workload.tasks.get(slot.task) if workload else None
+    entry = task.entries.get(slot.index) if task else None
+    return entry.record.node if entry else ""
+
+
 def _of_task(
     state: State, task: TaskEntry, request: regional_pb2.WhyRequest, now_ms: int
 ) -> Iterator[regional_pb2.SlotWhy]:
@@ -174,7 +182,9 @@ def _why(state: State, task: TaskEntry, index: int, common: regional_pb2.SlotWhy
         told = f"{record.exit.reason}, try {record.tries}"
         code, detail = (explain.PREEMPTED, record.exit.message) if preempted else (explain.BACK_OFF, told)
         answer.reasons.append(explain.reason(code, detail=detail))
-    elif record.state != objects_pb2.SLOT_STATE_DONE:
+    elif record.state == objects_pb2.SLOT_STATE_DONE:
+        answer.node = record.node
+    else:
         answer.waiting_ms, answer.queue_position = common.waiting_ms, common.queue_position
         answer.reasons.extend(common.reasons)
     answer.next.CopyFrom(next_act(state, task, index, answer.reasons, now_ms))

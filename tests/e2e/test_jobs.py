@@ -35,7 +35,8 @@ spec:
   - name: check
     dependsOn: [extract]
     retries: 0
-    command: [sh, -c, 'echo "begin $ATOLL_TASK $ATOLL_NODE $ATOLL_SLOT" >> LEDGER; [ -e LEDGER.good ] || exit 9;
+    command: [sh, -c, 'echo "begin $ATOLL_TASK $ATOLL_NODE $ATOLL_SLOT" >> LEDGER;
+      [ -e LEDGER.good ] || { echo not good; exit 9; };
       echo "end $ATOLL_TASK $ATOLL_NODE $ATOLL_SLOT" >> LEDGER']
     resources: *small
   - name: load
@@ -101,6 +102,8 @@ async def test_its_steps_outlive_the_leaders(cluster: Cluster, client: AsyncClie
         objects_pb2.TASK_PHASE_FAILED,
         objects_pb2.TASK_PHASE_SKIPPED,
     ]
+    written = [part async for part in client.slots.logs("etl", task="check", follow=True)]
+    assert b"".join(written) == b"not good\n", "what it wrote is read after its end"
     (tmp_path / "ledger.good").touch()
     await client.workloads.resume("etl")
     await _strike(cluster, "global-1")
