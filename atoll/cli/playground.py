@@ -120,7 +120,7 @@ async def until(holds: Holds, otherwise: str, within_s: float = UP_S, again_s: f
 
 
 def nodes_ready(wanted: dict[str, int], within_s: float = UP_S) -> Callable[[AsyncClient], Awaitable[None]]:
-    """Waits until each region has so many nodes that are ready."""
+    """Waits until each region has so many nodes that are ready, and the global plane knows: it is to judge by them."""
 
     async def wait(client: AsyncClient) -> None:
         for region, count in wanted.items():
@@ -130,6 +130,12 @@ def nodes_ready(wanted: dict[str, int], within_s: float = UP_S) -> Callable[[Asy
                 return sum(node.state == objects_pb2.NODE_STATE_READY for node in nodes) >= count
 
             await until(all_ready, f"the nodes of {region} did not all become ready", within_s)
+
+        async def all_known() -> bool:
+            known = {each.metadata.name: each.summary.nodes_ready for each in await client.regions.list()}
+            return all(known.get(region, 0) >= count for region, count in wanted.items())
+
+        await until(all_known, "the global plane was not told of the nodes", within_s)
 
     return wait
 

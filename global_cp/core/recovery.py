@@ -226,7 +226,8 @@ class Recovery:
         others = f"the other regions ({', '.join(left)})" if left else "no other region takes work"
         for task in workload.spec.tasks:
             request = vector(task.resources.requests)
-            if left and not any(request.fits(vector(self._summary(region).largest_node)) for region in left):
+            largest = [vector(self._summary(region).largest_node) for region in left]
+            if any(largest) and not any(request.fits(node) for node in largest):  # without nodes: there is no room
                 message = f"if {lost} is lost, no node in {others} could hold a replica of {task.name} ({request})"
                 return Verdict(False, NODE_TOO_SMALL, message)
         own = shares.get(lost)

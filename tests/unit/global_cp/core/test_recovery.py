@@ -169,7 +169,9 @@ def test_a_region_without_nodes_has_no_room(core: GlobalCore) -> None:
     core.apply(service(regions=["north", "west"]))
     assert (condition(core) or ())[:1] == (True,)
     core.say(3, summary=summary(0, NOTHING))
-    assert (condition(core) or ())[:2] == (False, "NodeTooSmall")
+    found = condition(core)
+    assert found is not None and found[:2] == (False, "RoomMissing"), "there is no node that could be too small"
+    assert found[2].startswith("if north is lost, 8 replicas would find no room: the other regions (west) lack cpu 8")
     assert isinstance(core.apply(service("more", 1, recovery=REQUIRED, regions=["north", "west"])), Invalid)
 
 
