@@ -18,7 +18,7 @@ from atoll.model.explain import sentence
 if TYPE_CHECKING:
     from atoll.sdk.client import AsyncClient
 
-_CLOSED = (objects_pb2.TASK_PHASE_PENDING, objects_pb2.TASK_PHASE_SKIPPED)
+_CLOSED = (objects_pb2.TASK_PHASE_PENDING, objects_pb2.TASK_PHASE_SKIPPED, objects_pb2.TASK_PHASE_STOPPED)
 ACTORS = {"agent": "the node's agent", "region": "the region", "global": "the global plane"}
 
 
@@ -51,7 +51,7 @@ async def why(client: "AsyncClient", slot: tuple[str, str, int], node: str, regi
 async def _answers(
     client: "AsyncClient", name: str, task: str, index: int, node: str, region: str
 ) -> list[regional_pb2.SlotWhy]:
-    """What the regions say, then of a job the tasks that are not open yet: those no region knows."""
+    """What the regions say, then of a job the tasks that are not open, or no more: those no region knows."""
     answers: list[regional_pb2.SlotWhy] = []
     workload = None if index >= 0 or region else await client.workloads.get(name)
     try:
@@ -81,6 +81,8 @@ def _not_open(workload: objects_pb2.Workload, task: objects_pb2.TaskStatus) -> r
     act = regional_pb2.NextAct(actor="global", what="opens it when that is over")
     if task.phase == objects_pb2.TASK_PHASE_SKIPPED:
         act = regional_pb2.NextAct(actor="nobody", what="it is skipped; what has failed may be resumed")
+    elif task.phase == objects_pb2.TASK_PHASE_STOPPED:
+        act = regional_pb2.NextAct(actor="nobody", what="it was stopped; what has failed may be resumed")
     reason = objects_pb2.PendingReason(code=task.reason, message=told_of(workload, task))
     return regional_pb2.SlotWhy(id=slot, reasons=[reason], next=act)
 

@@ -163,13 +163,21 @@ async def quota_get(client: "AsyncClient", name: str, style: str) -> None:
     parts = {"quota": tenant.spec.quota, "effective": status.effective, "granted": status.granted, "used": status.used}
     parts |= {"burst": burst.limit, "burst effective": burst.effective}
     parts |= {"burst granted": burst.granted, "burst used": burst.used}
-    parts |= {f"protected in {part.region}": part.amount for part in tenant.spec.protected}
     if not output.is_table(style):
-        written = {key: views.quantities(amount) for key, amount in parts.items()}
-        output.write(output.documents([{"tenant": name, **written}], style, names=[f"tenant/{name}"], single=True))
+        written = {_word(key): views.quantities(amount) for key, amount in parts.items()}
+        kept = {part.region: views.quantities(part.amount) for part in tenant.spec.protected}
+        document = {"tenant": name, **written} | ({"protected": kept} if kept else {})
+        output.write(output.documents([document], style, names=[f"tenant/{name}"], single=True))
         return
+    parts |= {f"protected in {part.region}": part.amount for part in tenant.spec.protected}
     rows = [[key, *(views.rounded(getattr(amount, d), d) for d in DIMENSIONS)] for key, amount in parts.items()]
     output.write(output.table(["", *(d.partition("_")[0].upper() for d in DIMENSIONS)], rows))
+
+
+def _word(label: str) -> str:
+    """`burstEffective` of `burst effective`."""
+    first, *rest = label.split()
+    return first + "".join(map(str.capitalize, rest))
 
 
 @quota.command(

@@ -267,6 +267,11 @@ class TestShowing:
         told = atoll("why", "load").out
         assert told.startswith("load/main in no region\n  waits for its notBefore, 20") and "(NotYet)\n" in told
         assert "the global plane: opens it" in told
+        status.phase, status.reason, status.message = objects_pb2.TASK_PHASE_STOPPED, "DeadlineExceeded", "too long"
+        assert atoll("why", "load").out == (
+            "load/main in no region\n  too long (DeadlineExceeded)\n"
+            "  who acts next: nobody: it was stopped; what has failed may be resumed\n"
+        )
 
     def test_why_of_what_is_in_no_region(self, atoll: Run, cluster: FakeCluster) -> None:
         atoll("run", "hello", "--no-wait", "--", "true")
@@ -290,6 +295,8 @@ def test_tenants_and_quotas(atoll: Run, cluster: FakeCluster) -> None:
     assert atoll("quota", "set", "shop", "--weight", "0").code == 2
     assert atoll("quota", "protect", "shop", "r1", "--cpu", "1").out == "tenant/shop updated\n"
     assert "protected in r1" in atoll("quota", "get", "shop").out
+    told = json.loads(atoll("quota", "get", "shop", "-o", "json").out)
+    assert set(told["protected"]) == {"r1"} and "burstEffective" in told
     assert atoll("quota", "get", "-t", "shop").out == atoll("quota", "get", "shop").out
     assert "r1 cpu 1" in atoll("tenant", "get", "shop").out
     assert atoll("quota", "protect", "shop", "r1", "--cpu", "0").out == "tenant/shop updated\n"
