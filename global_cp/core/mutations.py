@@ -221,6 +221,8 @@ def _resume_job(world: World, request: global_pb2.ResumeJobRequest, now_ms: int)
     after = jobs.resumed(before, world.records.statuses.get(request.tenant, request.name))
     if isinstance(after, Conflict):
         return after
+    if error := intake.refused(world.records, world.summaries, world.busy_retry_ms, after, before):
+        return error
     return _answered(world, request, request.request_id, after, UPDATED, now_ms)
 
 

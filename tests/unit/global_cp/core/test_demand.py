@@ -66,3 +66,16 @@ def test_a_changed_job_asks_anew_only_for_tasks_that_are_others(core: GlobalCore
     assert core.machine.reign.records.asked("acme") == Vector(400, 256)
     core.hold_commits = False
     core.release()
+
+
+def test_a_job_that_is_refused_over_quota_is_so_when_it_is_resumed(core: GlobalCore, north: Region) -> None:
+    """What it left when it failed is another's by then."""
+    core.tenant(quota=Vector(200, 10_000))
+    core.apply(_job({"extract": ()}, on_quota=objects_pb2.ON_QUOTA_REJECT))
+    north.end("extract", failed=2)
+    core.apply(_reject("web", 1))
+    assert isinstance(core.ask(global_pb2.ResumeJobRequest(tenant="acme", name="etl")), QuotaExceeded)
+    core.ask(global_pb2.DeleteWorkloadRequest(tenant="acme", name="web"))
+    resumed = core.ask(global_pb2.ResumeJobRequest(tenant="acme", name="etl"))
+    assert isinstance(resumed, global_pb2.ApplyWorkloadResponse)
+    assert core.records.asked("acme") == Vector(200, 128)
