@@ -52,8 +52,9 @@ def mistakes_in_workload(
     regions: Mapping[str, objects_pb2.Region],
     summaries: Mapping[str, objects_pb2.RegionSummary],
     zones: Zones = utc_only,
+    before: objects_pb2.WorkloadSpec | None = None,
 ) -> list[Mistake]:
-    """`regions`: the registered ones; `summaries`: what is known of their nodes."""
+    """`regions`: the registered ones; `summaries`: what is known of their nodes; `before`: what it changes."""
     found = list(mistakes_in_metadata(workload.metadata))
     found += _unknown_enums(workload.spec, "spec")
     spec = workload.spec
@@ -65,14 +66,17 @@ def mistakes_in_workload(
     found += _within(spec.estimate_ms, 0, LONGEST_ESTIMATE_MS, "spec.estimate", "ms")
     found += mistakes_in_job(workload, zones)
     found += mistakes_in_spread(spec, regions)
-    found += mistakes_in_gang(spec, allowed(spec, regions), summaries)
+    here = allowed(spec, regions)
+    found += mistakes_in_gang(spec, here, summaries)
     if not 1 <= len(spec.tasks) <= MOST_TASKS:
         found.append(Mistake("spec.tasks", f"has {len(spec.tasks)} tasks; 1 to {MOST_TASKS} are allowed"))
     found += _unique((task.name for task in spec.tasks), "spec.tasks", "name")
+    accepted = before.tasks if before and set(allowed(before, regions)) <= set(here) else ()
     for index, task in enumerate(spec.tasks):
         path = f"spec.tasks[{index}]"
         found += _task(task, path)
-        found += _feasible(task, path, allowed(spec, regions), summaries)
+        if not any(_asks_alike(task, other) for other in accepted):  # its nodes may be gone for a while
+            found += _feasible(task, path, here, summaries)
     return found
 
 
@@ -271,6 +275,11 @@ def _constraints(task: objects_pb2.Task, path: str) -> Mistakes:
     yield from contradictions(task, path)
     if len(task.topology_spread) > MOST_TOPOLOGY_RULES:
         yield Mistake(f"{path}.topologySpread", f"at most {MOST_TOPOLOGY_RULES} rules are allowed")
+
+
+def _asks_alike(task: objects_pb2.Task, other: objects_pb2.Task) -> bool:
+    """Whether the same nodes, as far as `_feasible` looks at them, could hold both."""
+    return task.resources.requests == other.resources.requests and set(task.gpu_models) == set(other.gpu_models)
 
 
 def _feasible(

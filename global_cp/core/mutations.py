@@ -142,16 +142,17 @@ def _apply_workload(
         goes_on = jobs.corrected(before, status, wanted.spec)
         wanted.spec.resumed = before.metadata.generation + 1 if goes_on else before.spec.resumed
     regions = {region.metadata.name: region for region in world.records.regions}
-    mistakes = mistakes_in_workload(wanted, regions, world.summaries, world.zones)
+    old = before.spec if before is not None else None
+    mistakes = mistakes_in_workload(wanted, regions, world.summaries, world.zones, old)
     mistakes += [
         *_tenant_mistakes(world, metadata.tenant, "metadata.tenant"),
-        *_strategy_mistakes(world, wanted.spec, before.spec if before else None),
+        *_strategy_mistakes(world, wanted.spec, old),
         *mistakes_in_notify(wanted.spec, world.webhooks),
     ]
-    if before is None or times(before.spec) != times(wanted.spec):  # what was feasible may be applied again
+    if old is None or times(old) != times(wanted.spec):  # what was feasible may be applied again
         mistakes += missed(wanted.spec, now_ms)
     verdict = world.recovery.verdict(wanted)
-    if recovery.refused(wanted.spec, before.spec if before else None, verdict):
+    if recovery.refused(wanted.spec, old, verdict):
         mistakes.append(Mistake("spec.recovery", str(verdict)))
     if before is not None and before.spec.type != wanted.spec.type:
         mistakes.append(Mistake("spec.type", "cannot be changed; delete the workload and create it anew"))
