@@ -57,13 +57,14 @@ class Machine:
         return out
 
     def next_deadline(self) -> int | None:
-        """With every lane taken nothing but an answer can move things."""
+        """With every lane taken nothing but an answer can move things; nor a topic whose plan waits for another's."""
         reign = self._reign
         if reign is None or not reign.free_lanes:
             return None
         if self._now_ms < reign.pause_until_ms:
             return reign.pause_until_ms
-        return min([at for topic in reign.topics if (at := topic.deadline()) is not None], default=None)
+        due = [(topic.deadline(), topic in reign.held_up) for topic in reign.topics]
+        return min((at for at, held in due if at is not None and not (held and at <= self._now_ms)), default=None)
 
     def _won(self, event: events.LeadershipWon, out: list[Command]) -> None:
         reign = self._reign_of(event.authority)
@@ -163,6 +164,7 @@ class Machine:
     def _fill_lanes(self, out: list[Command]) -> None:
         reign = self._reign
         if reign and self._now_ms >= reign.pause_until_ms:
+            reign.held_up.clear()
             while reign.free_lanes and self._take_one(reign, out):
                 pass
 
@@ -176,6 +178,7 @@ class Machine:
             commit = reign.send(self._plans + 1, topic, proposal)
             if commit is None:
                 topic.settled(proposal.item, Rejected("sealed"), out)  # not sent: planned again after the other
+                reign.held_up.append(topic)
                 continue
             self._plans += 1
             out.append(commit)

@@ -82,6 +82,7 @@ class Reign:
         ]
         self.free_lanes = list(range(settings.lanes))
         self.busy_keys: set[bytes] = set()  # of the plans in flight
+        self.held_up: list[Topic] = []  # by a plan in flight: what they wanted last has a key of it
         self.pause_until_ms = 0
         self.unpublished: list[Publish] = []
         self._in_flight: dict[int, InFlight] = {}

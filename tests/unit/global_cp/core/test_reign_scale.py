@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from atoll.api.v1 import objects_pb2
+from atoll.api.v1 import global_pb2, objects_pb2
 from global_cp.core.budgets import Budgets
 from global_cp.core.commands import Command
 from global_cp.core.events import Event
@@ -187,3 +187,33 @@ def test_a_session_that_ends_while_it_is_told_everything_is_told_no_more() -> No
     share = core.records.shares.get("north", "acme", "w0")
     assert share is not None
     core.say(3, workload=report(share, desired=1, bound=1))
+
+
+def test_a_topic_that_waits_for_its_own_plan_asks_for_no_turn_before_that_is_settled() -> None:
+    """While the store is silent: else a leader with a free lane would plan the same a thousand times a second."""
+    core = core_of_many()
+    core.settings = replace(SETTINGS, lanes=2)
+    core.machine = Machine(core.settings)
+    core.elect()
+    core.connect(1)
+    core.hold_commits = True
+    core.start(global_pb2.ScaleWorkloadRequest(tenant="acme", name="w7", replicas=0))
+    core.release(1)
+    core.crash(applied=0)  # its share is not told
+    core.elect()
+    core.pass_time(1_000)
+    turns, handle = [0], core.machine.handle
+
+    def counted(event: Event, now_ms: int) -> list[Command]:
+        turns[0] += 1
+        return handle(event, now_ms)
+
+    core.machine.handle = counted  # type: ignore[method-assign]
+    core.pass_time(5_000)
+    assert core.held and turns[0] < 20
+    core.hold_commits = False
+    core.release()
+    core.pass_time(1_000)
+    share = core.records.shares.get("north", "acme", "w7")
+    assert share is not None and not share.spec.tasks[0].replicas
+    core.clean()
