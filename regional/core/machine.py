@@ -131,7 +131,7 @@ class Machine:
 
     def _lose(self, state: State, turn: Turn) -> None:
         """Forgets everything: only the store knows what the next leader does. Agents say hello again, callers ask."""
-        self.state = None
+        self.state, self._reporter = None, Reporter(0)
         authority.deny_all(state, turn)
 
     # ---- lanes

@@ -1,7 +1,10 @@
 """What the global plane is told of a region: numbers that are remembered are as if counted anew."""
 
+import gc
+
 from atoll.model.resources import Vector
 from regional.core import events, reports
+from regional.core.queue import SchedulingClass
 from tests.support.regional_world import RegionalWorld, task
 
 LARGE, SMALL = Vector(10_000, 10_240), Vector(4_000, 4_096)
@@ -94,6 +97,21 @@ def test_amounts_of_what_waits_are_told_anew_when_they_change() -> None:
     assert [_told_of(world, name) for name in "abcd"] == [[("InsufficientCpu", 1, lacks + "2")]] * 4
     assert len(world.decisions()) == decided, "and nobody was tried again for it"
     world.check()
+
+
+def test_who_is_to_be_looked_at_again_goes_with_the_reign() -> None:
+    world = RegionalWorld(refreshed_reasons=1)
+    world.win()
+    world.uplink()
+    world.grant("acme", Vector(1_000_000, 1_000_000), seq=1)
+    session = world.join("n1", capacity=SMALL)
+    for number in range(4):
+        world.share(f"of-this-reign{number}", task(cpu=8_000))
+    world.advance(2_000, beating=[session])
+    world.tell(events.LeadershipLost("lease"))
+    gc.collect()
+    known = (thing for thing in gc.get_objects() if isinstance(thing, SchedulingClass))
+    assert not [cls for cls in known if cls.workload.startswith("of-this-reign")]
 
 
 def test_many_workloads_are_reported_in_parts_and_all_of_them() -> None:
