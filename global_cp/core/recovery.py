@@ -6,8 +6,9 @@ its own replicas and those of every other such service of its priority or a high
 that are left. Room is what nodes that take work have, headroom included, less what work of its priority or a higher one
 asks for, less what other tenants have protected: lower priorities give way. Those who leave X compete: any set of
 regions must have room for all who could go nowhere else (Hall's condition), here for the service's own regions, alone
-and joined with those of each competitor. That is by dimension and as if replicas could be cut; beside it each replica
-must fit some node. Nothing is reserved by it, and a tenant's quota moves with its work.
+and joined with those of each competitor; who could go to no region at all takes no room. That is by dimension and as if
+replicas could be cut; beside it each replica must fit some node. What a cordoned region has stays there when another is
+lost. Nothing is reserved by it, and a tenant's quota moves with its work.
 
 Cost: only services that ask for it are looked at, `recovery_batch` at a time, when something they rest on changed.
 """
@@ -181,13 +182,14 @@ class Recovery:
             groups[leaver] = left
 
     def _note_coming(self, path: WorkloadPath) -> None:
-        self._coming.pop(path, None)
+        before = self._coming.pop(path, None)
         workload = self._records.workloads.get(*path)
         if path in self._verdicts and workload is not None:
             shares = [share for share in self._records.shares_of(*path).values() if not share.removed]
             left = demand(workload.spec) - total([share_demand(share) for share in shares])
             if left := left.at_least(NOTHING):
                 self._coming[path] = self._leaver(workload.spec), left
+        self._stale |= self._coming.get(path) != before
 
     def _leaver(self, spec: objects_pb2.WorkloadSpec) -> Leaver:
         return Leaver(tuple(sorted(allowed(spec, self._regions))), spec.priority)
@@ -219,7 +221,8 @@ class Recovery:
         """Why not all of it could run without this region; None: it could."""
         left = [region for region in here if region != lost and self._takes(region)]
         shares = self._records.shares_of(workload.metadata.tenant, workload.metadata.name)
-        staying = [share for region, share in shares.items() if region in left and not share.removed]
+        kept = [region for region in here if region != lost and self._keeps(region)]
+        staying = [share for region, share in shares.items() if region in kept and not share.removed]
         leaving = (demand(workload.spec) - total([share_demand(share) for share in staying])).at_least(NOTHING)
         if not leaving:
             return None
@@ -261,7 +264,8 @@ class Recovery:
                 groups[key] = groups.get(key, NOTHING) + asked
         worst = NOTHING
         for together in self._sets(lost, left, groups):
-            need = leaving + total([asked for key, asked in groups.items() if self._go(key, lost) <= together])
+            rivals = [asked for key, asked in groups.items() if (go := self._go(key, lost)) and go <= together]
+            need = leaving + total(rivals)
             room = total([self._room(region, priority, tenant) for region in sorted(together)])
             worst = worst.at_least(_of(leaving, need - room))
         return worst
@@ -292,6 +296,11 @@ class Recovery:
     def _takes(self, region: str) -> bool:
         record = self._regions[region]
         return record.state == ACTIVE and not record.cordoned
+
+    def _keeps(self, region: str) -> bool:
+        """Whether what it has may stay, though it takes no more."""
+        record = self._regions[region]
+        return record.state == ACTIVE and not record.draining
 
 
 _UNKNOWN = objects_pb2.RegionSummary()

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Invalid
+from atoll.lane import Rejected
 from atoll.model.resources import NOTHING, Vector
 from global_cp.config import CoreSettings
+from global_cp.core import events
 from tests.support.global_core import GlobalCore, report, workload
 
 REAL_TIME, LOW = objects_pb2.PRIORITY_REAL_TIME, objects_pb2.PRIORITY_LOW
@@ -111,6 +113,25 @@ def test_those_who_leave_one_region_compete_for_the_others(core: GlobalCore) -> 
     assert (condition(core, "one") or ())[:1] == (True,), "for the other goes east"
 
 
+def test_who_may_go_nowhere_takes_nobodys_room(core: GlobalCore) -> None:
+    core.apply(service("bound", 5, recovery=PREFERRED, regions=["north"]))
+    assert not accepted(core.apply(service(replicas=3, regions=["north", "west"]))).warnings
+    assert (condition(core) or ())[:1] == (True,)
+    core.apply(service("free", 6, regions=["north", "west"]))
+    found = condition(core)
+    assert found is not None and found[2].startswith("if north is lost, 1 replica"), "of those who may go west alone"
+
+
+def test_what_runs_in_a_cordoned_region_stays_when_another_is_lost(core: GlobalCore) -> None:
+    even = {"regions": ["north", "west"], "spread": objects_pb2.Spread(strategy=objects_pb2.SPREAD_STRATEGY_EVEN)}
+    core.apply(service(replicas=4, **even))
+    core.ask(global_pb2.UpdateRegionRequest(name="west", cordoned=True))
+    found = condition(core)
+    assert found is not None and found[2].startswith("if north is lost, 2 replicas"), "not the two in the west"
+    core.ask(global_pb2.UpdateRegionRequest(name="west", draining=True))
+    assert (condition(core) or ())[2].startswith("if north is lost, 4 replicas"), "they leave it anyway"
+
+
 @pytest.mark.parametrize("before", [0, 1])
 def test_what_is_admitted_counts_before_a_region_is_told_of_it(before: int) -> None:
     core = three_regions(lanes=2)
@@ -142,6 +163,23 @@ def test_what_is_admitted_may_go_to_a_region_that_comes_meanwhile() -> None:
     assert not accepted(core.ask(two)).warnings
     core.hold_commits = False
     core.release()
+
+
+def test_what_was_to_come_and_never_came_takes_no_room(core: GlobalCore) -> None:
+    core.apply(service("one", 5, regions=["north", "west"]))
+    core.hold_commits = True
+    core.start(global_pb2.ApplyWorkloadRequest(workload=service("two", 5, regions=["north", "west"])))
+    core.release(1)  # it is admitted, and about to be shared out
+    core.say(1, summary=summary(3))  # so that all are looked at
+    core.pass_time(6_000)
+    core.start(global_pb2.DeleteWorkloadRequest(tenant="acme", name="two"))
+    (shares,) = core.held
+    assert shares.plan.operation == "SET-SHARE"
+    core.held.clear()
+    core.hold_commits = False
+    core.post(events.PlanSettled(shares.plan_id, Rejected("sealed"), core.now_ms))
+    assert not core.records.shares_of("acme", "two") and core.records.workloads.get("acme", "two") is None
+    assert (condition(core, "one") or ())[:1] == (True,)
 
 
 def test_only_who_asks_is_looked_at(core: GlobalCore) -> None:
