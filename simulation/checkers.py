@@ -19,6 +19,7 @@ from atoll.model.slots import AttemptId, SlotName, attempt_id, slot_name
 from atoll.store import keys
 from atoll.store.memory_state import MemoryState
 from atoll.store.store import Batch, Change
+from simulation import recovery
 from simulation.jobs import JobChecks
 from simulation.violated import Violated
 
@@ -85,6 +86,7 @@ class Checkers:
                 self._look_at_grant(change, parts[4].decode(), parts[3].decode())
             elif parts[2] == b"status":
                 self.jobs.status(change)
+                recovery.look_at_status(self._world, change)
             return
         kind, region = parts[3], parts[2].decode()
         if kind == b"slot":

@@ -24,6 +24,7 @@ from regional.config import CoreSettings
 from regional.core.machine import Machine
 from simulation import jobs, rules, schedules
 from simulation.quotas import Quotas, may_burst
+from simulation.recovery import Losses
 from simulation.rules import Ground
 
 if TYPE_CHECKING:
@@ -304,7 +305,7 @@ class _GlobalView:
             if missing := self._workload(path, workload):
                 return missing
         missing = schedules.missing(self.world, self.workloads) or self.world.receiver.missing()
-        return missing or self._tokens() or self._admitted() or self._quotas()
+        return missing or self._tokens() or self._admitted() or self._quotas() or self._losses()
 
     def _workload(self, path: Workload, workload: objects_pb2.Workload) -> str:
         if workload.metadata.deleted_ms:
@@ -387,3 +388,10 @@ class _GlobalView:
     def _quotas(self) -> str:
         quotas = Quotas(self.tenants, self.workloads, self.budgets, self.slices, self.regions)
         return quotas.missing()
+
+    def _losses(self) -> str:
+        if not self.world.shape.features.recovery:
+            return ""  # nobody asks
+        nodes = {view.region: list(view.records.values()) for view in self.regions}
+        state = self.world.global_state
+        return Losses(self.workloads, self.tenants, self.places, self.shares, nodes, state).missing()

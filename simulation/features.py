@@ -26,6 +26,7 @@ class Features:
     policies: bool = False  # of placement, made, promoted, tried in a region and rolled back
     notices: bool = False  # jobs whose ends are told to a web server
     burst: bool = False  # tenants that may use more than their quota for low work, and have less quota
+    recovery: bool = False  # services that ask for room should any one region be lost, where there are several
 
 
 NO_FEATURES = Features()

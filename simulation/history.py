@@ -18,6 +18,7 @@ STEP_MS = 2_000
 SHORT_VALIDITY_MS = 240_000  # of slices, in some histories: they freeze when the global plane is long away
 WITH_JOBS = 0.5  # of the histories have jobs
 EVENING_OUT = 0.4  # of the histories have regions that move replicas to even out their nodes
+TURNS = 3  # of regions in peace, that open or close all their nodes, where verdicts follow from rooms
 ALONE = 0.3  # of the histories have their regions converge once while the global plane is away
 
 
@@ -58,17 +59,11 @@ def run(
     features = draw_features(seed) if features is None else features
     shape = replace(shape, regions=regions or shape.regions, jobs=with_jobs, evens_out=evens_out, features=features)
     world = World(seed, faults, shape)
-    failure = ""
     gc.disable()  # a history is short, and most of what it makes stays until its end
     try:
         world.begin()
         world.kernel.run(events=events)
-        if alone:
-            world.heal(with_global=False)
-            failure = converge(world, regions_converged, "without the global plane")
-        if not failure:
-            world.heal()
-            failure = converge(world, converged, "after the last fault")
+        failure = _peace(world, alone)
     except AssertionError as error:
         failure = f"{error}\n{traceback.format_exc(limit=-6)}"
     finally:
@@ -87,6 +82,21 @@ def run(
         seen=tuple(sorted((what, count) for what, count in world.checkers.seen.items() if count)),
         failure=failure,
     )
+
+
+def _peace(world: World, alone: bool) -> str:
+    """Faults stop; `alone`: for the regions first. What is missing then, or nothing."""
+    if alone:
+        world.heal(with_global=False)
+        if failure := converge(world, regions_converged, "without the global plane"):
+            return failure
+    world.heal()
+    failure = converge(world, converged, "after the last fault")
+    for _ in range(TURNS if world.shape.features.recovery else 0):
+        if not failure:
+            world.operators.turn_a_region()  # rooms change, and nothing else does
+            failure = converge(world, converged, "after a region has opened or closed its nodes")
+    return failure
 
 
 def _shape(rng: random.Random) -> Shape:

@@ -84,6 +84,13 @@ class Operators:
             request.remove_taints.add(key="broken")
         self.want(request)
 
+    def turn_a_region(self) -> None:
+        """All nodes of a region take no more work; or all do again, where none does."""
+        nodes = self.world.nodes_of[self.world.kernel.random.choice(self.world.regions)]
+        duty = SERVE if all(node in self._out for node in nodes) else CORDON
+        for node in nodes:
+            self.want(regional_pb2.UpdateNodeRequest(region=node.region, name=node.name, reason="upgrade", duty=duty))
+
     def want(self, request: Request) -> None:
         self._asked += 1
         request.request_id = f"node-change-{self._asked}"

@@ -12,6 +12,7 @@ from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.store import keys
 from atoll.store.store import Batch, Change
 from global_cp.core import transactions
+from simulation import recovery
 from simulation.schedules import ScheduleChecks
 from simulation.users import Call
 from simulation.violated import Violated
@@ -110,6 +111,7 @@ class Promises:
             case _:
                 raise Violated(f"I11: workload {path} changed, and nobody asked for it")
         self._world.checkers.jobs.accepted(after)
+        recovery.look_at_admission(before, after)
         if not done or (named.tenant, named.name) != path:
             raise Violated(f"I11: workload {path} has become what nobody asked for")
         if before is not None and before.metadata.deleted_ms and not after.metadata.deleted_ms:
@@ -245,4 +247,4 @@ def wish(spec: objects_pb2.WorkloadSpec) -> tuple[object, ...]:
         for task in spec.tasks
     ]
     spread = spec.spread.SerializeToString(deterministic=True)
-    return (spec.type, spec.priority, spec.run_class, tuple(spec.regions), spread, tuple(tasks))
+    return (spec.type, spec.priority, spec.run_class, spec.recovery, tuple(spec.regions), spread, tuple(tasks))

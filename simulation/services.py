@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from atoll.api.v1 import objects_pb2
 from atoll.model.resources import Vector
-from simulation import rules
+from simulation import recovery, rules
 from simulation.operators import COUNTRIES, COUNTRY
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def draw(world: "World", tenant: str, name: str) -> objects_pb2.Workload:
     spread(rng, world.regions, spec)
     rules.draw(world, task)
     world.policies.name_one(task)
+    recovery.draw(world, spec)
     return objects_pb2.Workload(metadata=objects_pb2.Metadata(tenant=tenant, name=name), spec=spec)
 
 

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.errors import Busy, OutcomeUnknown, Unavailable
 from atoll.model.resources import Vector
-from simulation import jobs, protection, rules, services
+from simulation import jobs, protection, recovery, rules, services
 from simulation.services import MOST_REPLICAS, PREFERRED
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class Users:
         elif self.world.kernel.chance(0.5):
             services.spread(self.world.kernel.random, self.world.regions, workload.spec)
             rules.draw(self.world, task)
+            recovery.draw(self.world, workload.spec)
         self._apply(workload)
 
     def _apply(self, workload: objects_pb2.Workload) -> None:

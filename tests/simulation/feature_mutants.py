@@ -8,11 +8,13 @@ import pytest
 from atoll.api.v1 import objects_pb2
 from atoll.model.accounts import ByAccount
 from atoll.model.resources import NOTHING
+from global_cp.core import recovery
 from global_cp.core.budgets import Budgets
 from global_cp.core.entitlements import AccountClaims
 from global_cp.core.events import Notified
 from global_cp.core.notices import Notices
 from global_cp.core.policy_rollout import PolicyRollout
+from global_cp.core.recovery import Recovery
 from regional.core import filters, neighbours, protection, removal, scores
 from regional.core.ledger import UNLIMITED, TenantAccount
 from regional.core.state import State
@@ -23,6 +25,8 @@ from tests.simulation.reservation_mutants import MUTANTS as MUTANTS
 RULES, GPUS = Features(rules=True), Features(gpus=True)
 PROTECTED = Features(protected=True, crowded=True)
 BURST = Features(burst=True, crowded=True)
+RECOVERY = Features(recovery=True)
+RIVALS = Features(recovery=True, flurries=True)
 
 
 @mutant("weight or mode", events=2_000, features=Features(strict=True))
@@ -119,3 +123,35 @@ def burst_that_nobody_uses_never_comes_back(patch: pytest.MonkeyPatch) -> None:
         return claim._replace(needed=claim.needed.at_least(claim.granted))
 
     patch.setattr(AccountClaims, "of_burst", at_least_as_now)
+
+
+@mutant("recovery: ", features=RECOVERY, events=4_000, regions=3)
+def a_verdict_stands_whatever_becomes_of_the_room(patch: pytest.MonkeyPatch) -> None:
+    """Regions that say other sums of their nodes are no reason to look again."""
+    propose = Recovery.propose
+
+    class AsBefore(list[Any]):
+        def __ne__(self, other: object) -> bool:
+            return False
+
+    def without(self: Recovery, *args: Any) -> Any:
+        if self._seen and None not in self._verdicts.values():
+            self._seen = AsBefore(self._seen)
+        return propose(self, *args)
+
+    patch.setattr(Recovery, "propose", without)
+
+
+@mutant("recovery: ", features=RIVALS, events=4_000, regions=2, jobs=False, operator_every_ms=0)
+def a_verdict_rests_on_its_own_service_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Recovery, "_rests_on_another", lambda self: None)
+
+
+@mutant("recovery: ", features=RIVALS, events=4_000, regions=2, jobs=False, operator_every_ms=0)
+def nobody_else_leaves_the_lost_region(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Recovery, "_go", lambda self, leaver, lost: frozenset())
+
+
+@mutant("recovery: ", features=RECOVERY, events=4_000, regions=2)
+def what_is_required_is_only_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(recovery, "refused", lambda wanted, before, verdict: False)

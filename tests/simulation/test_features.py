@@ -20,6 +20,8 @@ SEEN = {
     "policies in force",
     "decided by a policy",
     "ends of jobs told",
+    "told that regions may be lost",
+    "told that a region may not be lost",
 }
 
 
