@@ -6,7 +6,10 @@ nothing of it is bound anywhere. At every answer: what it promises is recorded a
 request id has the same answer. So no accepted change is ever lost, done twice, or undone by a later leader.
 """
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal
+
+from google.protobuf.message import Message
 
 from atoll.api.v1 import global_pb2, objects_pb2
 from atoll.store import keys
@@ -52,12 +55,14 @@ class Promises:
     def look(self, batch: Batch) -> None:
         recorded = [self._recorded(change) for change in batch.changes if change.key.startswith(b"/g/request/")]
         calls = [call for call in recorded if call is not None]
-        by_workload = {workload_of(call): call for call in calls}
+        by_workload: defaultdict[tuple[str, str] | None, list[Call]] = defaultdict(list)
+        for call in calls:
+            by_workload[workload_of(call)].append(call)
         request = calls[0] if len(calls) == 1 else None  # only those about workloads share a revision
         for change in batch.changes:
             _, _, kind, *path = change.key.decode().split("/")
             if kind == "workload":
-                self._workload((path[0], path[1]), change, by_workload.get((path[0], path[1])))
+                self._workload((path[0], path[1]), change, by_workload[path[0], path[1]])
             elif kind == "region":
                 self._region(change, request)
             elif kind == "tenant":
@@ -76,7 +81,8 @@ class Promises:
             raise Violated(f"I11: request {request_id} was asked by nobody")
         return call
 
-    def _workload(self, path: tuple[str, str], change: Change, call: Call | None) -> None:
+    def _workload(self, path: tuple[str, str], change: Change, calls: list[Call]) -> None:
+        """Of several requests about it in one revision all but one found that there was nothing to change."""
         before = self.workloads.pop(path, None)
         if change.item is None:
             if before is None or not before.metadata.deleted_ms:
@@ -86,7 +92,21 @@ class Promises:
             self.forgotten.add(before.metadata.uid)
             return
         after = self.workloads[path] = objects_pb2.Workload.FromString(change.item.value)
-        asked = call.request if call else None
+        requests: list[Message | None] = [call.request for call in calls] or [None]
+        self._world.checkers.jobs.accepted(after)
+        recovery.look_at_admission(before, after)
+        if not any(self._is_done(path, before, after, asked) for asked in requests):
+            raise Violated(f"I11: workload {path} has become what nobody asked for")
+        if before is not None and before.metadata.deleted_ms and not after.metadata.deleted_ms:
+            raise Violated(f"I11: workload {path} is back though its deletion was accepted")
+
+    def _is_done(
+        self,
+        path: tuple[str, str],
+        before: objects_pb2.Workload | None,
+        after: objects_pb2.Workload,
+        asked: Message | None,
+    ) -> bool:
         match asked:
             case global_pb2.ApplyWorkloadRequest():
                 named, done = asked.workload.metadata, wish(after.spec) == wish(asked.workload.spec)
@@ -110,12 +130,7 @@ class Promises:
                 done = bool(after.metadata.deleted_ms) and after.spec == before.spec
             case _:
                 raise Violated(f"I11: workload {path} changed, and nobody asked for it")
-        self._world.checkers.jobs.accepted(after)
-        recovery.look_at_admission(before, after)
-        if not done or (named.tenant, named.name) != path:
-            raise Violated(f"I11: workload {path} has become what nobody asked for")
-        if before is not None and before.metadata.deleted_ms and not after.metadata.deleted_ms:
-            raise Violated(f"I11: workload {path} is back though its deletion was accepted")
+        return done and (named.tenant, named.name) == path
 
     def _may_expire(self, path: tuple[str, str], job: objects_pb2.Workload) -> bool:
         """A job with a time to live that has ended at its present generation; or a run that its schedule ends."""
