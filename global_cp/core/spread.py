@@ -7,6 +7,7 @@ region has said for a while it has no room for. Numbers of room alone move nothi
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -155,27 +156,26 @@ def _pour(amount: int, counts: dict[str, int], room: dict[str, int]) -> int:
 
 def _even(task: Task, at: Sequence[Place], before: Counts, outlook: Outlook) -> dict[str, int]:
     """The level at which all stand alike, but for those that can have no more. The odd ones stay where they are. Where
-    all are full, each has its part of those that wait."""
+    all are full what has a place stays there, and what waits evens them out."""
+    placed = {p.region: max(0, before[p.region] - outlook.stuck.get(p.region, 0)) if p.keeps else 0 for p in at}
     takers = {place.region for place in at if place.takes}
-    full = outlook.full if takers - outlook.full else frozenset()
-    most = {}
-    for place in at:
-        here = before[place.region]
-        stuck = outlook.stuck.get(place.region, 0)
-        if place.takes and place.region not in full:
-            most[place.region] = task.replicas
-        else:
-            most[place.region] = max(0, here - stuck) if place.keeps else 0
-    counts, left, order = dict.fromkeys(before, 0), task.replicas, sorted(most, key=lambda region: most[region])
-    while order and most[order[0]] <= left // len(order):
-        counts[order[0]] = most[order[0]]
-        left -= most[order.pop(0)]
-    if order:
-        level, odd = divmod(left, len(order))
-        rank = {place.region: index for index, place in enumerate(at)}
-        for region in sorted(order, key=lambda region: (-before[region], rank[region])):
-            counts[region] = level + (odd > 0)
-            odd -= odd > 0
+    some_wait = bool(takers) and takers <= outlook.full and sum(placed.values()) < task.replicas
+    open_ = takers if some_wait else takers - outlook.full
+    least = placed if some_wait else dict.fromkeys(placed, 0)
+    most = {region: task.replicas if region in open_ else count for region, count in placed.items()}
+
+    def up_to(level: int) -> dict[str, int]:
+        return {region: max(least[region], min(level, most[region])) for region in placed}
+
+    levels = range(task.replicas + 1)
+    level = bisect_right(levels, task.replicas, key=lambda level: sum(up_to(level).values())) - 1
+    counts, higher = up_to(level), up_to(level + 1)
+    odd = task.replicas - sum(counts.values())
+    rank = {place.region: index for index, place in enumerate(at)}
+    for region in sorted(counts, key=lambda region: (-before[region], rank[region])):
+        if odd and higher[region] > counts[region]:
+            counts[region] += 1
+            odd -= 1
     return counts
 
 

@@ -251,6 +251,28 @@ def test_replicas_that_wait_for_room_move_from_the_even_level_whatever_others_sa
     core.clean()
 
 
+def test_where_all_regions_are_full_no_replica_that_runs_is_given_up_for_evenness() -> None:
+    core = _core(quota=11, north=8, south=2)
+    web = workload(replicas=11, spread=_spread(strategy=EVEN))
+    core.apply(web)
+    _say(core, 1, "north", ready=6)
+    _say(core, 2, "south", ready=2, unplaced=3)
+    core.pass_time(core.settings.overflow_settle_ms + 1_000)
+    assert _told(core) == {"north": 9, "south": 2}
+    _say(core, 1, "north", ready=8, unplaced=1)
+    _say(core, 2, "south", ready=2)
+    core.pass_time(2 * core.settings.overflow_settle_ms)
+    assert _told(core) == {"north": 8, "south": 3}
+    _say(core, 1, "north", ready=8)
+    _say(core, 2, "south", ready=2, unplaced=1)
+    core.pass_time(2 * core.settings.overflow_settle_ms)
+    assert _told(core) == {"north": 8, "south": 3}
+    web.spec.tasks[0].replicas = 10
+    core.apply(web)
+    assert _told(core) == {"north": 8, "south": 2}
+    core.clean()
+
+
 def test_a_gang_that_has_waited_for_room_goes_where_all_of_it_has_some() -> None:
     core = _core(north=3, south=0)
     gang = workload(replicas=3, regions=["north", "south"])

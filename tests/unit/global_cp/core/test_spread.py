@@ -119,6 +119,18 @@ def test_even_is_even_where_no_region_has_room() -> None:
     assert plan(Task(9, EVEN), _open("a", "b", "c"), {"a": 3, "b": 3, "c": 3}, full) == {"a": 3, "b": 3, "c": 3}
 
 
+def test_where_no_region_has_room_what_has_a_place_stays_and_what_waits_makes_it_more_even() -> None:
+    at, full = _open("a", "b"), frozenset("ab")
+    stuck = {"a": 2}
+    assert plan(Task(12, EVEN), at, {"a": 10, "b": 2}, Outlook(stuck=stuck, full=full)) == {"a": 8, "b": 4}
+    assert plan(Task(12, EVEN), at, {"a": 8, "b": 4}, Outlook(stuck={"b": 2}, full=full)) == {"a": 8, "b": 4}
+    assert plan(Task(18, EVEN), at, {"a": 8, "b": 4}, Outlook(stuck={"b": 2}, full=full)) == {"a": 9, "b": 9}
+    assert plan(Task(10, EVEN), at, {"a": 8, "b": 4}, Outlook(stuck={"b": 2}, full=full)) == {"a": 8, "b": 2}
+    assert plan(Task(8, EVEN), at, {"a": 8, "b": 2}, Outlook(full=full)) == {"a": 6, "b": 2}, "and nothing is to wait"
+    kept = [*_open("a"), Place("b", False, True)]
+    assert plan(Task(9, EVEN), kept, {"a": 2, "b": 7}, Outlook(stuck={"a": 1}, full=full)) == {"a": 2, "b": 7}
+
+
 def test_even_is_even_and_moves_as_little_as_it_can() -> None:
     at = _open("a", "b", "c")
     assert plan(Task(7, EVEN), at, {}, Outlook()) == {"a": 3, "b": 2, "c": 2}
