@@ -5,6 +5,7 @@ passing of time, or a region's new summary, may lead to another plan. They are f
 are planned again. Leaves the plan to spread.py.
 """
 
+import itertools
 from collections.abc import Mapping
 
 from atoll.api.v1 import objects_pb2
@@ -24,11 +25,19 @@ class Overflow:
         self._hold_ms = settings.overflow_hold_ms
         self._reports = reports
         self._rooms = rooms
-        self._full_until_ms: dict[WorkloadPath, dict[tuple[str, str], int]] = {}  # workload → (task, region)
+        # workload → (task, region); that of which any was stuck last is the last
+        self._full_until_ms: dict[WorkloadPath, dict[tuple[str, str], int]] = {}
 
     def forget(self, path: WorkloadPath) -> None:
         """The workload is gone."""
         self._full_until_ms.pop(path, None)
+
+    def expire(self, now_ms: int, most: int) -> None:
+        """Forgets up to `most` workloads that count as stuck nowhere any more."""
+        for path in list(itertools.islice(self._full_until_ms, most)):
+            if max(self._full_until_ms[path].values()) > now_ms:
+                return
+            del self._full_until_ms[path]
 
     def outlook(
         self,
@@ -68,9 +77,8 @@ class Overflow:
     def _stuck(self, path: WorkloadPath, task: str, live: Live, now_ms: int) -> dict[str, int]:
         """How many in each region; where any are is full."""
         stuck = {name: self._reports.stuck(share, task, now_ms) for name, share in live.items()}
-        for region, count in stuck.items():
-            if count:
-                self._full_until_ms.setdefault(path, {})[task, region] = now_ms + self._hold_ms
+        if full := {(task, region): now_ms + self._hold_ms for region, count in stuck.items() if count}:
+            self._full_until_ms[path] = self._full_until_ms.pop(path, {}) | full
         return stuck
 
     def _is_full(self, path: WorkloadPath, task: str, region: str, now_ms: int) -> bool:

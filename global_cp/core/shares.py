@@ -114,6 +114,7 @@ class Shares:
             self._workloads[path] = None  # a move under way may go on, or a part of a parallelism is free
 
     def propose(self, now_ms: int, out: list[Command]) -> Proposal | None:
+        self._overflow.expire(now_ms, self._settings.looks_at_once)
         self._look_again(now_ms)
         for path in list(itertools.islice(self._workloads, self._settings.looks_at_once)):
             workload = self._records.workloads.get(*path)

@@ -273,6 +273,23 @@ def test_where_all_regions_are_full_no_replica_that_runs_is_given_up_for_evennes
     core.clean()
 
 
+def test_that_a_region_was_full_is_forgotten_when_it_counts_no_more() -> None:
+    core = _core(north=5, south=5)
+    core.apply(workload(replicas=2, regions=["north", "south"]))
+    _say(core, 1, "north", ready=1, unplaced=1)
+    core.pass_time(2 * core.settings.overflow_settle_ms)
+    assert _told(core) == {"north": 1, "south": 1}
+    assert core.machine.reign is not None
+    remembered = core.machine.reign.shares._overflow._full_until_ms
+    _say(core, 1, "north", ready=1)
+    core.pass_time(core.settings.overflow_hold_ms - 2 * core.settings.overflow_settle_ms)
+    core.tenant("other")
+    assert remembered
+    core.pass_time(2 * core.settings.overflow_settle_ms)
+    core.tenant("another")
+    assert not remembered
+
+
 def test_a_gang_that_has_waited_for_room_goes_where_all_of_it_has_some() -> None:
     core = _core(north=3, south=0)
     gang = workload(replicas=3, regions=["north", "south"])
