@@ -14,6 +14,7 @@ REACH_S = 4.0  # somebody is waiting for the answer
 UNREACHED = (
     "see `atoll context list`; a token is for the port for people (7070), a certificate for the other one (7071)"
 )
+OF_A_WORKLOAD = ("atoll get slots ", "atoll get workload ", "atoll job runs ", "atoll wait ", "atoll why ")  # advice
 
 
 def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -35,7 +36,7 @@ def connected(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
             error.mistakes = tuple(replace(m, path=_as_given(m.path)) for m in error.mistakes)
             if isinstance(error, errors.Unavailable) and error.code == "E5002":
                 error.hint = error.hint or UNREACHED
-            if isinstance(error, errors.NotPlaced) and tenant and " -t " not in error.hint:
+            if tenant and error.hint.startswith(OF_A_WORKLOAD) and " -t " not in error.hint:
                 error.hint += f" -t {tenant}"
             error.__traceback__ = error.__context__ = error.__cause__ = None  # they keep the channel: exit takes 2 s
             raise

@@ -99,10 +99,31 @@ def shortfall(workload: objects_pb2.Workload, stage: str, waited_s: float) -> st
     return "\n  ".join([head, " · ".join(reasons)]) if reasons else head
 
 
+def endless(workload: objects_pb2.Workload) -> str:
+    """Why it is never done; empty: it ends some day."""
+    name = workload.metadata.name
+    if workload.spec.type != objects_pb2.WORKLOAD_TYPE_JOB:
+        return f"{name} is a service: it never ends, so it is never done"
+    if workload.spec.HasField("schedule"):
+        return f"{name} has a schedule: each of its runs ends, and it goes on"
+    return ""
+
+
+def instead_of_done(workload: objects_pb2.Workload, tenant: str) -> str:
+    """The command for what never ends: the runs of a schedule, or until a service serves."""
+    name = workload.metadata.name
+    job = workload.spec.type == objects_pb2.WORKLOAD_TYPE_JOB
+    return _of_tenant(f"atoll job runs {name}" if job else f"atoll wait {name} --for serving", workload, tenant)
+
+
 def advice(workload: objects_pb2.Workload, tenant: str) -> str:
     """The command that tells more: what keeps replicas from a node, or what those that have one do."""
     name = workload.metadata.name
     now = progress(workload, workload.metadata.generation)
     placed = 0 < now.desired <= now.bound
     command = f"atoll get slots {name} -o wide" if placed else f"atoll why {name}"
+    return _of_tenant(command, workload, tenant)
+
+
+def _of_tenant(command: str, workload: objects_pb2.Workload, tenant: str) -> str:
     return command if workload.metadata.tenant == tenant else f"{command} -t {workload.metadata.tenant}"

@@ -152,11 +152,13 @@ class Workloads:
         seen: Callable[[Progress], None] | None = None,
     ) -> objects_pb2.Workload:
         """Returns when it is admitted, bound, started, ready, serving, or (a job) done; or deleted (the last state
-        seen). A document waits for its own generation. `seen` is called at each step. Raises NotPlaced, and
-        JobFailed."""
+        seen). A document waits for its own generation. `seen` is called at each step. Raises NotPlaced, JobFailed,
+        and Invalid where it never ends."""
         document = workload.workload if isinstance(workload, Applied) else workload
         if isinstance(document, str):
             document = await self.get(document, tenant=tenant)
+        if until == progress.DONE and (endless := progress.endless(document)):
+            raise errors.Invalid(endless, hint=progress.instead_of_done(document, self._tenant))
         last = document
         began = asyncio.get_running_loop().time()
         try:

@@ -110,6 +110,6 @@ class Workloads:
         seen: Callable[[Progress], None] | None = None,
     ) -> objects_pb2.Workload:
         """Returns when it is admitted, bound, started, ready, serving, or (a job) done; or deleted (the last state
-        seen). A document waits for its own generation. `seen` is called at each step. Raises NotPlaced, and
-        JobFailed."""
+        seen). A document waits for its own generation. `seen` is called at each step. Raises NotPlaced, JobFailed,
+        and Invalid where it never ends."""
         return wait_for(self._noun.wait(workload, until=until, tenant=tenant, timeout=timeout, seen=seen))

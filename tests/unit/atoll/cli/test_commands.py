@@ -347,10 +347,21 @@ class TestAdvice:
         assert atoll("get", "workloads", "--all-tenants").out.startswith("TENANT  NAME   READY")
 
     def test_a_replica_with_a_node_is_looked_at_there(self, atoll: Run, cluster: FakeCluster) -> None:
-        atoll(*RUN)
-        late = atoll("wait", "hello", "--for", "done", "--timeout", "0.2")
+        atoll("run", "load", "--job", "--", "x")
+        late = atoll("wait", "load", "--for", "done", "--timeout", "0.2")
         assert late.code == 3
-        assert late.err.endswith("Try   atoll get slots hello -o wide\n")
+        assert late.err.endswith("Try   atoll get slots load -o wide\n")
+
+    def test_what_never_ends_is_not_waited_for(self, atoll: Run, cluster: FakeCluster) -> None:
+        atoll("run", "hello", "-t", "shop", "--no-wait", "--", "x")
+        service = atoll("wait", "hello", "-t", "shop", "--for", "done", "--timeout", "1h")
+        assert service.code == 2
+        assert service.err.startswith("Error E1001: hello is a service: it never ends, so it is never done\n")
+        assert service.err.endswith("Try   atoll wait hello --for serving -t shop\n")
+        atoll("run", "load", "--job", "--schedule", "0 3 * * *", "--no-wait", "--", "x")
+        job = atoll("wait", "load", "--for", "done", "--timeout", "1h")
+        assert job.code == 2 and job.err.startswith("Error E1001: load has a schedule: each of its runs ends")
+        assert job.err.endswith("Try   atoll job runs load\n")
 
     def test_an_unreachable_server(self, atoll: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ATOLL_ADDRESS", "127.0.0.1:1")
