@@ -67,11 +67,11 @@ def mistakes_in_workload(
     found += mistakes_in_job(workload, zones)
     found += mistakes_in_spread(spec, regions)
     here = allowed(spec, regions)
-    found += mistakes_in_gang(spec, here, summaries)
+    accepted = before.tasks if before and set(allowed(before, regions)) <= set(here) else ()
+    found += mistakes_in_gang(spec, here, summaries, accepted)
     if not 1 <= len(spec.tasks) <= MOST_TASKS:
         found.append(Mistake("spec.tasks", f"has {len(spec.tasks)} tasks; 1 to {MOST_TASKS} are allowed"))
     found += _unique((task.name for task in spec.tasks), "spec.tasks", "name")
-    accepted = before.tasks if before and set(allowed(before, regions)) <= set(here) else ()
     for index, task in enumerate(spec.tasks):
         path = f"spec.tasks[{index}]"
         found += _task(task, path)

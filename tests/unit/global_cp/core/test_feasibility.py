@@ -5,7 +5,7 @@ from atoll.errors import Invalid
 from atoll.model.resources import Vector
 from global_cp.core.admission import mistakes_in_workload
 from global_cp.core.defaults import complete_workload
-from tests.support.global_core import GlobalCore, workload
+from tests.support.global_core import UNIT, GlobalCore, workload
 from tests.unit.global_cp.core.test_admission import NORTH, ROOM, TASK
 
 
@@ -104,4 +104,23 @@ def test_what_was_feasible_may_be_applied_again_though_its_nodes_are_gone() -> N
     assert isinstance(core.apply(w), Invalid), "it was never asked of south alone"
     w.spec.regions.append("north")
     assert isinstance(core.apply(w), global_pb2.ApplyWorkloadResponse)
+    core.clean()
+
+
+def test_a_gang_may_be_applied_again_though_some_of_its_nodes_are_gone() -> None:
+    core = GlobalCore()
+    core.elect()
+    core.connect(1)
+    core.tenant()
+    room = objects_pb2.RegionSummary(largest_node=(UNIT * 4).to_proto(), capacity=(UNIT * 4).to_proto())
+    core.say(1, summary=room)
+    gang = workload(replicas=4)
+    gang.spec.tasks[0].gang = True
+    assert isinstance(core.apply(gang), global_pb2.ApplyWorkloadResponse)
+    room.capacity.CopyFrom((UNIT * 2).to_proto())
+    core.say(1, summary=room)
+    gang.spec.tasks[0].command[:] = ["another"]
+    assert isinstance(core.apply(gang), global_pb2.ApplyWorkloadResponse)
+    gang.spec.tasks[0].replicas = 5
+    assert isinstance(core.apply(gang), Invalid)
     core.clean()
