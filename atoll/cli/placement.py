@@ -171,9 +171,10 @@ def _next(answer: regional_pb2.SlotWhy) -> list[str]:
 
 def _decision(decision: objects_pb2.Decision) -> list[str]:
     waited = output.span(max(0, decision.decided_ms - decision.queued_ms))
+    avoided = f", {output.visible(decision.avoided)} left out: it failed there" if decision.avoided else ""
     lines = [
         f"  decision {output.visible(decision.id)}: {decision.result}, {waited} after it was queued; "
-        f"{decision.feasible} of {decision.nodes} nodes could take it; policy {decision.policy_revision}"
+        f"{decision.feasible} of {decision.nodes} nodes could take it{avoided}; policy {decision.policy_revision}"
     ]
     lines += [f"    refused: {_reason(reason)}" for reason in decision.filters]
     if decision.scores:

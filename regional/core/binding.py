@@ -80,6 +80,8 @@ class _Batch:
         decision.filters.extend(filling.refusals.reasons)
         decision.scores.extend(self._scores)
         decision.nodes, decision.feasible = len(self.state.nodes), filling.feasible
+        if filling.left_out != NOWHERE:
+            decision.avoided = self.state.table.names[filling.left_out]
 
     @property
     def new_room(self) -> headroom.Room:

@@ -80,6 +80,7 @@ class Filling:
         row.refresh(around.copies)
         self.row = row
         self.avoid = avoid
+        self.left_out = NOWHERE  # the row to avoid, where it is feasible and not the only one
         self.left = count
         self._around = around
         self._topology = row.topology(around) if row.ruled(around) else None
@@ -104,8 +105,8 @@ class Filling:
     def _start(self, count: int, rank: Ranks, around: Around) -> None:
         if self._topology is not None:
             self.feasible = int((rank > LEAST).sum())
-        if self.avoid != NOWHERE and self.feasible > 1:
-            rank[self.avoid] = LEAST
+        if self.avoid != NOWHERE and rank[self.avoid] > LEAST and self.feasible > 1:
+            rank[self.avoid], self.left_out = LEAST, self.avoid
         best = self.row.best(rank, min(count, self.feasible))
         self._candidates = Candidates(self.row, best, count, around.copies, self._single)
         self.ranked = [candidate for _, candidate, _, _ in self._candidates.heap]

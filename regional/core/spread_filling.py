@@ -36,7 +36,7 @@ class SpreadFilling(Filling):
         open_ = topology.takes(cells.domains)
         self.feasible = int(np.add.reduceat(ranked > LEAST, cells.starts, dtype=np.int64)[open_].sum())
         if self.avoid != NOWHERE and rank[self.avoid] > LEAST and self.feasible > int(open_[cells.of(self.avoid)]):
-            rank[self.avoid] = LEAST
+            rank[self.avoid], self.left_out = LEAST, self.avoid
             ranked = rank[cells.order]
         self._cells, self._ranked, self._opened = cells, ranked, dict[int, Candidates]()
         self._rows, self._scores = _best_of_each(cells, ranked)

@@ -3711,6 +3711,7 @@ class Decision(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     PLACED_FIELD_NUMBER: _builtins.int
     PLACED_ON_FIELD_NUMBER: _builtins.int
+    AVOIDED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     generation: _builtins.int
     queued_ms: _builtins.int
@@ -3729,6 +3730,8 @@ class Decision(_message.Message):
     """which controller acts next"""
     feasible: _builtins.int
     nodes: _builtins.int
+    avoided: _builtins.str
+    """of the feasible ones the node that was left out: the replica failed there"""
     @_builtins.property
     def slot(self) -> Global___SlotId: ...
     @_builtins.property
@@ -3768,10 +3771,11 @@ class Decision(_message.Message):
         nodes: _builtins.int = ...,
         placed: _abc.Iterable[_builtins.int] | None = ...,
         placed_on: _abc.Iterable[_builtins.str] | None = ...,
+        avoided: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_revision", b"cache_revision", "decided_ms", b"decided_ms", "feasible", b"feasible", "filters", b"filters", "generation", b"generation", "id", b"id", "next_owner", b"next_owner", "node", b"node", "nodes", b"nodes", "placed", b"placed", "placed_on", b"placed_on", "policy_revision", b"policy_revision", "queued_ms", b"queued_ms", "quota", b"quota", "result", b"result", "scores", b"scores", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "avoided", b"avoided", "cache_revision", b"cache_revision", "decided_ms", b"decided_ms", "feasible", b"feasible", "filters", b"filters", "generation", b"generation", "id", b"id", "next_owner", b"next_owner", "node", b"node", "nodes", b"nodes", "placed", b"placed", "placed_on", b"placed_on", "policy_revision", b"policy_revision", "queued_ms", b"queued_ms", "quota", b"quota", "result", b"result", "scores", b"scores", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

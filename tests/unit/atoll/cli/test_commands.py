@@ -231,7 +231,7 @@ class TestShowing:
         slot = objects_pb2.SlotId(tenant="default", workload="hello", task="main", index=0)
         lacking = objects_pb2.PendingReason(code="InsufficientMemory", nodes=96, message="lack memory")
         score = objects_pb2.NodeScore(node="n1", total=0.5, terms=[objects_pb2.ScoreTerm(name="spread", value=1)])
-        decision = objects_pb2.Decision(id="7-1", result="Bound", nodes=118, feasible=22, scores=[score])
+        decision = objects_pb2.Decision(id="7-1", result="Bound", nodes=118, feasible=22, scores=[score], avoided="n2")
         cluster.region.why.slots.add(id=slot, waiting_ms=42_000, reasons=[lacking], queue_position=3)
         cluster.region.why.slots.add(
             id=slot,
@@ -246,7 +246,7 @@ class TestShowing:
         assert "hello/0  waiting for 42s, 3. in the queue\n  96 nodes lack memory (InsufficientMemory)\n" in out
         assert "hello/0  bound on n1\n" in out
         assert out.count("who acts next") == 1 and "\n  who acts next: nobody: it serves\n" in out
-        assert "22 of 118 nodes could take it" in out
+        assert "; 22 of 118 nodes could take it, n2 left out: it failed there; policy" in out
         assert len(json.loads(atoll("why", "hello", "-o", "json").out)["items"]) == 2
 
     def test_why_tells_alike_replicas_together(self, atoll: Run, cluster: FakeCluster) -> None:

@@ -190,3 +190,24 @@ def test_what_never_could_start_is_a_try_too(world: RegionalWorld) -> None:
     world.share("job", task(retries=_retries(0)), type=JOB)
     _fail(world, session, code=-1, reason="StartFailed")
     assert [s.exit.reason for s in world.slots(DONE)] == ["StartFailed"]
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_decision_tells_which_of_the_nodes_that_could_was_left_out(world: RegionalWorld, spread: bool) -> None:
+    sessions = {name: world.join(name, labels={"zone": name}) for name in ("n1", "n2", "n3")}
+    rules = [objects_pb2.TopologySpread(within="zone", max_skew=2)] if spread else []
+    world.share("job", task(retries=_retries(9), topology_spread=rules), type=JOB)
+    (first,) = world.slots()
+    _fail(world, sessions[first.node])
+    world.advance(6_000, beating=sessions.values())
+    before, after = (d for d in world.decisions() if d.result == "Bound")
+    assert not before.avoided and after.avoided == first.node
+    assert after.feasible == 3 and {score.node for score in after.scores} == set(sessions) - {first.node}
+
+
+def test_the_only_node_that_could_is_not_left_out(world: RegionalWorld) -> None:
+    session = world.join("n1")
+    world.share("job", task(retries=_retries(9)), type=JOB)
+    _fail(world, session)
+    world.advance(6_000, beating=[session])
+    assert [(d.avoided, d.node) for d in world.decisions() if d.result == "Bound"] == [("", "n1")] * 2
