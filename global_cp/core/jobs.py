@@ -104,10 +104,8 @@ def _task(
         task.CopyFrom(before)
     upstream = [others[name] for name in spec.depends_on if name in others]
     lost = [each.task for each in upstream if each.phase in T_OVER and each.phase != T_SUCCEEDED]
-    if task.phase == T_SKIPPED and task.reason == UPSTREAM_FAILED and not lost:
-        task = objects_pb2.TaskStatus(
-            task=spec.name, phase=T_PENDING, digest=digest
-        )  # what it was skipped for runs anew
+    if task.phase == T_SKIPPED and task.reason == UPSTREAM_FAILED and not lost:  # what it was skipped for runs anew
+        task = objects_pb2.TaskStatus(task=spec.name, phase=T_PENDING, digest=digest)
     if task.phase in T_OVER and task.phase not in (T_FAILED, T_STOPPED):
         return task
     if task.phase == T_PENDING:
