@@ -61,7 +61,7 @@ SENTENCES = {
     PROTECTED: "the rest of the region is kept for tenants that have it protected",
     NO_NODES: "the region has no nodes",
     QUOTA: "the tenant's share of this region is used up",
-    SLICE_AWAITED: "none of the tenant's quota has come to this region yet",
+    SLICE_AWAITED: "none of the tenant's quota is in this region: it is on its way, or used up elsewhere",
     GANG_ROOM: "all replicas of the gang need room at once",
     GANG_RESERVING: "room for the gang is being reserved",
     PREEMPTING: "room is being made by stopping what gives way: lower priorities, or burst",

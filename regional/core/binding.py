@@ -28,7 +28,7 @@ from regional.core.classes import together
 from regional.core.commands import Journal, SendToNode
 from regional.core.filters import Cure
 from regional.core.gpus import Devices
-from regional.core.ledger import TenantAccount
+from regional.core.ledger import SLICE_AWAITED, TenantAccount
 from regional.core.node_table import NOWHERE
 from regional.core.placement import Filling
 from regional.core.queue import SchedulingClass
@@ -38,7 +38,6 @@ from regional.core.state import State, Turn
 from regional.core.transactions import Bind, Binding
 
 _QUOTA_CURES, _SLICE_CURES = frozenset({Cure.QUOTA}), frozenset({Cure.QUOTA, Cure.SLICE})
-SLICE_AWAITED = explain.reason(explain.SLICE_AWAITED)
 TURN_CURES = frozenset({Cure.REPLICAS})
 AT_PARALLELISM = explain.reason(explain.PARALLELISM)
 
@@ -197,9 +196,8 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
     account = state.account(cls.tenant)
     payer, affordable = account.payer(cls.request.vector, cls.may_burst)
     if not affordable:
-        detail = account.shortage(cls.request.vector, cls.may_burst)
-        known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else SLICE_AWAITED
-        park(state, cls, _QUOTA_CURES if account.mod_revision else _SLICE_CURES, (known,), turn)
+        known = account.refusal(cls.request.vector, cls.may_burst)
+        park(state, cls, quota_cures(account), (known,), turn)
         return
     beside = protection.replicas(state, cls.tenant, cls.request.vector)
     if not beside:
@@ -227,6 +225,11 @@ def _place_some(state: State, batch: _Batch, cls: SchedulingClass, turn: Turn) -
     filling.charged()
 
 
+def quota_cures(account: TenantAccount) -> frozenset[Cure]:
+    """Of what the account cannot pay for. The first slice is one for all that wait: what it lacks is then known."""
+    return _SLICE_CURES if account.awaits_slice else _QUOTA_CURES
+
+
 def park(
     state: State,
     cls: SchedulingClass,
@@ -241,7 +244,7 @@ def park(
         decision.slot.index = next(cls.indices())
         decision.nodes = len(state.nodes)
         turn.do(Journal(decision))
-        if reasons != (SLICE_AWAITED,):  # which comes a moment after a tenant's first workload: no alarm
+        if reasons != (SLICE_AWAITED,):  # which mostly comes a moment later: no alarm
             announce(turn, state, cls.tenant, cls.workload, "NotPlaced", f"{cls.task}: {explain.summary(reasons)}")
     state.queue.park(cls, cures, reasons)
     if cls.may_preempt:

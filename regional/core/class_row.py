@@ -142,7 +142,7 @@ class ClassRow:
     def _forget_reasons(self, before: npt.NDArray[np.int8], refusal: npt.NDArray[np.int8]) -> None:
         """Those of rows that have changed."""
         moved = before != refusal
-        for number in {*before[moved].tolist(), *refusal[moved | (refusal >= FIRST_OF_ROOM)].tolist()}:
+        for number in dict.fromkeys((*before[moved].tolist(), *refusal[moved | (refusal >= FIRST_OF_ROOM)].tolist())):
             self._reasons.pop(number, None)
 
     def _begin(self) -> None:

@@ -26,7 +26,6 @@ T = TypeVar("T")
 Waiting = list[tuple[TaskEntry, list[int]]]
 _UNLIMITED = 1 << 30
 _ROOM = frozenset({Cure.NODES, Cure.RESOURCES})
-_QUOTA = frozenset({Cure.QUOTA})
 
 
 def waiting(gang: GangEntry) -> Waiting:
@@ -51,9 +50,8 @@ def place(state: State, gang: GangEntry, members: Waiting, turn: Turn, search: S
     account = state.account(gang.owner.tenant)
     asked = total([task.request.vector * len(indices) for task, indices in members])
     if not account.affordable(asked, may_burst=False):
-        detail = f"the gang asks for {asked} at once; {account.shortage(asked, may_burst=False)}"
-        known = explain.reason(explain.QUOTA, detail=detail) if account.mod_revision else binding.SLICE_AWAITED
-        return Refusals((known,), _QUOTA)
+        known = account.refusal(asked, may_burst=False, asked=f"the gang asks for {asked} at once; ")
+        return Refusals((known,), binding.quota_cures(account))
     if not protection.replicas(state, gang.owner.tenant, asked):
         return Refusals((protection.reason(state, gang.owner.tenant, asked),), protection.CURES)
     assert gang.cls is not None

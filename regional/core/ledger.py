@@ -13,9 +13,11 @@ from operator import attrgetter
 
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.errors import require
+from atoll.model import explain
 from atoll.model.accounts import BURST, HARD, NONE, Account, ByAccount, by_account, summed
 from atoll.model.resources import NOTHING, Vector, vector
 
+SLICE_AWAITED = explain.reason(explain.SLICE_AWAITED)
 STRICT = objects_pb2.QUOTA_MODE_STRICT
 UNLIMITED = 1 << 30
 Standing = tuple[int, int, ByAccount, ByAccount, ByAccount, ByAccount, ByAccount, Vector]  # epoch, seq, limit … wanted
@@ -109,6 +111,17 @@ class TenantAccount:
     def frozen(self) -> str:
         """For people: empty, or that this is why there is no more."""
         return ", frozen until the global plane renews it" if self.record.frozen else ""
+
+    @property
+    def awaits_slice(self) -> bool:
+        """Nothing of the quota is here at all. That is no verdict on it: a slice may be on its way."""
+        return not (self.ceiling() or self.in_use() or self.record.frozen)
+
+    def refusal(self, request: Vector, may_burst: bool, asked: str = "") -> objects_pb2.PendingReason:
+        """Why no more of `request` may be charged; `asked`: a word on it before the amounts."""
+        if self.awaits_slice:
+            return SLICE_AWAITED
+        return explain.reason(explain.QUOTA, detail=asked + self.shortage(request, may_burst))
 
     def shortage(self, request: Vector, may_burst: bool) -> str:
         """What one more of `request` lacks, for people."""

@@ -32,7 +32,7 @@ def reasons_now(state: State, task: TaskEntry) -> list[objects_pb2.PendingReason
     account = state.account(task.owner.tenant)
     payer, affordable = account.payer(task.request.vector, task.may_burst)
     if not affordable:
-        return [explain.reason(explain.QUOTA, detail=account.shortage(task.request.vector, task.may_burst))]
+        return [account.refusal(task.request.vector, task.may_burst)]
     if not protection.replicas(state, account.tenant, task.request.vector):
         return [protection.reason(state, account.tenant, task.request.vector)]
     room = headroom.room(state)

@@ -59,7 +59,7 @@ def _tell(state: State) -> None:
         state.opened_rows.update(state.freed_rows)
         state.freed_rows.clear()
     for tenant in state.freed_tenants:
-        if state.account(tenant).mod_revision:
+        if not state.account(tenant).awaits_slice:
             parking.happened(Cure.SLICE, tenant)
         parking.happened(Cure.QUOTA, tenant)
     state.freed_tenants.clear()

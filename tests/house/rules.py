@@ -1,8 +1,9 @@
 """House rules that no linter knows, executed. Prints every breach and exits 1 when there is one.
 
 Run by `make check`. The rules: a file stays under 400 lines and a function under 50; a core's machine.py under 200; no
-folder or module is called by a word that says nothing; stored protos have no map<>; a core imports no numpy.random;
-nothing unfinished is checked in; links and paths in *.md lead to a file.
+folder or module is called by a word that says nothing; stored protos have no map<>; a core imports no numpy.random, and
+loops over no set, whose order is another one in every process; nothing unfinished is checked in; links and paths in
+*.md lead to a file.
 """
 
 import ast
@@ -71,6 +72,23 @@ def python_breaches(path: Path, text: str) -> Iterator[str]:
                 yield f"{path}:{node.lineno}: {node.name} has {length} lines, allowed {FUNCTION_LINES}"
         if "core" in path.parts and isinstance(node, ast.Attribute) and ast.unparse(node).endswith("np.random"):
             yield f"{path}:{node.lineno}: a core draws no random numbers"
+        if "core" in path.parts:
+            looped = (over for over in _in_order(node) if _is_set(over))
+            yield from (f"{path}:{over.lineno}: a loop over a set has no order" for over in looped)
+
+
+def _in_order(node: ast.AST) -> list[ast.expr]:
+    """What the node goes through one after the other, with an effect of the order."""
+    if isinstance(node, ast.For):
+        return [node.iter]
+    return [each.iter for each in node.generators] if isinstance(node, ast.ListComp | ast.DictComp) else []
+
+
+def _is_set(node: ast.expr) -> bool:
+    called = node.func if isinstance(node, ast.Call) else None
+    return isinstance(node, ast.Set | ast.SetComp) or (
+        isinstance(called, ast.Name) and called.id in ("set", "frozenset")
+    )
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ def replayed(seed: int, events: int, hash_seed: str) -> dict[str, object]:
     return outcome
 
 
-def test_the_same_seed_is_the_same_history_in_two_processes() -> None:
-    first, second = replayed(3, 3_000, "1"), replayed(3, 3_000, "2")
+@pytest.mark.parametrize("seed", [3, 13, 24, 27])
+def test_the_same_seed_is_the_same_history_in_two_processes(seed: int) -> None:
+    first, second = replayed(seed, 10_000, "1"), replayed(seed, 10_000, "2")
     assert first == second
     assert first["bindings"], "something happened"
 

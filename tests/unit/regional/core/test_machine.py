@@ -247,9 +247,11 @@ def test_the_moment_before_a_tenants_first_slice_is_no_alarm(world: RegionalWorl
     world.share("web", task(), tenant="late")
     what = "workload/late/web"
     assert "NotPlaced" not in world.kinds(what)
-    world.grant("late", Vector(500, 512), seq=1)
+    world.grant("late", Vector(), seq=1)
+    assert "NotPlaced" not in world.kinds(what), "as little as no slice"
+    world.grant("late", Vector(500, 512), seq=2)
     assert world.kinds(what) == ["NotPlaced"], "what was granted is too little: that is worth telling"
-    world.grant("late", Vector(1_000, 512), seq=2)
+    world.grant("late", Vector(1_000, 512), seq=3)
     assert world.kinds(what) == ["NotPlaced", "Bound"]
 
 

@@ -5,7 +5,7 @@ import pytest
 from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.accounts import ByAccount
-from atoll.model.resources import Vector, vector
+from atoll.model.resources import NOTHING, Vector, vector
 from regional.core import events, views
 from regional.core.ledger import TenantAccount
 from tests.support.regional_world import RegionalWorld, task
@@ -201,7 +201,11 @@ def test_why_names_quota_and_nodes(world: RegionalWorld) -> None:
     assert why.on_node[0].code == "InsufficientCpu"
     world.share("db", task(), tenant="none")
     (why,) = views.why(world.state, regional_pb2.WhyRequest(tenant="none", workload="db"), world.now_ms).slots
-    assert [r.code for r in why.reasons] == [explain.QUOTA]
+    assert [r.code for r in why.reasons] == [explain.SLICE_AWAITED]
+    for seq, limit, code in ((1, NOTHING, explain.SLICE_AWAITED), (2, Vector(100), explain.QUOTA)):
+        world.grant("none", limit, seq=seq)
+        (why,) = views.why(world.state, regional_pb2.WhyRequest(tenant="none", workload="db"), world.now_ms).slots
+        assert [r.code for r in why.reasons] == [code]
 
 
 def test_views_show_use_and_waiting_slots(world: RegionalWorld) -> None:
