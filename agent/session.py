@@ -36,7 +36,7 @@ _Call = grpc.aio.StreamStreamCall[agent_pb2.AgentMessage, agent_pb2.RegionMessag
 class _Open:
     number: int
     address: str
-    queue: asyncio.Queue[agent_pb2.AgentMessage]
+    queue: asyncio.Queue[agent_pb2.AgentMessage | None]  # None: it has ended
     left: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = ""
     heard: bool = False
@@ -44,6 +44,11 @@ class _Open:
     def leave(self, reason: str) -> None:
         self.reason = self.reason or reason
         self.left.set()
+
+    def end(self) -> None:
+        """Nothing goes up any more. Where the queue is full nobody waits for it either."""
+        if not self.queue.full():
+            self.queue.put_nowait(None)
 
 
 class Session:
@@ -141,6 +146,7 @@ class Session:
                     await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     call.cancel()
+                    stream.end()
                     reading.cancel()
                     leaving.cancel()
                     await asyncio.gather(reading, leaving, return_exceptions=True)
@@ -164,5 +170,6 @@ class Session:
 
 
 async def _outgoing(stream: _Open) -> AsyncIterator[agent_pb2.AgentMessage]:
-    while True:
-        yield await stream.queue.get()
+    """Until the stream has ended: a call that the region ended leaves behind who still waits for something to send."""
+    while message := await stream.queue.get():
+        yield message
