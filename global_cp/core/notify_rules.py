@@ -39,4 +39,5 @@ def why_not(url: str, webhooks: Sequence[str]) -> str:
         return ""
     if not webhooks:
         return "is not allowed: the global plane's setting webhooks allows none"
-    return f"is not allowed: the global plane's setting webhooks has no prefix of it ({parsed.scheme}://{parsed.host})"
+    server = f"{parsed.scheme}://{parsed.authority}"
+    return f"is not allowed: the global plane's setting webhooks has no prefix of it ({server})"

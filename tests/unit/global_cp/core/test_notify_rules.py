@@ -28,6 +28,11 @@ def test_everything_else_is_denied() -> None:
     assert "names a user" in mistakes("https://u:p@hooks.example.com/atoll/")["spec.notify[0].url"]
 
 
+def test_a_denial_names_the_server_with_its_port() -> None:
+    for server in ("http://127.0.0.1:9000", "https://[::1]:8443", "https://hooks.example.org"):
+        assert f"no prefix of it ({server})" in mistakes(f"{server}/a")["spec.notify[0].url"]
+
+
 def test_what_makes_no_sense_is_told_with_its_path() -> None:
     assert set(mistakes(GOOD, type_=SERVICE)) == {"spec.notify"}
     assert set(mistakes(GOOD, GOOD)) == {"spec.notify[1].url"}
