@@ -33,6 +33,7 @@ GANG_ROOM = "GangNeedsRoom"
 GANG_RESERVING = "GangReserving"
 PREEMPTING = "Preempting"
 PREEMPTED = "Preempted"
+STANDS_FAST = "StandsFast"
 BACK_OFF = "BackOff"
 QUEUED = "Queued"
 PARALLELISM = "Parallelism"
@@ -66,6 +67,7 @@ SENTENCES = {
     GANG_RESERVING: "room for the gang is being reserved",
     PREEMPTING: "room is being made by stopping what gives way: lower priorities, or burst",
     PREEMPTED: "stopped to make room for work of a higher priority",
+    STANDS_FAST: "what gives way, lower priorities or burst, is in its way and not stopped yet",
     BACK_OFF: "pausing before the next try, after a failure or a preemption",
     QUEUED: "waiting for its turn",
     PARALLELISM: "as many of the task run as its `parallelism` allows",

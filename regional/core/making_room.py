@@ -79,6 +79,17 @@ class Search:
         room = self._room(task, bursting, True)
         return room or (self._room(task, rows, False) if self._asker.account == HARD else None)
 
+    def in_the_way(self, task: TaskEntry, most: int) -> Iterator[tuple[NodeEntry, tuple[SlotEntry, ...], bool]]:
+        """Of the `most` nodes that lack least those where there would be room if all that gives way went. With it, be
+        it stopped now or not; and whether what may be stopped now is enough."""
+        state, request = self._state, task.request
+        protected = protection.lacking(state, task.owner.tenant, request.vector)
+        for row in self._rows(task)[:most]:
+            node = state.nodes[state.table.names[row]]
+            entries = tuple(e for _, e in sorted(node.slots.items()) if e.bound and self._asker.may_stop(e))
+            if entries and self._lacks(row, request, protected).met_by([_candidate(e, self._now_ms) for e in entries]):
+                yield node, entries, self._victims(row, task, False) is not None
+
     def _room(self, task: TaskEntry, rows: list[int], burst: bool) -> Room | None:
         while (row := self._cheapest(task, rows, burst)) is not None:
             known = self._known[task, burst]
@@ -131,14 +142,9 @@ class Search:
         return best[1] if best else None
 
     def _victims(self, row: int, task: TaskEntry, burst: bool) -> tuple[Candidate, ...] | None:
-        state, request = self._state, task.request
-        protected = protection.lacking(state, task.owner.tenant, request.vector)
-        amount = Vector(*self._lacking(np.array([row]), request)[0].tolist()).at_least(protected)._replace(gpu_milli=0)
-        lacking = Lacking(amount)
-        if request.vector.gpu_milli:
-            left, may_have = self._left(row), gpus.may_have(state.table, request, np.array([row]))[0]
-            devices = tuple((number, int(left[number])) for number in np.flatnonzero(may_have).tolist())
-            lacking = Lacking(amount, request.vector.gpu_milli, devices)
+        state = self._state
+        protected = protection.lacking(state, task.owner.tenant, task.request.vector)
+        lacking = self._lacks(row, task.request, protected)
         if lacking.met_by(()) and not protected.gpu_milli:
             return ()
         node = state.nodes[state.table.names[row]]
@@ -146,6 +152,14 @@ class Search:
         chosen = choose(self._guard.beyond(task.owner.tenant, found), lacking)
         freed = total([one.vector for one in chosen])
         return chosen if 0 < len(chosen) <= MOST_VICTIMS and protected.gpu_milli <= freed.gpu_milli else None
+
+    def _lacks(self, row: int, request: Request, protected: Vector) -> Lacking:
+        amount = Vector(*self._lacking(np.array([row]), request)[0].tolist()).at_least(protected)._replace(gpu_milli=0)
+        if not request.vector.gpu_milli:
+            return Lacking(amount)
+        left, may_have = self._left(row), gpus.may_have(self._state.table, request, np.array([row]))[0]
+        devices = tuple((number, int(left[number])) for number in np.flatnonzero(may_have).tolist())
+        return Lacking(amount, request.vector.gpu_milli, devices)
 
     def _left(self, row: int) -> Integers:
         """Milli of each device; below zero where more is promised than there is."""
@@ -174,18 +188,29 @@ def candidates(state: State, slots: Mapping[bytes, SlotEntry], asker: Asker, now
     taken = Counter(e.task for e in state.victims.values() if e.marks & UP)
     for key, entry in sorted(slots.items()):
         task = entry.task
-        spec = task.owner.share.spec
         if not asker.may_stop(entry) or key in state.victims:
             continue
         if entry.closing or entry.busy or key in state.releases or entry.status is None or task.gang:
             continue
         if not entry.is_job and entry.marks & UP:
-            allowed = max(1, task.replicas * state.settings.disruption_percent // 100)
-            roomless = task.cls.size if task.cls and task.cls.parked else 0  # to ask for too much is no shield
-            if task.replicas - task.tally.up - roomless + taken[task] >= allowed:
+            down, allowed = disrupted(state, task)
+            if down + taken[task] >= allowed:
                 continue
-        started_ms = entry.status.started_ms if entry.is_job else 0
-        lost_ms = now_ms - started_ms if started_ms else 0
-        left_ms = max(0, (spec.estimate_ms or NEVER_MS) - lost_ms) if entry.is_job else 0
-        owner = (task.owner.tenant, task.owner.name)
-        yield Candidate(key, owner, entry.vector, lost_ms, tuple(entry.record.gpus), left_ms, entry.account == BURST)
+        yield _candidate(entry, now_ms)
+
+
+def disrupted(state: State, task: TaskEntry) -> tuple[int, int]:
+    """How many replicas of a service's task are down by somebody's doing, and how many may be: its budget."""
+    roomless = task.cls.size if task.cls and task.cls.parked else 0  # to ask for too much is no shield
+    down = task.replicas - task.tally.up - roomless
+    return down, max(1, task.replicas * state.settings.disruption_percent // 100)
+
+
+def _candidate(entry: SlotEntry, now_ms: int) -> Candidate:
+    task, spec = entry.task, entry.task.owner.share.spec
+    started_ms = entry.status.started_ms if entry.is_job and entry.status else 0
+    lost_ms = now_ms - started_ms if started_ms else 0
+    left_ms = max(0, (spec.estimate_ms or NEVER_MS) - lost_ms) if entry.is_job else 0
+    owner = (task.owner.tenant, task.owner.name)
+    held = tuple(entry.record.gpus)
+    return Candidate(entry.key, owner, entry.vector, lost_ms, held, left_ms, entry.account == BURST)

@@ -103,6 +103,8 @@ def _of_unplaced(
         return _act(GLOBAL, "gives the region more of the tenant's quota when there is some that is free")
     if explain.QUEUED in codes:
         return _act(REGION, "places it on its turn")
+    if explain.STANDS_FAST in codes:
+        return _act(REGION, "stops what gives way to it as soon as that may be stopped")
     if explain.PARALLELISM in codes:
         return _act(REGION, "places it when another one of its task has ended")
     if (hold := state.hold) and hold.cls is gangs.stands_as(task):

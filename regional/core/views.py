@@ -8,7 +8,7 @@ from atoll.api.v1 import objects_pb2, regional_pb2
 from atoll.model import explain
 from atoll.model.resources import Vector
 from atoll.model.slots import SlotName
-from regional.core import draining, gangs, kept_room, making_way
+from regional.core import draining, gangs, kept_room, making_way, standing_fast
 from regional.core.ailing import ailment
 from regional.core.next_act import next_act
 from regional.core.placement import explain_node
@@ -151,6 +151,9 @@ def _of_task(
         common.queue_position = state.queue.position(cls)
         with kept_room.passing(state, cls, task.owner, now_ms):
             common.reasons.extend(reasons_now(state, task))
+            lacking = any(reason.code in standing_fast.OF_ROOM for reason in common.reasons)
+            if lacking and (waits := standing_fast.reason(state, task, cls, now_ms)):
+                common.reasons.append(waits)
             _explain_node(state, task, request.node, common)
     else:
         _explain_node(state, task, request.node, common)
