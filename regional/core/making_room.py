@@ -186,6 +186,7 @@ def candidates(state: State, slots: Mapping[bytes, SlotEntry], asker: Asker, now
     """What of one node's slots may be stopped for it. A service is left alone while as many of its replicas are down as
     its budget allows; what finds no room is not down by anybody's doing, and one room may need more of them."""
     taken = Counter(e.task for e in state.victims.values() if e.marks & UP)
+    spent: dict[TaskEntry, bool] = {}
     for key, entry in sorted(slots.items()):
         task = entry.task
         if not asker.may_stop(entry) or key in state.victims:
@@ -193,8 +194,10 @@ def candidates(state: State, slots: Mapping[bytes, SlotEntry], asker: Asker, now
         if entry.closing or entry.busy or key in state.releases or entry.status is None or task.gang:
             continue
         if not entry.is_job and entry.marks & UP:
-            down, allowed = disrupted(state, task)
-            if down + taken[task] >= allowed:
+            if task not in spent:
+                down, allowed = disrupted(state, task)
+                spent[task] = down + taken[task] >= allowed
+            if spent[task]:
                 continue
         yield _candidate(entry, now_ms)
 
