@@ -6,7 +6,7 @@ from atoll.api.v1 import objects_pb2
 from atoll.model.accounts import may_burst
 from atoll.model.resources import NOTHING, Vector, vector
 
-_OVER = (
+TASK_OVER = (
     objects_pb2.TASK_PHASE_SUCCEEDED,
     objects_pb2.TASK_PHASE_FAILED,
     objects_pb2.TASK_PHASE_SKIPPED,
@@ -33,7 +33,7 @@ def ended(spec: objects_pb2.WorkloadSpec, job: objects_pb2.JobStatus) -> Ended:
     """By a job's status of this very spec: all replicas of a task that is over, else those that have ended for good."""
     said = {task.task: task for task in job.tasks}
     return {
-        task.name: task.replicas if status.phase in _OVER else status.succeeded + status.failed
+        task.name: task.replicas if status.phase in TASK_OVER else status.succeeded + status.failed
         for task in spec.tasks
         if (status := said.get(task.name)) is not None
     }

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from atoll.errors import require
+from atoll.model.gpu_models import WHOLE_MILLI as WHOLE_MILLI
 
 if TYPE_CHECKING:
     from regional.core.filters import Request
     from regional.core.node_table import Integers, Mask, NodeTable, Rows
 
-WHOLE_MILLI = 1000
 SORTS = 9
 Devices = tuple[int, ...]  # of one replica, by number
 MOST_GPUS = 64  # of one node; they are numbered below it

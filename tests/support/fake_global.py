@@ -298,7 +298,7 @@ class FakeRegion(regional_pb2_grpc.RegionalServicer):
     async def ListEvents(self, request: regional_pb2.ListEventsRequest, context: Any) -> Any:
         self.events_asked.append(request.region)
         if request.region == self.mute:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()  # never: whoever asks has to give up
         event = objects_pb2.Event(at_ms=1, type="Placed", object=f"of {request.region}", seq=1)
         return regional_pb2.ListEventsResponse(events=[event])
 
